@@ -1,0 +1,193 @@
+"""The driver round a solver: tolerance, iteration limit, history, progress, status."""
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+# Confirming a gap: conjugate-gradient steps until one adds less than a fifth.
+GAP_STEPS = 20
+GAP_SHARE = 0.2
+# Iterations without a smaller decrement before rounding is held to be what is left.
+PATIENCE = 25
+SEPARATED_VALUE = 1e-3
+
+
+class Status(Enum):
+    """Why a fit ended."""
+
+    CONVERGED = "converged"
+    FLOOR = "at the floor of the arithmetic"
+    MAX_ITER = "max_iter reached"
+    SEPARATED = "separable"
+
+
+@dataclass
+class Fit:
+    """The outcome of one problem. `gap` estimates (F - F*) / F*."""
+
+    weights: np.ndarray
+    status: Status
+    n_iter: int
+    gap: float
+    loss_curve: list = field(repr=False)
+
+
+def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
+    """Run a solver on every problem of `objective` to its end; returns a list of `Fit`.
+
+    Parameters
+    ----------
+    generate : generator function of :mod:`skfc.solvers`
+    weights : (P, K), the start
+    """
+    n = objective.n_problems
+    fits, curves = [None] * n, [[] for _ in range(n)]
+    which = np.arange(n)
+    ratio, best, since = np.ones(n), np.full(n, np.inf), np.zeros(n, dtype=int)
+    solver = generate(objective, metric, weights)
+    keep = None
+    n_iter = 0
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        while len(which):
+            iterate = solver.send(keep)
+            keep = None
+            value, decrement = iterate.point.value, iterate.decrement
+            if not (np.isfinite(value).all() and np.isfinite(decrement).all()):
+                raise ValueError(
+                    "X holds values so large or so small that the arithmetic of "
+                    f"{iterate.point.logits.dtype} overflows: rescale its columns."
+                )
+            for problem, v in zip(which, value, strict=True):
+                curves[problem].append(float(v))
+            better = decrement < best[which]
+            best[which] = np.where(better, decrement, best[which])
+            since[which] = np.where(better, 0, since[which] + 1)
+            if verbose:
+                report(n_iter, which, value, decrement, n, verbose)
+
+            gap = relative(ratio[which] * decrement, value)
+            near = gap <= tol
+            separated = find_separated(iterate)
+            floor = iterate.stalled | (since[which] >= PATIENCE)
+            last = np.full(len(which), n_iter >= max_iter)
+            asked = np.flatnonzero((near | floor | last) & ~separated)
+            if len(asked):
+                gap[asked] = confirm(iterate, asked)
+                small = np.maximum(decrement[asked], np.finfo(float).tiny)
+                absolute = gap[asked] / (1 + gap[asked]) * value[asked]
+                ratio[which[asked]] = np.maximum(absolute / small, 1.0)
+            done = (gap <= tol) | floor | last | separated
+            for j in np.flatnonzero(done):
+                status = (
+                    Status.SEPARATED if separated[j]
+                    else Status.CONVERGED if gap[j] <= tol
+                    else Status.FLOOR if floor[j]
+                    else Status.MAX_ITER
+                )  # fmt: skip
+                columns = iterate.objective.columns(np.array([j]))
+                fits[which[j]] = Fit(
+                    iterate.point.weights[:, columns], status, n_iter, float(gap[j]),
+                    curves[which[j]],
+                )  # fmt: skip
+            if done.any():
+                keep = np.flatnonzero(~done)
+                which = which[keep]
+            n_iter += 1
+    solver.close()
+    return fits
+
+
+def relative(gap, value):
+    """(F - F*) / F* from F - F* and F."""
+    optimum = np.maximum(value - gap, np.finfo(float).tiny)
+    return np.where(gap < value, gap / optimum, np.inf)
+
+
+def confirm(iterate, which):
+    """The relative gap of the problems `which`, by conjugate gradients on the Hessian.
+
+    Half the Newton decrement, -min_x <g, x> + <x, H x> / 2, is F - F* up to third order;
+    the steps approach it from below.
+    """
+    objective, point, columns = iterate.objective, iterate.point, slice(None)
+    part = len(which) < objective.n_problems
+    if part:
+        columns = objective.columns(which)
+        objective, point = objective.take(which), point.take(which, columns)
+
+    def precondition(r):
+        if not part:
+            return iterate.precondition(r)
+        whole = np.zeros_like(iterate.point.gradient)
+        whole[:, columns] = r
+        return iterate.precondition(whole)[:, columns]
+
+    hessian = objective.curvature(point)
+    dot, spread = objective.dot, objective.spread
+    r = point.gradient
+    z = precondition(r)
+    p, rz = z, dot(r, z)
+    gap = np.zeros(objective.n_problems)
+    for _ in range(GAP_STEPS):
+        Hp = hessian(p)
+        curvature = dot(p, Hp)
+        alpha = np.divide(rz, curvature, out=np.zeros_like(rz), where=curvature > 0)
+        gain = 0.5 * alpha * rz
+        gap = gap + gain
+        if (gain <= GAP_SHARE * gap).all():
+            break
+        r = r - Hp * spread(alpha)
+        z = precondition(r)
+        rz, before = dot(r, z), rz
+        p = z + p * spread(np.divide(rz, before, out=np.zeros_like(rz), where=before > 0))
+    return relative(gap, point.value)
+
+
+def find_separated(iterate):
+    """True where, without penalty, every row is on its side: the loss has no minimum.
+
+    Newton steps then shrink the loss by a constant factor, the decrement with it.
+    """
+    value, share = iterate.point.value, iterate.decrement / iterate.point.value
+    suspect = (iterate.objective.l2 == 0) & (value < SEPARATED_VALUE) & (share > 0.1)
+    if suspect.any():
+        suspect &= iterate.objective.separates(iterate.point)
+    return suspect
+
+
+def report(n_iter, which, value, decrement, n_problems, verbose):
+    """One line of progress."""
+    if n_iter % max(1, 10 // verbose**2) and verbose < 3:
+        return
+    left = f", {len(which)} of {n_problems} problems left" if n_problems > 1 else ""
+    gap = relative(decrement, value).max()
+    print(
+        f"[skfc] iteration {n_iter}: objective {value.mean():.6g}, estimated gap {gap:.1e}{left}",
+        file=sys.stdout,
+        flush=True,
+    )
+
+
+def warn(fit, tol, max_iter):
+    """Turn a status into a `ConvergenceWarning` that says what would help."""
+    if fit.status is Status.MAX_ITER:
+        warnings.warn(
+            f"The fit stopped at max_iter={max_iter} with its objective an estimated "
+            f"{fit.gap:.1e} above the minimum, relatively; tol={tol:g} was asked for. "
+            "Raise max_iter or tol, or set preconditioner='auto' if it is not.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    elif fit.status is Status.SEPARATED:
+        warnings.warn(
+            "The classes are separable: with C=inf the loss falls towards zero for ever "
+            "and no coefficients are the best ones. The fit stopped at a mean loss of "
+            f"{fit.loss_curve[-1]:.1e}, with every row on its side. A finite C gives a "
+            "unique answer.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,342 @@
+r"""The mean objective of softmax regression, for problems that share their rows.
+
+With s the total weight and lambda = 1 / (C s),
+
+    F(W, b) = sum_i m_i [logsumexp(z_i) - <y_i, z_i>] / s + lambda / 2 |W|^2
+    Z = X W + b
+
+Weights are one array V of shape (n_features + 1, n_columns): W above, the intercept as
+the last row (absent without intercept). A column is a class of a problem: column
+b * n_classes + k is class k of problem b. Every value, slope or step is an array
+(n_problems,).
+
+Solvers meet the data only here. A :class:`Point` is an iterate with its logits, value
+and gradient; a :class:`Ray` is a half line from it, on which a trial step costs no
+product with X.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from skfc._array import cast
+from skfc._softmax import kernel
+
+
+@dataclass
+class Point:
+    """An iterate: `weights` and `gradient` (P, K), `logits` (K, n), `value` (B,)."""
+
+    weights: np.ndarray
+    logits: np.ndarray
+    value: np.ndarray
+    gradient: np.ndarray
+
+    def take(self, keep, columns):
+        """The iterate of the problems `keep`, which own `columns`."""
+        return Point(
+            self.weights[:, columns],
+            self.logits[columns],
+            self.value[keep],
+            self.gradient[:, columns],
+        )
+
+
+class Objective:
+    """Value, gradient, rays and curvature of the mean objective.
+
+    Parameters
+    ----------
+    design : design of shape (n_samples, n_features)
+    target : array, (n_samples,) class indices or (n_classes, n_samples) probabilities
+    weight : array (n_problems, n_samples), the weight of every row in every problem
+    C : array (n_problems,), inverse penalty strength; inf is none
+    n_classes : int
+    fit_intercept : bool
+    """
+
+    def __init__(self, design, target, weight, C, *, n_classes, fit_intercept=True):
+        xp = design.xp
+        self.design, self.target, self.xp = design, target, xp
+        self.n_classes, self.fit_intercept = n_classes, fit_intercept
+        self.n_problems = weight.shape[0]
+        self.n_columns = self.n_problems * n_classes
+        self.C = C
+        self.total = xp.sum(weight, axis=1)
+        # Scaled to mean one over the rows: residuals of order one in any precision.
+        scale = weight.shape[1] / self.total
+        self.weight = cast(weight * scale[:, None], design.dtype)
+        self.l2 = 1.0 / (C * self.total)
+        self.passes = 0.0
+        self._kernel = kernel(xp)
+
+    @property
+    def penalised(self):
+        """Whether any problem has a penalty."""
+        return bool((self.l2 > 0).any())
+
+    @property
+    def shape(self):
+        """Shape (P, K) of weights and gradients."""
+        return self.design.shape[1] + self.fit_intercept, self.n_columns
+
+    def take(self, keep):
+        """The objective of the problems `keep` alone."""
+        part = object.__new__(Objective)
+        part.__dict__.update(self.__dict__)
+        part.n_problems = len(keep)
+        part.n_columns = part.n_problems * self.n_classes
+        part.C, part.total, part.l2 = self.C[keep], self.total[keep], self.l2[keep]
+        part.weight = self.weight[keep]
+        return part
+
+    # -- per problem ------------------------------------------------------------------
+
+    def dot(self, a, b):
+        """Inner product of two arrays of weights in every problem, (n_problems,)."""
+        if self.n_problems == 1:
+            xp = self.xp
+            flat = np.vdot(a, b) if xp is np else xp.sum(a * b)
+            return xp.asarray([flat], dtype=xp.float64)
+        shape = (a.shape[0], self.n_problems, self.n_classes)
+        return np.einsum("pbk,pbk->b", a.reshape(shape), b.reshape(shape))
+
+    def spread(self, per_problem):
+        """(n_problems,) to (n_columns,), to scale columns."""
+        if self.n_problems == 1:
+            return per_problem
+        return np.repeat(per_problem, self.n_classes)
+
+    def columns(self, problems):
+        """Indices of the columns of `problems`."""
+        return (problems[:, None] * self.n_classes + np.arange(self.n_classes)).ravel()
+
+    def _stack(self, logits):
+        return self.xp.reshape(logits, (self.n_problems, self.n_classes, logits.shape[-1]))
+
+    # -- the two products ---------------------------------------------------------------
+
+    def _forward(self, weights, rows):
+        if not self.fit_intercept:
+            return self.design.forward(weights, rows)
+        logits = self.design.forward(weights[:-1, :], rows)
+        logits += weights[-1, :][:, None]
+        return logits
+
+    def _adjoint(self, residual, rows):
+        xp = self.xp
+        residual = xp.reshape(residual, (-1, residual.shape[-1]))
+        out = xp.zeros((self.shape[0], residual.shape[0]), dtype=xp.float64)
+        out[: self.design.shape[1], :] = self.design.adjoint(residual, rows)
+        if self.fit_intercept:
+            out[-1, :] = xp.sum(residual, axis=1)
+        return out
+
+    def _target(self, rows):
+        return self.target[rows] if self.target.ndim == 1 else self.target[:, rows]
+
+    def _penalised(self, weights):
+        """The rows of `weights` that the penalty sees."""
+        return weights[: self.design.shape[1], :]
+
+    def _finish(self, parts, weights):
+        """Add the block sums, divide by the rows, add the penalty."""
+        value, gradient = 0.0, None
+        for loss, part in parts:
+            value = value + loss
+            gradient = part if gradient is None else gradient.__iadd__(part)
+        n = self.design.shape[0]
+        gradient /= n
+        value = value / n
+        if self.penalised:
+            W = self._penalised(weights)
+            value = value + 0.5 * self.l2 * self.dot(W, W)
+            grad_W = self._penalised(gradient)
+            grad_W += W * self.spread(self.l2)
+        return value, gradient
+
+    # -- points -------------------------------------------------------------------------
+
+    def at(self, weights):
+        """The :class:`Point` at `weights` (P, K): one pass."""
+        xp = self.xp
+        logits = xp.empty((self.n_columns, self.design.shape[0]), dtype=self.design.dtype)
+        inner = cast(weights, self.design.dtype)
+
+        def block(rows):
+            z = self._forward(inner, rows)
+            logits[:, rows] = z
+            loss, residual = self._kernel.residual(
+                self._stack(z), self._target(rows), self.weight[:, rows]
+            )
+            return loss, self._adjoint(residual, rows)
+
+        self.passes += 1
+        value, gradient = self._finish(self.design.map(block), weights)
+        return Point(weights, logits, value, gradient)
+
+    def _gradient(self, logits, weights):
+        """Value and gradient from logits: the adjoint half of a pass."""
+
+        def block(rows):
+            z = self._stack(logits[:, rows] + 0)
+            loss, residual = self._kernel.residual(z, self._target(rows), self.weight[:, rows])
+            return loss, self._adjoint(residual, rows)
+
+        self.passes += 0.5
+        return self._finish(self.design.map(block), weights)
+
+    def ray(self, point, direction):
+        """The half line from `point` along `direction`: one pass, which tries step one."""
+        return Ray(self, point, direction)
+
+    def curvature(self, point):
+        """The Hessian at `point`, as a function of directions (P, K)."""
+        return Curvature(self, point.logits)
+
+    def separates(self, point):
+        """Whether every row of positive weight has its label's logit above the others."""
+
+        def block(rows):
+            z = self._stack(point.logits[:, rows] + 0)
+            label = self._target(rows)
+            own = np.take_along_axis(z, label[None, None, :], axis=1)[:, 0]
+            np.put_along_axis(z, label[None, None, :], -np.inf, axis=1)
+            return ((own > z.max(axis=1)) | (self.weight[:, rows] == 0)).all(axis=1)
+
+        if self.target.ndim == 2:
+            return np.zeros(self.n_problems, dtype=bool)
+        return np.logical_and.reduce(list(self.design.map(block)))
+
+    def class_curvature(self, point):
+        """Weighted mean of diag(p) - p pᵀ, (n_problems, n_classes, n_classes)."""
+
+        def block(rows):
+            p = self._kernel.probabilities(self._stack(point.logits[:, rows] + 0))
+            weighted = p * self.weight[:, None, rows]
+            outer = np.matmul(weighted, p.transpose(0, 2, 1)).astype(np.float64)
+            return weighted.sum(axis=2, dtype=np.float64), outer
+
+        diagonal, outer = 0.0, 0.0
+        for d, o in self.design.map(block):
+            diagonal, outer = diagonal + d, outer + o
+        S = -outer
+        k = np.arange(self.n_classes)
+        S[:, k, k] += diagonal
+        return S / self.design.shape[0]
+
+
+class Ray:
+    """F along weights + t * direction, from cached logits. `slope` is that at t = 0."""
+
+    def __init__(self, objective, point, direction):
+        self.objective, self.point, self.direction = objective, point, direction
+        self.slope = objective.dot(point.gradient, direction)
+        self._step_one()
+
+    def _step_one(self):
+        """Logits of the direction, and value and gradient at t = 1, block by block."""
+        o = self.objective
+        self.logits = o.xp.empty((o.n_columns, o.design.shape[0]), dtype=o.design.dtype)
+        inner = cast(self.direction, o.design.dtype)
+
+        def block(rows):
+            dz = o._forward(inner, rows)
+            self.logits[:, rows] = dz
+            dz += self.point.logits[:, rows]
+            loss, residual = o._kernel.residual(o._stack(dz), o._target(rows), o.weight[:, rows])
+            return loss, o._adjoint(residual, rows)
+
+        o.passes += 1
+        weights = self.point.weights + self.direction
+        self._one_value, self._one_gradient = o._finish(o.design.map(block), weights)
+        self.one = self._one_value, o.dot(self._one_gradient, self.direction)
+
+    @cached_property
+    def _penalty(self):
+        o = self.objective
+        if not o.penalised:
+            return (np.zeros(o.n_problems),) * 3
+        W, D = o._penalised(self.point.weights), o._penalised(self.direction)
+        return o.l2 * o.dot(W, W), o.l2 * o.dot(W, D), o.l2 * o.dot(D, D)
+
+    def evaluate(self, t, which):
+        """Value and slope at steps `t` of the problems `which`: no product with X.
+
+        `t` and `which`, and both results, are arrays (n_tried,).
+        """
+        o = self.objective
+        if len(which) == o.n_problems:
+            columns, part = slice(None), o
+        else:
+            columns, part = o.columns(which), o.take(which)
+        scale = cast(part.spread(t), o.design.dtype)[:, None]
+
+        def block(rows):
+            dz = self.logits[columns, rows]
+            z = part._stack(self.point.logits[columns, rows] + scale * dz)
+            loss, residual = o._kernel.residual(z, o._target(rows), part.weight[:, rows])
+            slope = o.xp.sum(cast(residual * part._stack(dz), o.xp.float64), axis=(1, 2))
+            return loss, slope
+
+        value, slope = 0.0, 0.0
+        for v, s in o.design.map(block):
+            value, slope = value + v, slope + s
+        n = o.design.shape[0]
+        ww, wd, dd = (p[which] for p in self._penalty)
+        return value / n + 0.5 * ww + t * wd + 0.5 * t**2 * dd, slope / n + wd + t * dd
+
+    def move(self, t):
+        """The :class:`Point` at steps `t`. The logits of the old point are overwritten."""
+        o, point = self.objective, self.point
+        scale = o.spread(t)
+        weights = point.weights + self.direction * scale
+        scale = cast(scale, o.design.dtype)[:, None]
+        for rows in o.design.blocks:
+            self.logits[:, rows] *= scale
+            point.logits[:, rows] += self.logits[:, rows]
+        other = np.flatnonzero(t != 1.0)
+        value, gradient = self._one_value, self._one_gradient
+        if len(other) == len(t):
+            value, gradient = o._gradient(point.logits, weights)
+        elif len(other):
+            columns = o.columns(other)
+            value[other], gradient[:, columns] = o.take(other)._gradient(
+                point.logits[columns], weights[:, columns]
+            )
+            o.passes += 0.5
+        return Point(weights, point.logits, value, gradient)
+
+
+class Curvature:
+    """The Hessian at logits, H V = Xᵀ S (P∘dZ - P rowsum(P∘dZ)) / s + lambda V."""
+
+    def __init__(self, objective, logits):
+        self.objective = o = objective
+        self.proba = o.xp.empty(logits.shape, dtype=logits.dtype)
+
+        def block(rows):
+            p = o._kernel.probabilities(o._stack(logits[:, rows] + 0))
+            self.proba[:, rows] = o.xp.reshape(p, (o.n_columns, -1))
+
+        list(o.design.map(block))
+
+    def __call__(self, direction):
+        o = self.objective
+        inner = cast(direction, o.design.dtype)
+
+        def block(rows):
+            dz = o._stack(o._forward(inner, rows))
+            u = o._kernel.curvature(o._stack(self.proba[:, rows]), dz, o.weight[:, rows])
+            return 0.0, o._adjoint(u, rows)
+
+        o.passes += 1
+        out = None
+        for _, part in o.design.map(block):
+            out = part if out is None else out.__iadd__(part)
+        out /= o.design.shape[0]
+        if o.penalised:
+            W = o._penalised(out)
+            W += o._penalised(direction) * o.spread(o.l2)
+        return out

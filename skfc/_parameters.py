@@ -1,0 +1,78 @@
+"""Checks of constructor parameters: the name, the value found, and what would be right."""
+
+from numbers import Integral, Real
+
+import numpy as np
+
+from skfc.solvers import SOLVERS
+
+PRECONDITIONERS = ("auto", "hessian", "kronecker", "diagonal", None)
+
+
+def _number(kind, low, *, open_low=False, infinite=False):
+    """A check for a number of `kind` from `low` on."""
+    what = "an integer" if kind is Integral else "a number"
+    bound = f"{'>' if open_low else '>='} {low:g}" + (" (np.inf for none)" if infinite else "")
+
+    def check(value):
+        if not isinstance(value, kind) or isinstance(value, bool | np.bool_):
+            return TypeError, f"{what} {bound}"
+        good = value > low if open_low else value >= low
+        if not good or (np.isinf(value) and not infinite):
+            return ValueError, f"{what} {bound}"
+
+    return check
+
+
+def _one_of(*options):
+    def check(value):
+        if not (value is None or isinstance(value, str)) or value not in options:
+            return ValueError, "one of " + ", ".join(map(repr, options))
+
+    return check
+
+
+def _flag(value):
+    if not isinstance(value, bool | np.bool_):
+        return TypeError, "True or False"
+
+
+def _verbosity(value):
+    if not isinstance(value, Integral | bool | np.bool_) or value < 0:
+        return ValueError, "an integer >= 0 or a bool"
+
+
+def _class_weight(value):
+    if not (value is None or isinstance(value, dict) or value == "balanced"):
+        return ValueError, "None, 'balanced' or a dict from class to weight"
+
+
+def _smoothing(value):
+    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        return TypeError, "a number in [0, 1)"
+    if not 0 <= value < 1:
+        return ValueError, "a number in [0, 1)"
+
+
+CHECKS = {
+    "C": _number(Real, 0, open_low=True, infinite=True),
+    "fit_intercept": _flag,
+    "class_weight": _class_weight,
+    "label_smoothing": _smoothing,
+    "solver": _one_of("auto", *SOLVERS),
+    "preconditioner": _one_of(*PRECONDITIONERS),
+    "max_iter": _number(Integral, 0),
+    "tol": _number(Real, 0),
+    "warm_start": _flag,
+    "verbose": _verbosity,
+}
+
+
+def check_parameters(estimator):
+    """Raise a TypeError or ValueError for the first parameter that is not right."""
+    owner = type(estimator).__name__
+    for name, value in estimator.get_params(deep=False).items():
+        wrong = CHECKS[name](value) if name in CHECKS else None
+        if wrong:
+            error, right = wrong
+            raise error(f"The {name!r} parameter of {owner} must be {right}; got {value!r}.")

@@ -1,0 +1,28 @@
+"""What a solver yields to the driver."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from skfc._objective import Objective, Point
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """One iterate of the problems that are still being solved.
+
+    Attributes
+    ----------
+    objective : the objective of these problems
+    point : where they are
+    decrement : (n_problems,), half the Newton decrement as the solver sees it
+    precondition : an approximate inverse of the Hessian at `point`, on arrays (P, K)
+    stalled : (n_problems,), True where no step lowers the value any more
+    """
+
+    objective: Objective
+    point: Point
+    decrement: np.ndarray
+    precondition: Callable
+    stalled: np.ndarray
