@@ -158,7 +158,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         return Z[1] - Z[0] if len(Z) == 2 else Z.T
 
     def predict(self, X):
-        return self.classes_[self._logits(X).argmax(axis=0)]
+        Z = self._logits(X)
+        return self.classes_[Z.argmax(axis=0)]
 
     def predict_proba(self, X):
         return kernel(np).probabilities(self._logits(X)[None])[0].T

@@ -1,5 +1,7 @@
 """Dense rows: NumPy arrays (C or F order, memory maps) and array-API arrays."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from skfc._array import namespace
@@ -14,7 +16,7 @@ def row_blocks(n_rows, bytes_per_row, block_bytes=BLOCK_BYTES, min_rows=MIN_BLOC
     n_blocks = max(1, round(n_rows * bytes_per_row / block_bytes))
     n_blocks = min(n_blocks, max(1, n_rows // min_rows))
     edges = [n_rows * k // n_blocks for k in range(n_blocks + 1)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 class ArrayDesign:

@@ -1,5 +1,7 @@
 """Sparse rows: CSR, never densified, never centred; products on several threads."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from skfc._threads import n_threads, thread_map
@@ -27,7 +29,7 @@ class SparseDesign:
         targets = [nnz * k // n_blocks for k in range(1, n_blocks)]
         inner = np.searchsorted(self.X.indptr, targets).tolist()
         edges = sorted({0, *inner, self.shape[0]})
-        return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(a, b) for a, b in pairwise(edges)]
 
     def _view(self, rows):
         X = self.X

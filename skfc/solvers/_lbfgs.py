@@ -5,6 +5,8 @@ problems of a batch take their iterations together, each with its own step, and 
 when the driver drops them.
 """
 
+from functools import partial
+
 import numpy as np
 
 from skfc.solvers._iterate import Iterate
@@ -20,10 +22,7 @@ def lbfgs(objective, metric, weights):
     pairs, n_iter = [], 0
     fresh = stalled = np.zeros(objective.n_problems, dtype=bool)
     while True:
-
-        def precondition(vector, pairs=pairs):
-            return inverse_product(objective, metric, pairs, vector)
-
+        precondition = partial(inverse_product, objective, metric, pairs)
         direction = -precondition(point.gradient)
         decrement = -0.5 * objective.dot(direction, point.gradient)
         keep = yield Iterate(objective, point, decrement, precondition, stalled)

@@ -12,7 +12,8 @@ def search(ray, wolfe=WOLFE):
     """Steps (n_problems,) that meet the Wolfe conditions; 0 where none was found.
 
     F is convex along the ray, so its slope brackets the minimum: a secant on the slope,
-    kept within the bracket. Where values drown in rounding, the slope alone decides (Hager and Zhang 2005, the approximate Wolfe conditions).
+    kept within the bracket. Where values drown in rounding, the slope alone decides
+    (Hager and Zhang 2005, the approximate Wolfe conditions).
     """
     f0, s0 = ray.point.value, ray.slope
     eps = ROUNDING[ray.logits.itemsize]
