@@ -138,6 +138,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
            [0.01, 0.95, 0.05],
            [0.  , 0.05, 0.95]])
     """
+
     def __init__(
         self,
         *,
