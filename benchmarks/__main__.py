@@ -1,0 +1,67 @@
+"""The command line: `python -m benchmarks`."""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+# A command is the `main` of its module, which is imported when it is asked for: `compare`
+# decides first which skfc is imported.
+COMMANDS = {
+    "run": "skfc beside its rivals (the default)",
+    "compare": "two revisions of skfc in alternation",
+    "growth": "passes and seconds as rows, features and classes grow",
+    "memory": "peak memory of a fit",
+    "grid": "a search over C by cross-validation",
+    "checks": "default fits of small data, predict_proba, import time",
+}
+MODULES = {"run": "sweep"}
+
+
+def numbers(text):
+    return tuple(float(part) for part in text.split(","))
+
+
+def words(text):
+    return tuple(part for part in text.split(",") if part)
+
+
+def parse(arguments=None):
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add("--quick", action="store_true", help="small, offline, within three minutes")
+    add(
+        "--data",
+        metavar="FOLDER",
+        default=os.environ.get("SKFC_DATA"),
+        help="folder of NAME.npz files, used before a download (default: $SKFC_DATA)",
+    )
+    add("--out", metavar="FOLDER", type=Path, default=Path("build/benchmarks"))
+    add("--publish", action="store_true", help="put the tables into docs/benchmarks.md")
+    add("--problems", type=words, help="names, e.g. letter,letter:std,gen-5000x30x4")
+    add("--C", type=numbers, dest="Cs", help="default: 0.01,1,100; with --quick: 1")
+    add("--targets", type=numbers, default=(1e-3, 1e-6), help="relative suboptimality")
+    add("--rivals", type=words, help="names or their beginnings (default: all)")
+    add("--dtype", choices=("float32", "float64"), default="float64")
+    add(
+        "--cap",
+        type=float,
+        default=20.0,
+        help="a rival slower than this many times ours is stopped, and counts as this",
+    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, parents=[common], help=text)
+        if name == "compare":
+            command.add_argument("revisions", nargs=2, metavar="REVISION")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given or given[0] not in (*COMMANDS, "-h", "--help"):
+        given = ["run", *given]
+    return parser.parse_args(given)
+
+
+if __name__ == "__main__":
+    args = parse()
+    importlib.import_module(f"benchmarks.{MODULES.get(args.command, args.command)}").main(args)

@@ -1,0 +1,264 @@
+"""Who reaches which objective, and how fast: contestants in alternation on one problem."""
+
+import math
+import pickle
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks.objective import mean_objective
+from benchmarks.rivals import all_rivals
+from benchmarks.worker import Failed, Stopped, Worker
+
+CAP = 20.0  # a rival that is slower than this many times ours is stopped, and counts as this
+FLOOR = 1.0  # seconds that every fit may take, however fast ours is
+FAR = 3.0  # rivals slower than this many times the best one are not repeated
+REFERENCE_TOL = 1e-11
+
+
+@dataclass
+class Run:
+    """One timed fit. `gap` is (F - F*) / F*; `note` says why there is no value."""
+
+    setting: float
+    seconds: float
+    value: float = math.inf
+    passes: float | None = None
+    gap: float = math.inf
+    note: str = ""
+
+
+@dataclass
+class Cell:
+    """One problem at one C: what every contestant did, and the times to each target."""
+
+    problem: str
+    shape: tuple
+    C: float
+    optimum: float = math.inf
+    runs: dict = field(default_factory=dict)  # contestant -> [Run]
+    times: dict = field(default_factory=dict)  # target -> contestant -> timing
+    declined: dict = field(default_factory=dict)  # contestant -> why
+
+    def best(self, target, rivals):
+        """The fastest of `rivals` to `target`, or None."""
+        timed = {name: t["median"] for name, t in self.times[target].items() if name in rivals}
+        return min(timed, key=timed.get, default=None)
+
+    def ratio(self, target, ours, rivals, cap=CAP):
+        """Best rival's time over ours, within 1 / cap and cap, or None without rivals."""
+        if not any(name in self.runs for name in rivals):
+            return None
+        own = self.times[target].get(ours)
+        best = self.best(target, rivals)
+        if own is None:
+            return 1 / cap
+        return (
+            cap if best is None else min(cap, self.times[target][best]["median"] / own["median"])
+        )
+
+    def to_json(self):
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`limit` bounds one fit of ours, in seconds; `repeat` is a least number of repeats."""
+
+    targets: tuple = (1e-3, 1e-6)
+    limit: float = 600.0
+    cap: float = CAP
+    floor: float = FLOOR
+    repeat: int = 1
+
+
+class Field:
+    """Contestants in their processes: names, each a rival and the root of its skfc."""
+
+    def __init__(self, contestants, log=None):
+        self.rivals = {name: rival for name, (rival, _) in contestants.items()}
+        self.workers = {
+            name: Worker(rival.name, root) for name, (rival, root) in contestants.items()
+        }
+        self.failed = {}
+        self.log = log or (lambda text: print(text, file=sys.stderr, flush=True))
+        self._stack = ExitStack()
+
+    def __enter__(self):
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        for worker in self.workers.values():
+            self._stack.callback(worker.close)
+            worker.launch()
+        for name, worker in self.workers.items():
+            try:
+                worker.wait()
+            except (Failed, Stopped) as error:
+                self.failed[name] = str(error)
+                self.log(f"  {name} cannot be used: {error}")
+        return self
+
+    def __exit__(self, *exception):
+        self._stack.close()
+
+    def take(self, problem):
+        """Give the data to those that accept it; returns why the others do not."""
+        path = self.folder / "problem.pickle"
+        with open(path, "wb") as file:
+            pickle.dump((problem.X, problem.y), file, protocol=5)
+        declined = {}
+        for name, worker in self.workers.items():
+            reason = self.failed.get(name) or self.rivals[name].declines(problem)
+            if not reason:
+                try:
+                    worker.take(path)
+                except (Failed, Stopped) as error:
+                    reason = str(error)
+            if reason:
+                declined[name] = reason
+        return declined
+
+    def run(self, name, problem, C, setting, limit, count=False):
+        """One :class:`Run` of contestant `name`, judged by the common objective."""
+        begin = time.perf_counter()
+        try:
+            seconds, fitted = self.workers[name].fit(C, setting, limit, count)
+        except Stopped:
+            return Run(setting, time.perf_counter() - begin, note="stopped")
+        except Failed as error:
+            return Run(setting, time.perf_counter() - begin, note=str(error))
+        value = mean_objective(problem.X, problem.y, fitted.coef, fitted.intercept, C)
+        return Run(setting, seconds, value, fitted.passes)
+
+
+def climb(attempt, n_settings, targets):
+    """Find the loosest setting for each target, in steps of two and then one back.
+
+    `attempt(i)` runs setting `i` and returns its gap, or None where it was not completed.
+    """
+    gaps = {}
+    i = 0
+    for target in sorted(targets, reverse=True):
+        while True:
+            if i not in gaps:
+                gaps[i] = attempt(i)
+            if gaps[i] is None or gaps[i] <= target or i == n_settings - 1:
+                break
+            i = min(i + 2, n_settings - 1)
+        if gaps[i] is None:
+            return
+        if i and i - 1 not in gaps and gaps[i] <= target:
+            gaps[i - 1] = attempt(i - 1)
+
+
+def n_repeats(seconds):
+    """Five below two seconds, one above ten."""
+    return 5 if seconds < 2 else 3 if seconds <= 10 else 1
+
+
+def relative(value, optimum):
+    return (value - optimum) / max(optimum, 1e-300) if math.isfinite(value) else math.inf
+
+
+def measure(problem, C, contestants, options, *, ours="skfc", declined=()):
+    """Time every contestant on `problem` at `C`; returns a :class:`Cell`."""
+    cell = Cell(problem.name, (*problem.X.shape, problem.n_classes), C)
+    cell.declined = dict(declined)
+    names = [name for name in contestants.workers if name not in cell.declined]
+    names.sort(key=lambda name: name != ours)
+    settle(cell, contestants.run(ours, problem, C, REFERENCE_TOL, options.limit).value)
+    limit = options.limit
+    for name in names:
+        explore(name, cell, problem, contestants, options, limit)
+        if name == ours:
+            reached = [r.seconds for r in cell.runs[ours] if r.gap <= min(options.targets)]
+            longest = max(options.floor, options.cap * min(reached, default=math.inf))
+            limit = min(limit, longest)
+    settle(cell)
+    repeat(cell, problem, contestants, options, ours)
+    return cell
+
+
+def settle(cell, value=math.inf):
+    """Take the least value known as the optimum, and the gaps of all runs from it."""
+    runs = [run for runs in cell.runs.values() for run in runs]
+    cell.optimum = min([cell.optimum, value, *(run.value for run in runs)])
+    for run in runs:
+        run.gap = relative(run.value, cell.optimum)
+
+
+def explore(name, cell, problem, contestants, options, limit):
+    """Climb the ladder of one contestant."""
+    runs = cell.runs[name] = []
+    ladder = contestants.rivals[name].ladder
+
+    def attempt(i):
+        run = contestants.run(name, problem, cell.C, ladder[i], limit, count=True)
+        runs.append(run)
+        settle(cell)
+        return None if run.note else run.gap
+
+    climb(attempt, len(ladder), options.targets)
+    reached = [first(runs, ladder, target) for target in options.targets]
+    words = [
+        f"{target:g}: {run.seconds:.3g} s" if run else f"{target:g}: {runs[-1].note or 'never'}"
+        for target, run in zip(options.targets, reached, strict=True)
+    ]
+    contestants.log(f"    {name:25s}" + "   ".join(words))
+
+
+def first(runs, ladder, target):
+    """The run of the loosest setting that reached `target`, or None."""
+    reached = [run for run in runs if run.gap <= target]
+    return min(reached, key=lambda run: ladder.index(run.setting), default=None)
+
+
+def repeat(cell, problem, contestants, options, ours):
+    """Time the settings chosen for every target again, in turns."""
+    chosen, seconds = {}, {}
+    for target in options.targets:
+        for name, runs in cell.runs.items():
+            run = first(runs, contestants.rivals[name].ladder, target)
+            if run is not None:
+                chosen[target, name] = run
+        rivals = [run.seconds for (t, n), run in chosen.items() if t == target and n != ours]
+        for (t, name), run in chosen.items():
+            if t == target and (name == ours or run.seconds <= FAR * min(rivals)):
+                seconds.setdefault((name, run.setting), [])
+    first_seconds = {(name, run.setting): run.seconds for (_, name), run in chosen.items()}
+    for turn in range(max(5, options.repeat)):
+        for (name, setting), taken in seconds.items():
+            once = first_seconds[name, setting]
+            if turn < max(n_repeats(once), options.repeat) and (turn or once <= 10):
+                run = contestants.run(name, problem, cell.C, setting, 10 * once + 10)
+                if not run.note:
+                    taken.append(run.seconds)
+    for target in options.targets:
+        cell.times[target] = {
+            name: {
+                "setting": run.setting, "passes": run.passes, "gap": run.gap,
+                "seconds": (s := seconds.get((name, run.setting)) or [run.seconds]),
+                "median": median(s),
+            }
+            for (t, name), run in chosen.items() if t == target
+        }  # fmt: skip
+
+
+def contest(names):
+    """Contestants by name, and what is missing of those asked for.
+
+    `names` are names of rivals or their beginnings; ours are always there.
+    """
+    known = all_rivals()
+    unknown = [name for name in names or () if not any(k.startswith(name) for k in known)]
+    if unknown:
+        raise ValueError(f"unknown rivals {unknown}; known are {list(known)}")
+    asked = {
+        name: rival for name, rival in known.items()
+        if rival.is_ours or not names or any(name.startswith(n) for n in names)
+    }  # fmt: skip
+    missing = {name: rival.missing for name, rival in asked.items() if rival.missing}
+    return {name: (r, None) for name, r in asked.items() if name not in missing}, missing

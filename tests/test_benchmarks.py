@@ -1,0 +1,145 @@
+"""The benchmark package: the common objective, the climb, the runner on a toy problem."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from skfc import SoftmaxFCClassifier
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks import problems, report, runner
+from benchmarks.objective import mean_objective
+from benchmarks.rivals import Rival, all_rivals, two_rows
+from benchmarks.worker import Failed, Worker
+
+
+@pytest.mark.parametrize("C", [0.1, 10.0, np.inf])
+def test_objective_is_that_of_the_loss_curve(C):
+    X, y = problems.generate(400, 6, 3)
+    model = SoftmaxFCClassifier(C=C).fit(X, y)
+    value = mean_objective(X, y, model.coef_, model.intercept_, C)
+    assert value == pytest.approx(model.loss_curve_[-1], rel=1e-12)
+    in_csr = mean_objective(sparse.csr_matrix(X), y, model.coef_, model.intercept_, C)
+    assert in_csr == pytest.approx(value, rel=1e-12)
+
+
+def test_objective_of_two_rows_is_the_binomial_one():
+    X, y = problems.generate(300, 4, 2)
+    model = LogisticRegression(C=2.0, tol=1e-8).fit(X, y)
+    z = model.decision_function(X)
+    loss = np.logaddexp(0, np.where(y == 1, -z, z)).mean()
+    expected = loss + 0.5 * np.vdot(model.coef_, model.coef_) / (2.0 * len(y))
+    value = mean_objective(X, y, *two_rows(model.coef_, model.intercept_), C=1.0)
+    assert value == pytest.approx(expected, rel=1e-12)
+
+
+def test_generated_spectrum_and_labels():
+    X, y = problems.generate(20_000, 5, 3, power=1.5)
+    values = np.linalg.svd(X, compute_uv=False)
+    # Singular values of n Gaussian rows agree to about sqrt(N / n).
+    np.testing.assert_allclose(values / values[0], np.arange(1, 6) ** -1.5, rtol=0.05)
+    assert set(y) == {0, 1, 2}
+
+
+def test_standardised_variant():
+    X = problems.load("wine:std").X
+    np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(X.std(axis=0), 1, rtol=1e-12)
+
+
+def test_local_folder_is_read_before_a_download(tmp_path):
+    X, y = sparse.random(6, 4, 0.5, format="csr", random_state=0), np.array(list("abcabc"))
+    np.savez(tmp_path / "letter.npz", X_data=X.data, X_indices=X.indices, X_indptr=X.indptr,
+             X_shape=X.shape, y=y)  # fmt: skip
+    problem = problems.load("letter", tmp_path)
+    assert (problem.X != X).nnz == 0
+    assert problem.y.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_data_that_cannot_be_had_says_so(tmp_path):
+    with pytest.raises(problems.Unavailable, match="--data"):
+        problems.load("khan", tmp_path)
+
+
+def test_climb_finds_the_loosest_setting():
+    gaps, tried = [1, 0.5, 0.09, 0.05, 0.002, 0.0005, 0.0004], []
+
+    def attempt(i):
+        tried.append(i)
+        return gaps[i]
+
+    runner.climb(attempt, len(gaps), (0.1, 1e-3))
+    assert tried == [0, 2, 1, 4, 6, 5]
+
+
+def test_missing_rival_is_reported(monkeypatch):
+    absent = Rival("absent-one", "no_such_package", "no-such", fit=None, ladder=())
+    monkeypatch.setattr(runner, "all_rivals", lambda: {**all_rivals(), absent.name: absent})
+    contestants, missing = runner.contest(["absent"])
+    assert set(missing) == {"absent-one"}
+    assert "absent-one" not in contestants
+    text = report.run_markdown([], (1e-3,), [], missing, {})
+    assert "absent-one: no-such is not installed" in text
+
+
+def test_unknown_rival_raises():
+    with pytest.raises(ValueError, match="unknown rivals"):
+        runner.contest(["nobody"])
+
+
+def test_failure_in_a_worker_is_told_and_the_worker_goes_on(tmp_path):
+    worker = Worker("logistic-newton-cholesky")
+    try:
+        with pytest.raises(Failed, match="FileNotFoundError"):
+            worker.take(tmp_path / "nothing")
+        worker.data = None
+        worker.wait()
+    finally:
+        worker.close()
+
+
+def test_runner_on_a_toy_problem():
+    problem = problems.Problem("toy", *load_iris(return_X_y=True))
+    names = ("skfc", "logistic-newton-cholesky")
+    contestants = {name: (all_rivals()[name], None) for name in names}
+    options = runner.Options(targets=(1e-2, 1e-5))
+    with runner.Field(contestants, log=lambda text: None) as field:
+        cell = runner.measure(problem, 1.0, field, options, declined=field.take(problem))
+    for target in options.targets:
+        assert set(cell.times[target]) == set(names)
+        for timing in cell.times[target].values():
+            assert timing["gap"] <= target
+            assert len(timing["seconds"]) >= 1
+        assert cell.ratio(target, "skfc", names[1:]) > 0
+        assert cell.best(target, names[1:]) == names[1]
+    assert all(run.value >= cell.optimum for runs in cell.runs.values() for run in runs)
+    text = report.run_markdown([cell], options.targets, names[1:], {}, {})
+    assert "| toy, C=1 | 150×4×3 |" in text
+    assert "Geometric mean of 1 ratios" in text
+
+
+def test_capped_and_missing_times():
+    cell = runner.Cell("toy", (1, 1, 2), 1.0, runs={"skfc": [], "other": []})
+    timing = {"median": 1.0}
+    cell.times = {
+        "both": {"skfc": timing, "other": {"median": 100.0}},
+        "ours": {"skfc": timing},
+        "theirs": {"other": timing},
+    }
+    assert [cell.ratio(t, "skfc", ["other"], cap=20) for t in cell.times] == [20, 20, 1 / 20]
+    alone = dataclasses.replace(cell, runs={"skfc": []})
+    assert alone.ratio("ours", "skfc", ["other"]) is None
+
+
+def test_tables_are_placed_between_their_marks():
+    page = "a\n<!-- run -->\nold\n<!-- end run -->\nb\n"
+    assert report.placed(page, "run", "new\n") == "a\n<!-- run -->\nnew\n<!-- end run -->\nb\n"
+    with pytest.raises(ValueError, match="no marks"):
+        report.placed(page, "grid", "new")
