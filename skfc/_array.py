@@ -24,6 +24,34 @@ def cast(array, dtype):
     return namespace(array).astype(array, dtype)
 
 
+def as_array(values):
+    """`values` itself where it is an array of any library, else a NumPy array of it."""
+    known = isinstance(values, np.ndarray | np.generic) or hasattr(values, "__array_namespace__")
+    return values if known else np.asarray(values)
+
+
+def as_floating(array, what):
+    """`array` in float32 or float64; other real numbers become float64."""
+    xp = namespace(array)
+    if array.dtype in (xp.float32, xp.float64):
+        return array
+    if xp is np:
+        real = array.dtype.kind in "buif"
+    else:
+        real = xp.isdtype(array.dtype, ("bool", "integral", "real floating"))
+    if not real:
+        raise TypeError(f"{what} must hold real numbers; got dtype {array.dtype}.")
+    return cast(array, xp.float64)
+
+
+def as_like(array, like):
+    """`array` in the library and on the device of `like`."""
+    xp = namespace(like)
+    if namespace(array) is xp:
+        return array
+    return np.asarray(array) if xp is np else xp.asarray(array, device=like.device)
+
+
 def to_numpy(array):
     """A NumPy view or copy of `array`."""
     return array if isinstance(array, np.ndarray) else np.from_dlpack(array)

@@ -3,10 +3,9 @@
 import numpy as np
 from scipy import optimize, special
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skfc import _fitting, _targets
+from skfc import _fitting, _scoring, _targets
 from skfc._design import make_design
 from skfc._metric import make_metric
 from skfc._objective import Objective
@@ -208,7 +207,6 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit(self, X, y, sample_weight):
         check_parameters(self)
-        check_random_state(self.random_state)
         X, targets = self._validate(X, y, sample_weight)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved = targets.keep(active)
@@ -368,6 +366,30 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         Z -= special.logsumexp(Z, axis=0)
         return Z.T
 
+    def score(self, X, y, sample_weight=None):
+        r"""Accuracy; for rows of probabilities, their mean share that the predictions meet.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to score.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or one-hot or probability rows in the order of `classes_` (a frame: by
+            its column names).
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            For labels the accuracy, for rows :math:`\sum_i s_i y_{i \hat y_i} / \sum_i s_i`,
+            which is the accuracy where they are one-hot.
+        """
+        if not _targets.is_rows(np.asarray(y)):
+            return super().score(X, y, sample_weight)
+        predicted = self._logits(X).argmax(axis=0)
+        return _scoring.mean_target(predicted, self.classes_, y, sample_weight)
+
     def log_loss(self, X, y, sample_weight=None):
         r"""Weighted mean cross-entropy on data.
 
@@ -378,7 +400,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to score.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels out of `classes_`, or one-hot or probability rows.
+            Labels out of `classes_`, or one-hot or probability rows in their order (a frame:
+            by its column names).
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
 
@@ -387,12 +410,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         loss : float
             :math:`-\sum_i s_i \sum_k y_{ik} \log p_{ik} / \sum_i s_i`.
         """
-        Z = self._logits(X)
-        _, target = _targets.encode(np.asarray(y), self.classes_)
-        weight = check_weights(sample_weight, Z.T)
-        check_consistent_length(Z.T, y)
-        loss, _ = kernel(np).residual(Z.astype(np.float64)[None], target, weight[None])
-        return float(loss[0] / weight.sum())
+        return _scoring.mean_log_loss(self._logits(X), self.classes_, y, sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -69,9 +69,9 @@ def _curvature_numpy(proba, ray, weight):
     return ray
 
 
-def _shift(logits):
+def _shift(logits, axis=1):
     xp = namespace(logits)
-    return logits - xp.max(logits, axis=1, keepdims=True)
+    return logits - xp.max(logits, axis=axis, keepdims=True)
 
 
 def _residual_generic(logits, target, weight):
@@ -91,10 +91,17 @@ def _itemsize(xp, array):
     return 4 if array.dtype == xp.float32 else 8
 
 
-def _probabilities_generic(logits):
+def _probabilities_generic(logits, axis=1):
     xp = namespace(logits)
-    e = xp.exp(_shift(logits))
-    return e / xp.sum(e, axis=1, keepdims=True)
+    e = xp.exp(_shift(logits, axis))
+    return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+def log_probabilities(logits, axis=1):
+    """z - logsumexp(z), out of place: exact where a probability rounds to zero."""
+    xp = namespace(logits)
+    shifted = _shift(logits, axis)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
 def _curvature_generic(proba, ray, weight):

@@ -9,11 +9,19 @@ weights w, a row y (one-hot for a label) becomes
     target = w∘y' / sum_k w_k y'_k
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
+from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
+
+from skfc._array import as_array, as_floating, cast, namespace
+
+# Probabilities that came through float32 are off by its rounding, not by more.
+SUM_SLACK = 1e-5
 
 
 @dataclass(frozen=True)
@@ -68,80 +76,151 @@ def column_names(y):
     return names if names.ndim == 1 else None
 
 
-def check_classes(classes):
+def check_classes(classes, *, what="classes"):
     """The sorted set of labels that a caller gave; raises for duplicates or fewer than two."""
-    labels = np.asarray(classes)
+    listed = isinstance(classes, set | frozenset)
+    labels = np.asarray(list(classes) if listed else classes)
     if labels.ndim != 1 or len(labels) < 2:
         raise ValueError(
-            f"classes must be a list of at least two labels; got shape {labels.shape}."
+            f"{what} must be a list of at least two labels; got shape {labels.shape}."
         )
-    unique = np.unique(labels)
+    try:
+        unique = np.unique(labels)
+    except TypeError:
+        raise TypeError(
+            f"{what} must be labels of one kind, which can be sorted; got {labels.tolist()}."
+        ) from None
+    if (unique != unique).any():  # only NaN differs from itself
+        raise ValueError(f"{what} must not hold NaN; got {labels.tolist()}.")
     if len(unique) < len(labels):
-        repeated = sorted({label for label in labels.tolist() if labels.tolist().count(label) > 1})
-        raise ValueError(f"classes must name every label once; repeated: {repeated}.")
+        found = labels.tolist()
+        repeated = [label for label in unique.tolist() if found.count(label) > 1]
+        raise ValueError(f"{what} must name every label once; repeated: {repeated}.")
     return unique
 
 
 def encode_labels(y, classes=None, *, what="y"):
     """`classes`, sorted, and the index of every label; raises for labels outside them."""
     y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
+    try:
+        with np.errstate(invalid="ignore"):  # floats beyond int64: refused as no labels
+            check_classification_targets(y)
+        present, index = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(f"{what} must hold labels of one kind that sorts: {error}.") from error
     if classes is None:
-        return np.unique(y, return_inverse=True)
-    try:
-        index = np.searchsorted(classes, y)
-        index[index == len(classes)] = 0
-        unknown = classes[index] != y
-    except TypeError:
-        unknown = np.ones(len(y), dtype=bool)
-    if np.any(unknown):
-        strange = np.unique(np.asarray(y)[unknown])[:5].tolist()
-        raise ValueError(f"{what} holds labels outside the classes {classes.tolist()}: {strange}.")
-    return classes, index
-
-
-def check_rows(y, n_classes=None, *, what="y"):
-    """Probability rows as float64 (n_samples, n_classes); raises for what is none."""
-    try:
-        rows = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError):
+        return present, index
+    place = {label: k for k, label in enumerate(classes.tolist())}
+    unknown = [label for label in present.tolist() if label not in place]
+    if unknown:
         raise ValueError(
-            f"{what} with {y.shape[1]} columns must hold numbers, one-hot or probability "
-            f"rows; got dtype {np.asarray(y).dtype}. Labels go into one column."
-        ) from None
-    if n_classes is not None and rows.shape[1] != n_classes:
-        raise ValueError(f"{what} has {rows.shape[1]} columns, but there are {n_classes} classes.")
-    if not np.isfinite(rows).all():
+            f"{what} holds labels outside the classes {classes.tolist()}: {unknown[:5]}."
+        )
+    return classes, np.array([place[label] for label in present.tolist()])[index]
+
+
+def check_rows(rows, *, what="y"):
+    """Probability rows, classes last, in floats; raises for what is none.
+
+    Any array-API array of any number of axes.
+    """
+    rows = as_floating(rows, what)
+    xp = namespace(rows)
+    if not xp.all(xp.isfinite(rows)):
         raise ValueError(f"{what} contains NaN or infinity; its rows must be probabilities.")
-    if (rows < 0).any():
-        raise ValueError(f"{what} has a negative entry, {rows.min():g}; probabilities are >= 0.")
-    total = rows.sum(axis=1)
-    worst = np.argmax(np.abs(total - 1))
-    # Probabilities that came through float32 are off by its rounding, not by more.
-    if abs(total[worst] - 1) > 1e-5:
+    low = float(xp.min(rows))
+    if low < 0:
+        raise ValueError(f"{what} has a negative entry, {low:g}; probabilities are >= 0.")
+    total = xp.sum(rows, axis=-1, keepdims=True)
+    flat = xp.reshape(total, (-1,))
+    worst = int(xp.argmax(xp.abs(flat - 1)))
+    if abs(float(flat[worst]) - 1) > SUM_SLACK:
         raise ValueError(
             f"The rows of {what} must sum to one, as one-hot or probability rows do; "
-            f"row {worst} sums to {total[worst]:g}."
+            f"row {worst} sums to {float(flat[worst]):g}."
         )
-    return rows / total[:, None]
+    return rows / total
+
+
+def place_columns(rows, classes, names, *, what="y"):
+    """The classes, and the columns of `rows` in their order.
+
+    An array has its columns in the order of the (sorted) classes. The columns of a frame
+    are known by their names, and may be some of the classes only.
+    """
+    found = rows.shape[1]
+    if names is not None and classes is not None:
+        unknown = set(names.tolist()) - set(classes.tolist())
+        if unknown and names.tolist() == list(range(found)):
+            names = None  # a frame made without names
+        elif unknown:
+            raise ValueError(
+                f"{what} has columns {sorted(unknown, key=str)[:5]} that are none of the "
+                f"classes {classes.tolist()}."
+            )
+    if names is None:
+        if classes is not None and len(classes) != found:
+            raise ValueError(f"{what} has {found} columns, but there are {len(classes)} classes.")
+        return np.arange(found) if classes is None else classes, rows
+    labels = check_classes(names, what=f"The column names of {what}")
+    classes = labels if classes is None else classes
+    order = classes.tolist()
+    placed = np.zeros((len(rows), len(classes)))
+    placed[:, [order.index(name) for name in names.tolist()]] = rows
+    return classes, placed
 
 
 def encode(y, classes=None, *, names=None, what="y"):
-    """Classes, and class indices (n_samples,) or probabilities (n_classes, n_samples)."""
+    """Classes, and class indices (n_samples,) or probabilities (n_classes, n_samples).
+
+    `names` are the column names of the frame that `y` was, where it no longer is one.
+    """
+    names = column_names(y) if names is None else names
+    y = check_array(y, ensure_2d=False, dtype=None, input_name=what)
     if not is_rows(y):
         return encode_labels(y, classes, what=what)
-    rows = check_rows(y, None if classes is None else len(classes), what=what)
-    if classes is None:
-        classes = np.arange(rows.shape[1]) if names is None else names
-        order = np.argsort(classes, kind="stable")
-        classes, rows = classes[order], rows[:, order]
+    if y.dtype.kind == "O":
+        with suppress(TypeError, ValueError):  # said below, with what is right
+            y = y.astype(np.float64)
+    if y.dtype.kind not in "buif":
+        raise ValueError(
+            f"{what} with {y.shape[1]} columns must hold numbers, one-hot or probability "
+            f"rows; got dtype {y.dtype}. Labels go into one column."
+        )
+    classes, rows = place_columns(
+        check_rows(cast(y, np.float64), what=what), classes, names, what=what
+    )
     if ((rows == 0) | (rows == 1)).all():
         return classes, rows.argmax(axis=1)
     return classes, np.ascontiguousarray(rows.T)
 
 
+def check_weights(sample_weight, shape):
+    """Sample weights of `shape` in float64: finite, none negative, not all zero."""
+    if sample_weight is None:
+        return np.ones(shape)
+    weight = as_array(sample_weight)
+    xp = namespace(weight)
+    weight = cast(as_floating(weight, "sample_weight"), xp.float64)
+    if weight.ndim == 0:
+        weight = xp.broadcast_to(weight, shape)
+    if weight.shape != shape:
+        raise ValueError(
+            f"sample_weight must have shape {shape}, one per row; got {weight.shape}."
+        )
+    if not xp.all(xp.isfinite(weight)):
+        raise ValueError("sample_weight contains NaN or infinity.")
+    if xp.any(weight < 0):
+        raise ValueError(f"sample_weight must not be negative; got {float(xp.min(weight)):g}.")
+    if not xp.any(weight > 0):
+        raise ValueError("sample_weight is zero everywhere; some row needs weight.")
+    return weight
+
+
 def check_smoothing(label_smoothing):
-    """Raise unless label smoothing is in [0, 1)."""
+    """Raise unless label smoothing is a number in [0, 1)."""
+    if not isinstance(label_smoothing, Real) or isinstance(label_smoothing, bool | np.bool_):
+        raise TypeError(f"label_smoothing must be a number in [0, 1); got {label_smoothing!r}.")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1); got {label_smoothing!r}.")
 
@@ -153,19 +232,26 @@ def class_weights(class_weight, classes, totals):
     """
     if class_weight is None:
         return np.ones(len(classes))
-    if isinstance(class_weight, str):
+    if isinstance(class_weight, str) and class_weight == "balanced":
         present = totals > 0
         balanced = np.ones(len(classes))
         balanced[present] = totals.sum() / (present.sum() * totals[present])
         return balanced
+    if not isinstance(class_weight, dict):
+        raise ValueError(
+            "class_weight must be None, 'balanced' or a dict from class to weight; "
+            f"got {class_weight!r}."
+        )
     known = classes.tolist()
     unknown = [label for label in class_weight if label not in known]
-    if unknown:
+    # As in scikit-learn: a fold may miss a class that the dict names, but a name that
+    # is no class beside a class without a name is taken for a mistake.
+    if unknown and any(label not in class_weight for label in known):
         raise ValueError(f"class_weight names classes that y does not have: {unknown}.")
-    weights = np.array([float(class_weight.get(label, 1.0)) for label in known])
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+    weights = [class_weight.get(label, 1.0) for label in known]
+    if not all(isinstance(w, Real) and 0 <= w < np.inf for w in weights):
         raise ValueError(f"class_weight must hold finite weights >= 0; got {class_weight!r}.")
-    return weights
+    return np.array(weights, dtype=np.float64)
 
 
 def settle(classes, target, weight, class_weight=None, label_smoothing=0.0):

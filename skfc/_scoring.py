@@ -1,0 +1,136 @@
+"""How well probabilities fit a `y` of any form: mean log loss, and its scorer for searches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from skfc import _targets
+from skfc._softmax import kernel
+
+
+def read_target(y, classes, sample_weight, n_samples):
+    """Targets as `_targets.encode` gives them, and weights of at most one."""
+    _, target = _targets.encode(y, classes)
+    if target.shape[-1] != n_samples:
+        raise ValueError(f"y has {target.shape[-1]} rows, but X has {n_samples}.")
+    weight = _targets.check_weights(sample_weight, (n_samples,))
+    return target, weight / weight.max()
+
+
+def mean_log_loss(logits, classes, y, sample_weight=None):
+    """Weighted mean of -log p, of logits (n_classes, n_samples), in float64."""
+    target, weight = read_target(y, classes, sample_weight, logits.shape[1])
+    block = np.array(logits, dtype=np.float64, order="C")[None]  # a copy: it is overwritten
+    loss, _ = kernel(np).residual(block, target, weight[None])
+    return float(loss[0] / weight.sum())
+
+
+def mean_target(predicted, classes, y, sample_weight=None):
+    """Weighted mean of the target's probability of the classes `predicted` (indices)."""
+    target, weight = read_target(y, classes, sample_weight, len(predicted))
+    rows = np.arange(len(predicted))
+    share = target == predicted if target.ndim == 1 else target[predicted, rows]
+    return float(weight @ share / weight.sum())
+
+
+@dataclass(frozen=True)
+class NegLogLossScorer:
+    """A scorer for searches: minus the weighted mean log loss, the greater the better.
+
+    Call it as ``neg_log_loss_scorer(estimator, X, y, sample_weight=None)``, or pass it as
+    ``scoring=`` to :class:`~sklearn.model_selection.GridSearchCV`,
+    :func:`~sklearn.model_selection.cross_validate` and their like.
+
+    It takes what scikit-learn's ``"neg_log_loss"`` refuses: folds that miss a class, and a
+    `y` of one-hot or probability rows. Every classifier with `classes_` and
+    `predict_log_proba` or `predict_proba` can be scored, a pipeline too. Nothing is clipped;
+    only a probability of exactly zero counts as the smallest normal number of its type.
+
+    Parameters
+    ----------
+    sample_weight : bool, str or None, default=None
+        Whether metadata routing passes sample weights to the scorer, set by
+        `set_score_request`.
+
+    Raises
+    ------
+    TypeError
+        If the estimator gives no class probabilities.
+    ValueError
+        If `y` holds a class that the estimator does not know. Where the training rows of a
+        fold may miss a class, name all of them: ``SoftmaxFCClassifier(classes=...)``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skfc import SoftmaxFCClassifier, neg_log_loss_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> search = GridSearchCV(
+    ...     SoftmaxFCClassifier(), {"C": [0.1, 10.0]}, scoring=neg_log_loss_scorer
+    ... )
+    >>> search.fit(X, y).best_params_
+    {'C': 10.0}
+    """
+
+    sample_weight: bool | str | None = None
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        """The score of a fitted classifier on X (n_samples, ...) and y, a float."""
+        classes, log_proba = predict(estimator, X)
+        return -mean_log_loss(log_proba.T, classes, y, sample_weight)
+
+    def set_score_request(self, *, sample_weight):
+        """A scorer that asks metadata routing for sample weights.
+
+        Parameters
+        ----------
+        sample_weight : bool, str or None
+            True to ask for `sample_weight`, False to refuse it, a name to ask for it under
+            that name, None to raise if it is passed.
+
+        Returns
+        -------
+        scorer : NegLogLossScorer
+            A new one: this one is shared, and stays as it is.
+        """
+        return NegLogLossScorer(sample_weight)
+
+    def get_metadata_routing(self):
+        """What the scorer asks metadata routing for, a `MetadataRequest`."""
+        request = MetadataRequest(owner="neg_log_loss_scorer")
+        request.score.add_request(param="sample_weight", alias=self.sample_weight)
+        return request
+
+    def __sklearn_clone__(self):
+        return self  # it cannot change
+
+    def __repr__(self):
+        if self.sample_weight is None:
+            return "neg_log_loss_scorer"
+        return f"neg_log_loss_scorer.set_score_request(sample_weight={self.sample_weight!r})"
+
+
+def predict(estimator, X):
+    """Classes, and log-probabilities (n_samples, n_classes) without -inf."""
+    with np.errstate(divide="ignore"):  # log(0), in here and in estimators
+        if hasattr(estimator, "predict_log_proba"):
+            log_proba = np.array(estimator.predict_log_proba(X))
+        elif hasattr(estimator, "predict_proba"):
+            log_proba = np.log(estimator.predict_proba(X))
+        else:
+            raise TypeError(
+                f"neg_log_loss_scorer needs a classifier with predict_proba; got {estimator!r}."
+            )
+    classes = np.asarray(estimator.classes_)
+    if log_proba.ndim != 2 or classes.shape != log_proba.shape[1:]:
+        raise TypeError(
+            "neg_log_loss_scorer needs probabilities of shape (n_samples, n_classes), one "
+            f"column for each of {len(classes)} classes; got shape {log_proba.shape}."
+        )
+    log_proba[np.isneginf(log_proba)] = np.log(np.finfo(log_proba.dtype).tiny)
+    return classes, log_proba
+
+
+neg_log_loss_scorer = NegLogLossScorer()
