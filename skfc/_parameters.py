@@ -3,6 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from skfc.solvers import SOLVERS
 
@@ -43,8 +44,19 @@ def _verbosity(value):
 
 
 def _class_weight(value):
-    if not (value is None or isinstance(value, dict) or value == "balanced"):
-        return ValueError, "None, 'balanced' or a dict from class to weight"
+    right = "None, 'balanced' or a dict from class to a finite weight >= 0"
+    if isinstance(value, dict):
+        numbers = all(isinstance(w, Real) and 0 <= w < np.inf for w in value.values())
+        return None if numbers else (ValueError, right)
+    if not (value is None or (isinstance(value, str) and value == "balanced")):
+        return ValueError, right
+
+
+def _random_state(value):
+    try:
+        check_random_state(value)
+    except ValueError:
+        return ValueError, "None, an integer or a numpy.random.RandomState"
 
 
 def _smoothing(value):
@@ -64,6 +76,7 @@ CHECKS = {
     "max_iter": _number(Integral, 0),
     "tol": _number(Real, 0),
     "warm_start": _flag,
+    "random_state": _random_state,
     "verbose": _verbosity,
 }
 

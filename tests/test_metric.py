@@ -1,0 +1,180 @@
+"""Each metric solves with the matrix that it claims, whatever the units and degeneracies."""
+
+import numpy as np
+import problems
+import pytest
+from numpy.testing import assert_allclose
+from reference import Reference, one_hot
+from scipy import sparse
+from scipy.special import softmax
+
+from skfc._design import make_design
+from skfc._metric import make_metric
+from skfc._objective import Objective
+
+N, T, n = 4, 3, 120
+NAMES = ["hessian", "kronecker", "diagonal"]
+
+
+@pytest.fixture
+def data(rng):
+    X, y = problems.overlapping(n_samples=n, raw=False)
+    return X + rng.standard_normal(N), y, rng.uniform(0.1, 2, n)
+
+
+def prepare(name, X, y, weight, C, V, *, fit_intercept=True):
+    """The metric `name`, refreshed at weights V (P, T), and the objective."""
+    objective = Objective(
+        make_design(X), y, weight[None], np.array([C]), n_classes=T, fit_intercept=fit_intercept
+    )
+    metric = make_metric(objective, name)
+    metric.refresh(objective.at(V))
+    return metric, objective
+
+
+def zero_mean(V):
+    """Without the part that is the same for all classes: no probability depends on it."""
+    return V - V.mean(axis=1, keepdims=True)
+
+
+def claimed(name, X, y, weight, C, V, D, fit_intercept):
+    """The matrix that `name` stands for, applied to D (P, T), from dense arrays."""
+    bias = V[N] if fit_intercept else np.zeros(T)
+    if name == "hessian":
+        F = Reference(X, one_hot(y), weight, C=C, fit_intercept=fit_intercept)
+        d_bias = D[N] if fit_intercept else np.zeros(T)
+        HW, Hb = F.hessian_product(V[:N].T, bias, D[:N].T, d_bias)
+        return np.vstack([HW.T, Hb]) if fit_intercept else HW.T
+    share = weight / weight.sum()
+    P = softmax(X @ V[:N] + bias, axis=1)
+    S = np.diag(share @ P) - P.T @ (share[:, None] * P)
+    rows = np.column_stack([X, np.ones(n)]) if fit_intercept else X
+    A = rows.T @ (share[:, None] * rows)
+    if name == "diagonal":  # of the centred features: centring is a change of the intercept
+        centre = np.eye(len(A))
+        centre[:N, N:] = (share @ X)[:, None] if fit_intercept else 0
+        inner = np.linalg.solve(centre, np.linalg.solve(centre, A).T)
+        A = centre @ np.diag(np.diag(inner)) @ centre.T
+    out = A @ D @ S
+    out[:N] += D[:N] / (C * weight.sum())
+    return out
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("C", [0.01, 10.0, np.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_solve_is_the_inverse_of_what_is_claimed(data, name, C, fit_intercept, rng):
+    X, y, weight = data
+    V, D = (rng.standard_normal((N + fit_intercept, T)) for _ in range(2))
+    metric, _ = prepare(name, X, y, weight, C, V, fit_intercept=fit_intercept)
+    D = zero_mean(D)
+    MD = claimed(name, X, y, weight, C, V, D, fit_intercept)
+    assert_allclose(zero_mean(metric.solve(MD)), D, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_units_and_no_origin(data, name, rng):
+    """With x' = s x + m, steps are W / s and b - W·(m/s) for gradients s g + m g_b."""
+    X, y, weight = data
+    V, g = rng.standard_normal((N + 1, T)), zero_mean(rng.standard_normal((N + 1, T)))
+    s, m = np.array([1e-6, 1.0, 1e3, 1e6]), np.array([1e-4, 100.0, 0.0, -1e8])
+
+    def changed(V):
+        out = V / np.append(s, 1)[:, None]
+        out[N] -= m @ out[:N]
+        return out
+
+    plain, _ = prepare(name, X, y, weight, np.inf, V)
+    other, _ = prepare(name, X * s + m, y, weight, np.inf, changed(V))
+    g_other = g * np.append(s, 1)[:, None]
+    g_other[:N] += np.outer(m, g[N])
+    # In standardised coordinates, where sizes can be compared.
+    step, expected = (zero_mean(v) for v in (other.solve(g_other), changed(plain.solve(g))))
+    size = np.append(s, 1)[:, None]
+    slope = np.append(np.zeros(N), 1)[:, None] * (m @ (step - expected)[:N])
+    assert_allclose((step - expected) * size + slope, 0, atol=1e-5 * np.abs(plain.solve(g)).max())
+
+
+DEGENERATE = {
+    "constant": lambda X: np.column_stack([X[:, :3], np.full(len(X), 7.7)]),
+    "zero": lambda X: np.column_stack([X[:, :3], np.zeros(len(X))]),
+    "duplicated": lambda X: X[:, [0, 1, 0, 1]],
+    "collinear": lambda X: np.column_stack([X[:, :3], X[:, :3] @ [1, -2, 3]]),
+    "all constant": lambda X: np.ones_like(X),
+    "one row differs": lambda X: np.vstack([np.ones(N), np.zeros((len(X) - 1, N))]),
+}
+
+
+@pytest.mark.parametrize("kind", DEGENERATE)
+@pytest.mark.parametrize("C", [1.0, np.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_degenerate_columns(data, name, C, kind, rng):
+    """The step is finite and downhill, and the metric stays symmetric."""
+    X, y, weight = data
+    X = DEGENERATE[kind](X)
+    V = np.zeros((N + 1, T))
+    metric, objective = prepare(name, X, y, weight, C, V)
+    point = objective.at(V)
+    step = metric.solve(point.gradient)
+    # From the null model a step asks for logits of the order of one, and promises to lower
+    # the value by no more than all of it. Directions that hold only rounding get no step.
+    assert 0 < np.sum(step * point.gradient) / 2 <= 2 * point.value[0]
+    assert np.abs(zero_mean(X @ step[:N] + step[N])).max() < 30
+    assert np.abs(zero_mean(step)[:N]).max() < 30
+    # Gradients that can occur: sums over rows of residuals, and of weights.
+    first, second = (
+        objective.at(zero_mean(rng.standard_normal((N + 1, T)))).gradient for _ in range(2)
+    )
+    one, two = np.sum(second * metric.solve(first)), np.sum(first * metric.solve(second))
+    scale = np.sqrt(np.sum(first * metric.solve(first)) * np.sum(second * metric.solve(second)))
+    assert abs(one - two) <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", [sparse.csr_array, np.float32, np.asfortranarray])
+def test_containers_have_one_metric(data, name, kind, rng):
+    X, y, weight = data
+    X = np.float32(X).astype(float)
+    V, g = (zero_mean(rng.standard_normal((N + 1, T))) for _ in range(2))
+    plain, other = (prepare(name, A, y, weight, 1.0, V)[0] for A in (X, kind(X)))
+    expected, step = zero_mean(plain.solve(g)), zero_mean(other.solve(g))
+    precision = 1e-5 if kind is np.float32 else 1e-9
+    assert_allclose(step, expected, atol=precision * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_without_weight_are_absent(data, name, rng):
+    X, y, weight = data
+    weight[::3] = 0
+    wild = X.copy()
+    wild[::3] = 1e6
+    V, g = (zero_mean(rng.standard_normal((N + 1, T))) for _ in range(2))
+    steps = [prepare(name, A, y, weight, 1.0, V)[0].solve(g) for A in (X, wild)]
+    assert_allclose(steps[1], steps[0], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("C", [[0.1, 1.0, 100.0], [0.1, 10.0, np.inf]])
+@pytest.mark.parametrize("name", ["kronecker", "diagonal"])
+def test_several_problems_equal_one_at_a_time(data, name, C, rng):
+    X, y, weight = data
+    C = np.array(C)
+    V, g = (rng.standard_normal((N + 1, 3 * T)) for _ in range(2))
+    g = np.hstack([zero_mean(part) for part in np.split(g, 3, axis=1)])
+    objective = Objective(make_design(X), y, np.tile(weight, (3, 1)), C, n_classes=T)
+    metric = make_metric(objective, name)
+    metric.refresh(objective.at(V))
+    step = metric.solve(g)
+    for k in range(3):
+        columns = slice(k * T, (k + 1) * T)
+        alone, _ = prepare(name, X, y, weight, C[k], V[:, columns])
+        expected = zero_mean(alone.solve(g[:, columns]))
+        assert_allclose(zero_mean(step[:, columns]), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_no_metric_is_the_identity(data, rng):
+    X, y, weight = data
+    g = rng.standard_normal((N + 1, T))
+    metric, _ = prepare(None, X, y, weight, 1.0, np.zeros((N + 1, T)))
+    step = metric.solve(g)
+    np.testing.assert_array_equal(step, g)
+    assert step is not g
