@@ -251,7 +251,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         start = np.zeros(objective.shape)
         N = objective.design.shape[1]
         if self.warm_start and hasattr(self, "coef_"):
-            same = np.array_equal(self.classes_, classes) and self.coef_.shape[1] == N
+            same = self.classes_.tolist() == classes.tolist() and self.coef_.shape[1] == N
             if same:
                 start[:N] = self.coef_[active].T
                 if self.fit_intercept:
