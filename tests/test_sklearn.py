@@ -35,7 +35,12 @@ ESTIMATORS = [
 ]
 
 
-@parametrize_with_checks(ESTIMATORS)
+checks = parametrize_with_checks(ESTIMATORS)
+names, cases = checks.args
+
+
+# A list: the generator of older scikit-learn releases is deprecated in pytest.
+@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
 def test_estimator_checks(estimator, check):
     check(estimator)
 
