@@ -23,10 +23,10 @@ def main(args):
     """Passes and seconds of a fit at its default tol, on generated data."""
     series = {}
     skfc = all_rivals()["skfc"]
-    options = runner.Options(limit=60 if args.quick else 600)
+    limit = 60 if args.quick else 600
     with runner.Field({"skfc": (skfc, None)}) as field:
         for what, (point, values) in (QUICK if args.quick else SERIES).items():
-            series[what] = [row(field, point, value, options) for value in values]
+            series[what] = [row(field, point, value, limit) for value in values]
     header = ["grows", "n", "N", "T", "passes", "seconds", "ms per pass"]
     rows = [
         [what, r["n"], r["N"], r["T"], report.short(r["passes"]), report.short(r["seconds"]),
@@ -40,14 +40,14 @@ def main(args):
     report.draw_growth(series, args.out)
 
 
-def row(field, point, value, options):
+def row(field, point, value, limit):
     """The measurement at `point` with `value` in the place left open."""
     n, N, T = (value if size is None else size for size in point)
     problem = problems.load(f"gen-{n}x{N}x{T}")
     field.take(problem)
-    runs = [field.run("skfc", problem, 1.0, TOL, options.limit)]
+    runs = [field.run("skfc", problem, 1.0, TOL, limit)]
     for _ in range(runner.n_repeats(runs[0].seconds) - 1):
-        runs.append(field.run("skfc", problem, 1.0, TOL, options.limit))
+        runs.append(field.run("skfc", problem, 1.0, TOL, limit))
     seconds = median(run.seconds for run in runs)
     field.log(f"  {problem}: {seconds:.3g} s {runs[0].note}")
     return {"n": n, "N": N, "T": T, "passes": runs[0].passes, "seconds": seconds,

@@ -36,7 +36,7 @@ FULL = (
     *(name + variant for name in DENSE for variant in ("", ":std")),
     "clinc150", "news20", "embeddings",
 )  # fmt: skip
-QUICK = ("iris", "wine", "digits", "digits:std", "gen-4000x40x6")
+QUICK = ("wine", "digits", "gen-4000x40x6")
 # Costly ones are solved for C = 1 alone.
 ONE_C = ("mnist", "embeddings")
 

@@ -14,6 +14,8 @@ import numpy as np
 import scipy
 import sklearn
 
+from benchmarks.runner import NO_TIME
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -97,7 +99,8 @@ def outcome(cell, target, name):
     if not runs:
         return "–"
     note = runs[-1].note
-    return {"": "never", "stopped": f">{short(runs[-1].seconds)}"}.get(note, "failed")
+    told = {"": "never", "stopped": f">{short(runs[-1].seconds)}", NO_TIME: NO_TIME}
+    return told.get(note, "failed")
 
 
 def left_out(cells, missing, unavailable):
@@ -106,7 +109,7 @@ def left_out(cells, missing, unavailable):
         for name, why in cell.declined.items():
             reasons.setdefault((name, why), []).append(cell.problem)
         for name, runs in cell.runs.items():
-            if runs and runs[-1].note not in ("", "stopped"):
+            if runs and runs[-1].note not in ("", "stopped", NO_TIME):
                 reasons.setdefault((name, runs[-1].note), []).append(where(cell))
     yield from (f"- {name}: {why}." for name, why in {**missing, **unavailable}.items())
     for (name, why), places in reasons.items():

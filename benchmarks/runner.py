@@ -18,6 +18,7 @@ CAP = 20.0  # a rival that is slower than this many times ours is stopped, and c
 FLOOR = 1.0  # seconds that every fit may take, however fast ours is
 FAR = 3.0  # rivals slower than this many times the best one are not repeated
 REFERENCE_TOL = 1e-11
+NO_TIME = "no time"
 
 
 @dataclass
@@ -50,8 +51,12 @@ class Cell:
         return min(timed, key=timed.get, default=None)
 
     def ratio(self, target, ours, rivals, cap=CAP):
-        """Best rival's time over ours, within 1 / cap and cap, or None without rivals."""
-        if not any(name in self.runs for name in rivals):
+        """Best rival's time over ours, between 1 / cap and cap.
+
+        None where no rival took part, or none arrived and one ended for want of time.
+        """
+        ends = [runs[-1].note for name, runs in self.runs.items() if name in rivals and runs]
+        if not ends or (self.best(target, rivals) is None and NO_TIME in ends):
             return None
         own = self.times[target].get(ours)
         best = self.best(target, rivals)
@@ -67,13 +72,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Options:
-    """`limit` bounds one fit of ours, in seconds; `repeat` is a least number of repeats."""
+    """Bounds in seconds: `limit` of one fit of ours, `share` of a whole cell."""
 
     targets: tuple = (1e-3, 1e-6)
     limit: float = 600.0
     cap: float = CAP
     floor: float = FLOOR
-    repeat: int = 1
+    share: float = math.inf
 
 
 class Field:
@@ -170,15 +175,19 @@ def measure(problem, C, contestants, options, *, ours="skfc", declined=()):
     names = [name for name in contestants.workers if name not in cell.declined]
     names.sort(key=lambda name: name != ours)
     settle(cell, contestants.run(ours, problem, C, REFERENCE_TOL, options.limit).value)
+    end = time.perf_counter() + options.share
     limit = options.limit
-    for name in names:
-        explore(name, cell, problem, contestants, options, limit)
+    for i, name in enumerate(names):
+        now = time.perf_counter()
+        # What is left of the cell's time is shared by those that are left, and the repeats.
+        turn_end = now + (end - now) / (len(names) - i + 1)
+        explore(name, cell, problem, contestants, options.targets, limit, turn_end)
         if name == ours:
             reached = [r.seconds for r in cell.runs[ours] if r.gap <= min(options.targets)]
-            longest = max(options.floor, options.cap * min(reached, default=math.inf))
-            limit = min(limit, longest)
+            if reached:
+                limit = max(options.floor, options.cap * min(reached))
     settle(cell)
-    repeat(cell, problem, contestants, options, ours)
+    repeat(cell, problem, contestants, options.targets, ours, end)
     return cell
 
 
@@ -190,22 +199,26 @@ def settle(cell, value=math.inf):
         run.gap = relative(run.value, cell.optimum)
 
 
-def explore(name, cell, problem, contestants, options, limit):
-    """Climb the ladder of one contestant."""
+def explore(name, cell, problem, contestants, targets, limit, end):
+    """Climb the ladder of one contestant: fits of at most `limit` seconds, until `end`."""
     runs = cell.runs[name] = []
     ladder = contestants.rivals[name].ladder
 
     def attempt(i):
-        run = contestants.run(name, problem, cell.C, ladder[i], limit, count=True)
+        left = end - time.perf_counter()
+        if left > 0:
+            run = contestants.run(name, problem, cell.C, ladder[i], min(limit, left), count=True)
+        if left <= 0 or (run.note == "stopped" and left < limit):
+            run = Run(ladder[i], max(left, 0), note=NO_TIME)
         runs.append(run)
         settle(cell)
         return None if run.note else run.gap
 
-    climb(attempt, len(ladder), options.targets)
-    reached = [first(runs, ladder, target) for target in options.targets]
+    climb(attempt, len(ladder), targets)
+    reached = [first(runs, ladder, target) for target in targets]
     words = [
         f"{target:g}: {run.seconds:.3g} s" if run else f"{target:g}: {runs[-1].note or 'never'}"
-        for target, run in zip(options.targets, reached, strict=True)
+        for target, run in zip(targets, reached, strict=True)
     ]
     contestants.log(f"    {name:25s}" + "   ".join(words))
 
@@ -216,10 +229,10 @@ def first(runs, ladder, target):
     return min(reached, key=lambda run: ladder.index(run.setting), default=None)
 
 
-def repeat(cell, problem, contestants, options, ours):
-    """Time the settings chosen for every target again, in turns."""
+def repeat(cell, problem, contestants, targets, ours, end):
+    """Time the settings chosen for every target again, in turns, until `end`."""
     chosen, seconds = {}, {}
-    for target in options.targets:
+    for target in targets:
         for name, runs in cell.runs.items():
             run = first(runs, contestants.rivals[name].ladder, target)
             if run is not None:
@@ -229,14 +242,14 @@ def repeat(cell, problem, contestants, options, ours):
             if t == target and (name == ours or run.seconds <= FAR * min(rivals)):
                 seconds.setdefault((name, run.setting), [])
     first_seconds = {(name, run.setting): run.seconds for (_, name), run in chosen.items()}
-    for turn in range(max(5, options.repeat)):
+    for turn in range(5):
         for (name, setting), taken in seconds.items():
             once = first_seconds[name, setting]
-            if turn < max(n_repeats(once), options.repeat) and (turn or once <= 10):
+            if turn < n_repeats(once) and once <= 10 and time.perf_counter() < end:
                 run = contestants.run(name, problem, cell.C, setting, 10 * once + 10)
                 if not run.note:
                     taken.append(run.seconds)
-    for target in options.targets:
+    for target in targets:
         cell.times[target] = {
             name: {
                 "setting": run.setting, "passes": run.passes, "gap": run.gap,

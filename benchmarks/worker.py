@@ -80,6 +80,11 @@ class Worker:
         self.name, self.root = name, root
         self.data = self.process = None
 
+    def _signal(self, name):
+        """Halt the process while others are timed: idle threads of some libraries spin."""
+        if self.process is not None and hasattr(signal, name):
+            os.kill(self.process.pid, getattr(signal, name))
+
     def launch(self):
         """Start the process, without waiting for it."""
         context = multiprocessing.get_context("spawn")
@@ -96,14 +101,21 @@ class Worker:
         if self.process is None:
             self.launch()
         if not self.is_ready:
-            self._answer(START_LIMIT)
+            try:
+                self._answer(START_LIMIT)
+            finally:
+                self._signal("SIGSTOP")
             self.is_ready = True
             if self.data:
                 self._ask(START_LIMIT, "take", self.data)
 
     def _ask(self, limit, *request):
+        self._signal("SIGCONT")
         self.connection.send(request)
-        return self._answer(limit)
+        try:
+            return self._answer(limit)
+        finally:
+            self._signal("SIGSTOP")
 
     def _answer(self, limit):
         try:

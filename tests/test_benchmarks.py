@@ -126,7 +126,8 @@ def test_runner_on_a_toy_problem():
 
 
 def test_capped_and_missing_times():
-    cell = runner.Cell("toy", (1, 1, 2), 1.0, runs={"skfc": [], "other": []})
+    stopped = runner.Run(0.1, 30.0, note="stopped")
+    cell = runner.Cell("toy", (1, 1, 2), 1.0, runs={"skfc": [], "other": [stopped]})
     timing = {"median": 1.0}
     cell.times = {
         "both": {"skfc": timing, "other": {"median": 100.0}},
@@ -136,6 +137,8 @@ def test_capped_and_missing_times():
     assert [cell.ratio(t, "skfc", ["other"], cap=20) for t in cell.times] == [20, 20, 1 / 20]
     alone = dataclasses.replace(cell, runs={"skfc": []})
     assert alone.ratio("ours", "skfc", ["other"]) is None
+    stopped.note = runner.NO_TIME
+    assert cell.ratio("ours", "skfc", ["other"]) is None
 
 
 def test_tables_are_placed_between_their_marks():
