@@ -69,10 +69,11 @@ class Flatten(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ValueError
             If X has no axis but the samples', or one of size zero.
         """
-        X = validate_data(self, X, **ACCEPTED)
-        if 0 in X.shape:
-            raise ValueError(f"X must not be empty along any axis; got shape {X.shape}.")
-        self.shape_ = X.shape[1:]
+        shape = check_array(X, input_name="X", **ACCEPTED).shape
+        if 0 in shape:
+            raise ValueError(f"X must not be empty along any axis; got shape {shape}.")
+        validate_data(self, X, **ACCEPTED)  # notes names: only when nothing can fail
+        self.shape_ = shape[1:]
         return self
 
     def transform(self, X):
