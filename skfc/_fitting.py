@@ -8,10 +8,13 @@ from enum import Enum
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-# Confirming a gap: conjugate-gradient steps until one adds less than a fifth.
+# Confirming a gap: conjugate-gradient steps until the last three add less than a fifth, or
+# one adds next to nothing.
 GAP_STEPS = 20
+GAP_RECENT = 3
 GAP_SHARE = 0.2
-# Iterations without a smaller decrement before rounding is held to be what is left.
+GAP_TRIFLE = 0.01
+# Iterations without a smaller decrement or value before rounding is held to be all that is left.
 PATIENCE = 25
 SEPARATED_VALUE = 1e-3
 
@@ -21,6 +24,7 @@ class Status(Enum):
 
     CONVERGED = "converged"
     FLOOR = "at the floor of the arithmetic"
+    STUCK = "no step lowers the objective, far above that floor"
     MAX_ITER = "max_iter reached"
     SEPARATED = "separable"
 
@@ -48,6 +52,7 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
     fits, curves = [None] * n, [[] for _ in range(n)]
     which = np.arange(n)
     ratio, best, since = np.ones(n), np.full(n, np.inf), np.zeros(n, dtype=int)
+    lowest = np.full(n, np.inf)
     solver = generate(objective, metric, weights)
     keep = None
     n_iter = 0
@@ -63,8 +68,10 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
                 )
             for problem, v in zip(which, value, strict=True):
                 curves[problem].append(float(v))
-            better = decrement < best[which]
-            best[which] = np.where(better, decrement, best[which])
+            eps = np.finfo(iterate.point.logits.dtype).eps
+            better = (decrement < best[which]) | (value < lowest[which] * (1 - 10 * eps))
+            best[which] = np.minimum(decrement, best[which])
+            lowest[which] = np.minimum(value, lowest[which])
             since[which] = np.where(better, 0, since[which] + 1)
             if verbose:
                 report(n_iter, which, value, decrement, n, verbose)
@@ -85,7 +92,8 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
                 status = (
                     Status.SEPARATED if separated[j]
                     else Status.CONVERGED if gap[j] <= tol
-                    else Status.FLOOR if floor[j]
+                    else Status.FLOOR if floor[j] and gap[j] <= np.sqrt(eps)
+                    else Status.STUCK if floor[j]
                     else Status.MAX_ITER
                 )  # fmt: skip
                 columns = iterate.objective.columns(np.array([j]))
@@ -131,14 +139,16 @@ def confirm(iterate, which):
     r = point.gradient
     z = precondition(r)
     p, rz = z, dot(r, z)
-    gap = np.zeros(objective.n_problems)
+    gap, recent = np.zeros(objective.n_problems), []
     for _ in range(GAP_STEPS):
         Hp = hessian(p)
         curvature = dot(p, Hp)
         alpha = np.divide(rz, curvature, out=np.zeros_like(rz), where=curvature > 0)
-        gain = 0.5 * alpha * rz
+        # No curvature along a gradient is no sign of being done: rounding, or no minimum.
+        gain = np.where(curvature > 0, 0.5 * alpha * rz, 0.5 * np.abs(rz))
         gap = gap + gain
-        if (gain <= GAP_SHARE * gap).all():
+        recent = [*recent[1 - GAP_RECENT :], gain]
+        if ((sum(recent) <= GAP_SHARE * gap) | (gain <= GAP_TRIFLE * gap)).all():
             break
         r = r - Hp * spread(alpha)
         z = precondition(r)
@@ -179,6 +189,15 @@ def warn(fit, tol, max_iter):
             f"The fit stopped at max_iter={max_iter} with its objective an estimated "
             f"{fit.gap:.1e} above the minimum, relatively; tol={tol:g} was asked for. "
             "Raise max_iter or tol, or set preconditioner='auto' if it is not.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    elif fit.status is Status.STUCK:
+        warnings.warn(
+            "No further step lowered the objective in the arithmetic at hand: it is an "
+            f"estimated {fit.gap:.1e} above the minimum, relatively; tol={tol:g} was asked "
+            "for. Rescale extreme columns or weights, use float64, or set "
+            "preconditioner='auto' if it is not.",
             ConvergenceWarning,
             stacklevel=4,
         )
