@@ -78,12 +78,16 @@ def column_names(y):
 
 def check_classes(classes, *, what="classes"):
     """The sorted set of labels that a caller gave; raises for duplicates or fewer than two."""
-    listed = isinstance(classes, set | frozenset)
-    labels = np.asarray(list(classes) if listed else classes)
-    if labels.ndim != 1 or len(labels) < 2:
-        raise ValueError(
-            f"{what} must be a list of at least two labels; got shape {labels.shape}."
-        )
+    try:
+        given = list(classes) if isinstance(classes, set | frozenset) else classes
+        labels = np.asarray(given)
+        shaped = labels.ndim == 1 and len(labels) > 1
+    except ValueError:  # lists of several lengths
+        shaped = False
+    if not shaped:
+        raise ValueError(f"{what} must be a list of at least two labels; got {classes!r}.")
+    if labels.dtype.kind == "U" and not all(isinstance(label, str) for label in given):
+        labels = np.asarray(list(given), dtype=object)  # NumPy made text of [0, "a"]
     try:
         unique = np.unique(labels)
     except TypeError:
@@ -107,7 +111,7 @@ def encode_labels(y, classes=None, *, what="y"):
             check_classification_targets(y)
         present, index = np.unique(y, return_inverse=True)
     except TypeError as error:
-        raise TypeError(f"{what} must hold labels of one kind that sorts: {error}.") from error
+        raise TypeError(f"{what} must hold labels of one kind that sorts: {error}") from error
     if classes is None:
         return present, index
     place = {label: k for k, label in enumerate(classes.tolist())}
