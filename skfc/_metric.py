@@ -1,90 +1,27 @@
-r"""Metrics: the coordinates in which the gradient is followed.
+"""Metrics: approximate Hessians in whose coordinates the gradient is followed.
 
-A metric stands for an approximation M of the Hessian, and `solve` applies its inverse.
-All of them work on standardised features, which an affine change of variables gives
-without touching X: with x̃ = (x - mean) / scale,
-
-    gradient in W̃   (G - mean g_bᵀ) / scale
-    step in W, b     W = W̃ / scale,  b = b̃ - mean · W
-
-so no metric depends on the units of the features, nor on where their zero is.
+A metric stands for an approximation M of the Hessian; `refresh` looks at an iterate, and
+`solve` applies the inverse of M. All of them work on standardised features, see
+:mod:`skfc._coordinates`: none depends on the units of the features, nor on where their
+zero is.
 """
 
 import numpy as np
-from scipy import linalg
+from scipy.linalg import lapack
+
+from skfc._coordinates import Coordinates
+from skfc._sampling import leverage_rows
 
 # Relative to a unit diagonal: directions with less curvature count as having none.
 TINY = 1e-13
+# What is added to a unit diagonal to keep a singular Hessian positive definite.
+JITTER = 1e-10
 
 
-class Coordinates:
-    """Centre and scale of the features, and the penalty there.
-
-    `penalty` (P,) is the diagonal of lambda's matrix in these coordinates, for lambda = 1.
-    """
-
-    def __init__(self, objective):
-        design = objective.design
-        weight = objective.weight.mean(axis=0, dtype=np.float64)
-        weight /= weight.sum()
-        self.row_weight = weight
-        self.intercept = objective.fit_intercept
-        mean = np.asarray(design.mean(cast_like(weight, design)), dtype=np.float64)
-        self.variance = design.variance(weight, mean)
-        if self.intercept:
-            self.mean = mean
-        else:
-            self.mean = np.zeros_like(mean)
-            self.variance = self.variance + mean**2
-        # Constant columns have rounding noise for variance: only a penalty holds them.
-        noise = (np.finfo(design.dtype).eps * 8 * np.abs(self.mean)) ** 2
-        scale = np.sqrt(np.where(self.variance > noise, self.variance, 0.0))
-        self.scale = np.where(scale > 0, scale, 1.0)
-        self.constant = scale == 0
-        penalty = self.scale**-2.0
-        self.penalty = np.append(penalty, 0.0) if self.intercept else penalty
-
-    def pull(self, gradient):
-        """A gradient (P, K) in these coordinates."""
-        if not self.intercept:
-            return gradient / self.scale[:, None]
-        out = gradient.copy()
-        out[:-1] -= np.outer(self.mean, gradient[-1])
-        out[:-1] /= self.scale[:, None]
-        return out
-
-    def push(self, step):
-        """A step (P, K) from these coordinates back to W and b; overwrites it."""
-        if not self.intercept:
-            step /= self.scale[:, None]
-            return step
-        step[:-1] /= self.scale[:, None]
-        step[-1] -= self.mean @ step[:-1]
-        return step
-
-    def rows(self, design, rows):
-        """Standardised rows (n_rows, P), in float64."""
-        x = (design.take(rows) - self.mean) / self.scale
-        return np.column_stack([x, np.ones(len(x))]) if self.intercept else x
-
-
-def cast_like(weight, design):
-    return weight.astype(design.dtype)
-
-
-def sample_rows(weight, size, row_norms=None):
-    """Indices and importance weights of about `size` rows of positive weight.
-
-    The same rows for the same data: a fit is deterministic.
-    """
-    positive = np.flatnonzero(weight)
-    if len(positive) <= size:
-        return positive, weight[positive] / weight.sum()
-    chance = weight[positive] / weight.sum()
-    rng = np.random.default_rng(0)
-    chosen = rng.choice(len(positive), size, replace=True, p=chance)
-    rows, counts = np.unique(positive[chosen], return_counts=True)
-    return rows, counts / size
+def with_ones(coordinates, rows):
+    """Standardised rows (n_rows, P) in float64, with the intercept's column of ones."""
+    x = coordinates.standardise(rows, np.float64)
+    return np.column_stack([x, np.ones(len(x))]) if coordinates.intercept else x
 
 
 class Metric:
@@ -106,9 +43,9 @@ class Kronecker(Metric):
 
     def __init__(self, objective, coordinates, sample_size):
         self.objective, self.coordinates = objective, coordinates
-        rows, weight = sample_rows(coordinates.row_weight, sample_size)
-        x = coordinates.rows(objective.design, rows)
-        x *= np.sqrt(weight)[:, None]
+        rows, importance = leverage_rows(coordinates, sample_size)
+        x = with_ones(coordinates, rows)
+        x *= np.sqrt(importance * coordinates.row_weight[rows])[:, None]
         A = x.T @ x
         # Both matrices in one basis: B = A s + lambda D is well scaled whatever the units.
         l2 = objective.l2.min()
@@ -118,16 +55,14 @@ class Kronecker(Metric):
         A /= np.outer(self.unit, self.unit)
         penalty = coordinates.penalty / self.unit**2
         if l2 == 0.0:
-            a, Q = linalg.eigh(A, overwrite_a=True, driver="evd")
+            a, Q = np.linalg.eigh(A)
             self.penalty = np.zeros_like(a)
         else:
             B = A / objective.n_classes
             B[np.diag_indices_from(B)] += l2 * penalty + TINY
-            L = linalg.cholesky(B, lower=True, overwrite_a=True)
-            A = linalg.solve_triangular(L, A, lower=True)
-            A = linalg.solve_triangular(L, A.T, lower=True)
-            a, Q = linalg.eigh((A + A.T) / 2, overwrite_a=True, driver="evd")
-            Q = linalg.solve_triangular(L, Q, lower=True, trans=1)
+            inverse = np.linalg.inv(np.linalg.cholesky(B))
+            a, Q = np.linalg.eigh(inverse @ A @ inverse.T)
+            Q = inverse.T @ Q
             # Qᵀ B Q = 1, so that what A does not explain of it is the penalty.
             self.penalty = np.maximum(1.0 - a / objective.n_classes, 0.0) / l2
         self.a = np.where(a > TINY * a.max(), a, 0.0)
@@ -169,40 +104,52 @@ class Hessian(Metric):
 
     def __init__(self, objective, coordinates, sample_size):
         self.objective, self.coordinates = objective, coordinates
-        self.sample, self.sample_weight = sample_rows(coordinates.row_weight, sample_size)
-        self.rows = coordinates.rows(objective.design, self.sample)
+        self.sample, importance = leverage_rows(coordinates, sample_size)
+        self.importance = importance / objective.design.shape[0]
+        x = with_ones(coordinates, self.sample).T
+        P = len(x)
+        # Products of all pairs of features, once: a Hessian is then one matrix product.
+        self.pairs = np.empty((P * (P + 1) // 2, x.shape[1]))
+        self.pair_of = np.empty((P, P), dtype=np.intp)
+        end = 0
+        for i in range(P):
+            start, end = end, end + P - i
+            np.multiply(x[i], x[i:], out=self.pairs[start:end])
+            self.pair_of[i, i:] = self.pair_of[i:, i] = np.arange(start, end)
 
     def refresh(self, point):
         o = self.objective
         logits = point.logits[:, self.sample].astype(np.float64)
         proba = o._kernel.probabilities(o._stack(logits))
-        weight = o.weight[:, self.sample].astype(np.float64)
-        scale = self.sample_weight / weight.mean(axis=0)
+        weight = o.weight[:, self.sample] * self.importance
         self.factor = [
-            self._factorise(p, w * scale, l2) for p, w, l2 in zip(proba, weight, o.l2, strict=True)
+            self._factorise(p, w, l2) for p, w, l2 in zip(proba, weight, o.l2, strict=True)
         ]
 
     def _factorise(self, proba, weight, l2):
-        x = self.rows
-        T, (m, P) = len(proba), x.shape
-        scaled = x * np.sqrt(weight)[:, None]
-        khatri_rao = (proba.T[:, :, None] * scaled[:, None, :]).reshape(m, T * P)
-        H = -(khatri_rao.T @ khatri_rao)
-        blocks = H.reshape(T, P, T, P)
-        for k in range(T):
-            blocks[k, :, k] += khatri_rao[:, k * P : (k + 1) * P].T @ scaled
+        """Cholesky factor of the Hessian, scaled to a unit diagonal, and its scale."""
+        T, P = len(proba), len(self.pair_of)
+        first, second = np.triu_indices(T)
+        curvature = proba[first] * -proba[second]
+        curvature[first == second] += proba
+        curvature *= weight
+        sums = (curvature @ self.pairs.T)[:, self.pair_of]
+        H = np.empty((T, P, T, P))
+        H[first, :, second, :] = sums
+        H[second, :, first, :] = sums
+        H = H.reshape(T * P, T * P)
         diagonal = np.einsum("ii->i", H)
         diagonal += np.tile(l2 * self.coordinates.penalty, T)
         # One vector added to all classes changes nothing: any curvature there will do.
         gauge = diagonal.reshape(T, P).mean(axis=0)
         gauge[gauge == 0] = 1.0
         j = np.arange(P)
-        blocks[:, j, :, j] += (gauge / T)[:, None, None]
-        self.unit = unit = np.sqrt(diagonal)
+        H.reshape(T, P, T, P)[:, j, :, j] += (gauge / T)[:, None, None]
+        unit = np.sqrt(diagonal)
         H /= unit
         H /= unit[:, None]
-        diagonal += 1e-10
-        return linalg.cho_factor(H, overwrite_a=True, check_finite=False), unit
+        diagonal += JITTER
+        return np.linalg.cholesky(H), unit
 
     def take(self, objective, keep):
         self.objective = objective
@@ -216,7 +163,7 @@ class Hessian(Metric):
         for b, (factor, unit) in enumerate(self.factor):
             columns = slice(b * o.n_classes, (b + 1) * o.n_classes)
             flat = x[:, columns].T.ravel() / unit
-            flat = linalg.cho_solve(factor, flat, overwrite_b=True, check_finite=False)
+            flat, _ = lapack.dpotrs(factor.T, flat, overwrite_b=True)
             out[:, columns] = (flat / unit).reshape(-1, P).T
         return self.coordinates.push(out)
 
@@ -252,6 +199,9 @@ class Identity(Metric):
 
     refresh_at = frozenset()
 
+    def __init__(self, objective, coordinates):
+        self.objective, self.coordinates = objective, coordinates
+
     def refresh(self, point):
         pass
 
@@ -271,9 +221,9 @@ def make_metric(objective, name="auto"):
     """The metric called `name`; for "auto" the first of the ladder that is affordable."""
     if name == "auto":
         name = choose(objective)
-    if name is None:
-        return Identity()
     coordinates = Coordinates(objective)
+    if name is None:
+        return Identity(objective, coordinates)
     if name == "hessian":
         return Hessian(objective, coordinates, SAMPLE_ROWS)
     if name == "kronecker":

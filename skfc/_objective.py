@@ -74,7 +74,7 @@ class Objective:
     @property
     def penalised(self):
         """Whether any problem has a penalty."""
-        return bool((self.l2 > 0).any())
+        return bool(self.xp.any(self.l2 > 0))
 
     @property
     def shape(self):
@@ -89,6 +89,15 @@ class Objective:
         part.n_columns = part.n_problems * self.n_classes
         part.C, part.total, part.l2 = self.C[keep], self.total[keep], self.l2[keep]
         part.weight = self.weight[keep]
+        return part
+
+    def on_rows(self, design, weight):
+        """The data part of this objective on a sample: rows `design`, importance in `weight`."""
+        part = object.__new__(Objective)
+        part.__dict__.update(self.__dict__)
+        part.design, part.target = design, None
+        part.weight = cast(weight * (design.shape[0] / self.design.shape[0]), design.dtype)
+        part.l2 = self.l2 * 0
         return part
 
     # -- per problem ------------------------------------------------------------------
@@ -136,6 +145,12 @@ class Objective:
     def _target(self, rows):
         return self.target[rows] if self.target.ndim == 1 else self.target[:, rows]
 
+    def add_penalty(self, gradient, weights):
+        """Add lambda W to a gradient, or to a Hessian product, in place."""
+        if self.penalised:
+            W = self._penalised(gradient)
+            W += self._penalised(weights) * cast(self.spread(self.l2), gradient.dtype)
+
     def _penalised(self, weights):
         """The rows of `weights` that the penalty sees."""
         return weights[: self.design.shape[1], :]
@@ -152,8 +167,7 @@ class Objective:
         if self.penalised:
             W = self._penalised(weights)
             value = value + 0.5 * self.l2 * self.dot(W, W)
-            grad_W = self._penalised(gradient)
-            grad_W += W * self.spread(self.l2)
+            self.add_penalty(gradient, weights)
         return value, gradient
 
     # -- points -------------------------------------------------------------------------
@@ -208,6 +222,18 @@ class Objective:
         if self.target.ndim == 2:
             return np.zeros(self.n_problems, dtype=bool)
         return np.logical_and.reduce(list(self.design.map(block)))
+
+    def row_curvature(self, point):
+        """Trace of every row's curvature, m_i (1 - |p_i|²), summed over problems, (n,)."""
+        out = np.empty(self.design.shape[0])
+
+        def block(rows):
+            p = self._kernel.probabilities(self._stack(point.logits[:, rows] + 0))
+            trace = 1.0 - np.einsum("bkn,bkn->bn", p, p)
+            out[rows] = np.einsum("bn,bn->n", self.weight[:, rows], np.maximum(trace, 1e-12))
+
+        list(self.design.map(block))
+        return out
 
     def class_curvature(self, point):
         """Weighted mean of diag(p) - p pᵀ, (n_problems, n_classes, n_classes)."""
@@ -336,7 +362,5 @@ class Curvature:
         for _, part in o.design.map(block):
             out = part if out is None else out.__iadd__(part)
         out /= o.design.shape[0]
-        if o.penalised:
-            W = o._penalised(out)
-            W += o._penalised(direction) * o.spread(o.l2)
+        o.add_penalty(out, direction)
         return out

@@ -49,17 +49,41 @@ class DenseDesign(ArrayDesign):
         super().__init__(X, blocks or row_blocks(X.shape[0], X.shape[1] * X.itemsize))
 
     def take(self, rows):
-        """The rows with these indices, dense, in float64."""
+        """A float64 copy of the rows with these indices."""
         return self.X[rows].astype(np.float64)
 
+    def column(self, j):
+        """A float64 copy of one column."""
+        return self.X[:, j].astype(np.float64)
+
     def mean(self, weight):
-        """Weighted mean row, (n_features,), for weights that sum to one."""
-        return weight @ self.X
+        """Weighted mean row, (n_features,), for weights (n_rows,) that sum to one."""
+        total = np.zeros(self.shape[1])
+        for rows in self.blocks:
+            total += weight[rows].astype(self.dtype) @ self.X[rows]
+        return total
 
     def variance(self, weight, mean):
         """Weighted variance of every feature, (n_features,)."""
         total = np.zeros(self.shape[1])
-        for rows in self.blocks:
-            centred = self.X[rows] - mean
-            total += np.einsum("n,nj,nj->j", weight[rows], centred, centred)
+        mean = mean.astype(self.dtype)
+        for rows in self._pieces():
+            x = self.X[rows] - mean
+            np.square(x, out=x)
+            total += weight[rows].astype(self.dtype) @ x
         return total
+
+    def squared_norms(self, mean, scale):
+        """Squared norms of the standardised rows, (n_rows,)."""
+        out = np.empty(self.shape[0])
+        mean = mean.astype(self.dtype)
+        weight = (scale**-2.0).astype(self.dtype)
+        for rows in self._pieces():
+            x = self.X[rows] - mean
+            np.square(x, out=x)
+            out[rows] = x @ weight
+        return out
+
+    def _pieces(self):
+        """Small blocks for sums that need a temporary of their own."""
+        return row_blocks(self.shape[0], self.shape[1] * self.dtype.itemsize, 2**20, 64)

@@ -53,12 +53,33 @@ class SparseDesign:
         return self._block(rows).T @ np.ascontiguousarray(residual.T)
 
     def take(self, rows):
-        return self.X[rows].toarray().astype(np.float64)
+        """A dense float64 copy of the rows with these indices."""
+        return self.X[rows].toarray().astype(np.float64, copy=False)
+
+    def column(self, j):
+        """A dense float64 copy of one column."""
+        return self.X[:, [j]].toarray()[:, 0].astype(np.float64)
 
     def mean(self, weight):
-        return np.asarray(self.X.T @ weight, dtype=np.float64)
+        """Weighted mean row, (n_features,), for weights (n_rows,) that sum to one."""
+        return self.X.T @ weight
 
     def variance(self, weight, mean):
+        """Weighted variance of every feature, (n_features,)."""
+        return np.maximum(self._square().T @ weight - mean**2, 0.0)
+
+    def squared_norms(self, mean, scale):
+        """Squared norms of the standardised rows, (n_rows,)."""
+        out = self._square() @ scale**-2.0 - 2 * (self.X @ (mean / scale**2))
+        return np.maximum(out + ((mean / scale) ** 2).sum(), 0.0)
+
+    def _square(self):
         X = self.X
-        square = type(X)((X.data.astype(np.float64) ** 2, X.indices, X.indptr), shape=X.shape)
-        return np.maximum(square.T @ weight - mean**2, 0.0)
+        data = np.square(X.data, dtype=np.float64)
+        return type(X)((data, X.indices, X.indptr), shape=X.shape)
+
+    def single(self):
+        """The same rows in float32; the indices are shared."""
+        X = self.X
+        part = type(X)((X.data.astype(np.float32), X.indices, X.indptr), shape=X.shape)
+        return SparseDesign(part, self.blocks)

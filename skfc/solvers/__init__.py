@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skfc.solvers._lbfgs import lbfgs
+from skfc.solvers._newton_cg import newton_cg
 
 
 @dataclass(frozen=True)
@@ -22,4 +23,5 @@ class Solver:
 
 SOLVERS = {
     "lbfgs": Solver(lbfgs, batched=True),
+    "newton-cg": Solver(newton_cg),
 }

@@ -1,0 +1,122 @@
+r"""Standardised features, without touching X.
+
+With x̃ = (x - mean) / scale, an affine change of variables,
+
+    weights    W̃ = W · scale,  b̃ = b + mean · W
+    gradients  G̃ = (G - mean g_bᵀ) / scale,  g̃_b = g_b
+
+gives every metric the same features whatever their units and wherever their zero is.
+"""
+
+from functools import cached_property
+
+import numpy as np
+
+# Squares of numbers outside this range leave that of float64.
+SMALLEST, LARGEST = 1e-120, 1e120
+
+
+class Coordinates:
+    """Centre and scale of the features, and the penalty there.
+
+    Attributes
+    ----------
+    mean, scale : (n_features,)
+    constant : (n_features,) of bool, columns without variance
+    penalty : (P,), the diagonal of the penalty in these coordinates, for lambda = 1
+    row_weight : (n_samples,), mean weight of the rows over the problems, sums to one
+    """
+
+    def __init__(self, objective):
+        design = objective.design
+        weight = objective.weight.mean(axis=0, dtype=np.float64)
+        self.row_weight = weight = weight / weight.sum()
+        self.design = design
+        self.intercept = objective.fit_intercept
+        self.n_classes = objective.n_classes
+        mean = design.mean(weight)
+        scale = np.sqrt(design.variance(weight, mean))
+        self._rescue(mean, scale)
+        # Constant columns have rounding noise for variance: only a penalty holds them.
+        scale[scale <= 8 * np.finfo(design.dtype).eps * np.abs(mean)] = 0.0
+        if not self.intercept:
+            scale = np.hypot(scale, mean)
+            mean = np.zeros_like(mean)
+        self.mean = mean
+        self.constant = scale == 0
+        self.scale = np.where(self.constant, 1.0, scale)
+        penalty = self.scale**-2.0
+        self.penalty = np.append(penalty, 0.0) if self.intercept else penalty
+
+    def _rescue(self, mean, scale):
+        """Columns whose squares overflow or underflow, again, in units of their largest."""
+        size = np.maximum(np.abs(mean), scale)
+        strange = ~(size < LARGEST) | ((size < SMALLEST) & (size > 0))
+        for j in np.flatnonzero(strange):
+            column = self.design.column(j)
+            unit = np.abs(column).max()
+            if unit > 0:
+                column /= unit
+                centre = self.row_weight @ column
+                mean[j] = centre * unit
+                scale[j] = np.sqrt(self.row_weight @ (column - centre) ** 2) * unit
+
+    @cached_property
+    def prominence(self):
+        """1 + |x̃_i|² / N of every row: what stands in for its leverage."""
+        norms = self.design.squared_norms(self.mean, self.scale)
+        return 1.0 + norms / len(self.mean)
+
+    def pull(self, gradient):
+        """A gradient (P, K) in these coordinates.
+
+        It sums to zero over the classes but for rounding, which would grow in a metric
+        where that direction has no curvature: the sum is taken out.
+        """
+        shape = (len(gradient), -1, self.n_classes)
+        out = gradient.reshape(shape)
+        out = (out - out.mean(axis=2, keepdims=True)).reshape(gradient.shape)
+        scale = self.scale.astype(out.dtype)[:, None]
+        if not self.intercept:
+            out /= scale
+            return out
+        out[:-1] -= np.outer(self.mean.astype(out.dtype), out[-1])
+        out[:-1] /= scale
+        return out
+
+    def push(self, step):
+        """A step (P, K) from these coordinates back to W and b; overwrites it."""
+        scale = self.scale.astype(step.dtype)[:, None]
+        if not self.intercept:
+            step /= scale
+            return step
+        step[:-1] /= scale
+        step[-1] -= self.mean.astype(step.dtype) @ step[:-1]
+        return step
+
+    def carry(self, step):
+        """A step (P, K) in W and b, in these coordinates: the inverse of `push`."""
+        out = step.copy()
+        if self.intercept:
+            out[-1] += self.mean @ step[:-1]
+            out[:-1] *= self.scale[:, None]
+        else:
+            out *= self.scale[:, None]
+        return out
+
+    def pull_back(self, gradient):
+        """A gradient in these coordinates, in W and b: the inverse of `pull`."""
+        out = gradient.copy()
+        if self.intercept:
+            out[:-1] *= self.scale[:, None]
+            out[:-1] += np.outer(self.mean, gradient[-1])
+        else:
+            out *= self.scale[:, None]
+        return out
+
+    def standardise(self, rows, dtype):
+        """The standardised rows with these indices, (n_rows, n_features)."""
+        x = self.design.take(rows)
+        x -= self.mean
+        x /= self.scale
+        return x.astype(dtype, copy=False)

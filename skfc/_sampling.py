@@ -1,0 +1,83 @@
+"""Rows that stand for all of them: where curvature is wanted, not values or gradients."""
+
+import numpy as np
+
+from skfc._design import DenseDesign
+from skfc._objective import Curvature
+
+
+def draw(chance, size):
+    """Poisson sample of about `size` rows, drawn in proportion to `chance`.
+
+    Returns indices and importance, the inverse of the probabilities. The same rows for
+    the same data: a fit is deterministic.
+    """
+    chance = np.minimum(chance * (size / chance.sum()), 1.0)
+    rows = np.flatnonzero(np.random.default_rng(0).random(len(chance)) < chance)
+    return rows, 1.0 / chance[rows]
+
+
+def leverage_rows(coordinates, size):
+    """Rows of positive weight, drawn by prominence: rare features are not missed."""
+    weight = coordinates.row_weight
+    positive = np.flatnonzero(weight)
+    if len(positive) <= 1.25 * size:
+        return positive, np.ones(len(positive))
+    return draw(coordinates.prominence * (weight > 0), size)
+
+
+class CurvatureSampler:
+    """Hessians of an objective on the rows that matter, in float32.
+
+    Rows that the model is sure of have next to no curvature. Where there are many rows,
+    a Poisson sample stands for them: row i is drawn with a probability proportional to
+    m_i (1 - |p_i|²) (1 + |x̃_i|² / N), and weighs the inverse of it (Xu, Yang,
+    Roosta, Ré and Mahoney 2016). Dense rows are standardised, so that float32 is enough.
+    """
+
+    def __init__(self, objective, coordinates, size):
+        self.coordinates, self.size = coordinates, size
+        self.design = objective.design
+        self._whole = None
+
+    @property
+    def takes_all(self):
+        return self.design.sparse or self.design.shape[0] <= 1.5 * self.size
+
+    def at(self, objective, point):
+        """The Hessian at `point`, a function of arrays (P, K)."""
+        if self.takes_all:
+            if self._whole is None:
+                self._whole = self._single(slice(None))
+            rows, importance, design = slice(None), 1.0, self._whole
+        else:
+            chance = objective.row_curvature(point) * self.coordinates.prominence
+            rows, importance = draw(chance, self.size)
+            design = self._single(rows)
+        part = objective.on_rows(design, objective.weight[:, rows] * importance)
+        logits = point.logits[:, rows].astype(np.float32)
+        return SampledHessian(objective, Curvature(part, logits), self._chart())
+
+    def _single(self, rows):
+        if self.design.sparse:
+            return self.design.single()
+        return DenseDesign(self.coordinates.standardise(rows, np.float32))
+
+    def _chart(self):
+        return None if self.design.sparse else self.coordinates
+
+
+class SampledHessian:
+    """The Hessian of `objective`, its data part taken from a sample in coordinates."""
+
+    def __init__(self, objective, data, coordinates):
+        self.objective, self.data, self.coordinates = objective, data, coordinates
+
+    def __call__(self, direction):
+        chart = self.coordinates
+        if chart is None:
+            out = self.data(direction)
+        else:
+            out = chart.pull_back(self.data(chart.carry(direction)))
+        self.objective.add_penalty(out, direction)
+        return out

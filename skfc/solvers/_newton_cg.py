@@ -1,0 +1,47 @@
+"""Preconditioned, truncated Newton with a sampled Hessian, for one problem.
+
+Values and gradients are exact, one pass per iterate. The step solves the Newton
+equation by conjugate gradients in the metric (Steihaug 1983), on a Hessian from the rows
+that matter (Byrd, Chin, Neveitt and Nocedal 2011). Few vectors, no history: the method
+for wide sparse data.
+"""
+
+import numpy as np
+
+from skfc._conjugate_gradients import newton_step
+from skfc._sampling import CurvatureSampler
+from skfc.solvers._iterate import Iterate
+from skfc.solvers._line_search import search
+
+# Conjugate gradients stop when a step adds less than this share of the decrement.
+FORCING = 0.1
+MAX_STEPS = 100
+# A sample is large enough while a unit step leaves less than this share of the decrement.
+CONTRACTION = 0.2
+
+
+def newton_cg(objective, metric, weights):
+    """Generate iterates from `weights`."""
+    point = objective.at(weights)
+    sampler = CurvatureSampler(
+        objective, metric.coordinates, max(2000, 8 * objective.design.shape[1])
+    )
+    before, steps = np.inf, np.zeros(1)
+    stalled = np.zeros(1, dtype=bool)
+    while True:
+        metric.refresh(point)
+        gradient = point.gradient
+        if objective.design.sparse:
+            gradient = gradient.astype(np.float32)
+        step, decrement = newton_step(
+            objective, sampler.at(objective, point), gradient, metric.solve,
+            share=FORCING, max_steps=MAX_STEPS,
+        )  # fmt: skip
+        if steps[0] == 1.0 and decrement[0] > CONTRACTION * before:
+            sampler.size *= 2
+        before = decrement[0]
+        yield Iterate(objective, point, decrement, metric.solve, stalled)
+        ray = objective.ray(point, -step)
+        steps = search(ray)
+        stalled = steps == 0
+        point = ray.move(steps)
