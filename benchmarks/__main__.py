@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -64,4 +65,5 @@ def parse(arguments=None):
 
 if __name__ == "__main__":
     args = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends contestants on the way
     importlib.import_module(f"benchmarks.{MODULES.get(args.command, args.command)}").main(args)

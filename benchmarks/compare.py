@@ -36,7 +36,11 @@ def main(args):
         with runner.Field(contestants) as field:
             cells, unavailable = sweep(args, field, ours=names[1])
     told = report.environment()
-    told["commit"] = " against ".join(report.git("rev-parse", "--short=12", r) for r in (old, new))
+    commits = [
+        told["commit"] if r == "." else report.git("rev-parse", "--short=12", r)
+        for r in args.revisions
+    ]
+    told["commit"] = " against ".join(commits)
     text = report.run_markdown(
         cells, args.targets, names[:1], {}, unavailable, ours=names[1], cap=args.cap
     )

@@ -77,7 +77,7 @@ def run_markdown(cells, targets, rivals, missing, unavailable, *, ours="skfc", c
         header = ["problem", "n×N×T", f"{ours} s", "passes", "best rival", "its s", "ratio"]
         slower = [f"{place} ({ratio:.2f})" for place, ratio in ratios.items() if ratio < 1]
         parts += [
-            f"### To {target:g} of the optimum", table(header, rows),
+            f"#### To {target:g} of the optimum", table(header, rows),
             f"Geometric mean of {len(ratios)} ratios: **{geometric_mean(ratios.values()):.2f}**. "
             f"Slower than the best rival: {', '.join(slower) or 'none'}.",
         ]  # fmt: skip
@@ -86,8 +86,8 @@ def run_markdown(cells, targets, rivals, missing, unavailable, *, ours="skfc", c
         [f"{where(cell)}, {target:g}", *(outcome(cell, target, name) for name in names)]
         for cell in cells for target in targets
     ]  # fmt: skip
-    parts += ["### Seconds of everybody", table(["problem, target", *names], rows)]
-    parts += ["### Left out", "\n".join(left_out(cells, missing, unavailable)) or "Nothing."]
+    parts += ["#### Seconds of everybody", table(["problem, target", *names], rows)]
+    parts += ["#### Left out", "\n".join(left_out(cells, missing, unavailable)) or "Nothing."]
     return "\n\n".join(parts)
 
 
@@ -158,20 +158,21 @@ def draw_run(cells, folder):
     if plt is None:
         return
     for cell in cells:
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), sharey=True)
         for i, (name, runs) in enumerate(cell.runs.items()):
             style = {"marker": "o", "ms": 3, "color": f"C{i % 10}"}
             style |= {"lw": 2.5 if name == "skfc" else 1, "ls": ("-", "--", ":")[i // 10 % 3]}
             for ax, what in zip(axes, ("seconds", "passes"), strict=True):
                 seen = [(getattr(r, what), max(r.gap, 1e-12)) for r in runs if not r.note]
-                seen = sorted((x, gap) for x, gap in seen if x is not None and math.isfinite(gap))
+                seen = [(x, gap) for x, gap in seen if x is not None and math.isfinite(gap)]
+                seen.sort(key=lambda point: -point[1])
                 if seen:
                     ax.plot(*zip(*seen, strict=True), label=name, **style)
         for ax, what in zip(axes, ("seconds of a whole fit", "passes over X"), strict=True):
             ax.set(xscale="log", yscale="log", xlabel=what)
             ax.grid(alpha=0.3)
         axes[0].set_ylabel("(F - F*) / F*")
-        axes[0].legend(fontsize=7)
+        axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.suptitle(where(cell))
         figure.tight_layout()
         figure.savefig(Path(folder, re.sub(r"\W+", "-", where(cell)) + ".png"), dpi=110)
