@@ -12,6 +12,7 @@ exactly, and Pinsker's inequality, ‖p* - p‖₁² ≤ 2 KL, turns a gap into 
 """
 
 import numpy as np
+from numpy.testing import assert_allclose
 from scipy.special import log_softmax, softmax
 
 
@@ -106,3 +107,18 @@ class Reference:
         log_a, log_b = (log_softmax(self.logits(*x), axis=1) for x in (a, b))
         divergence = self.weight @ np.sum(np.exp(log_a) * (log_a - log_b), axis=1)
         return divergence + 0.5 * self.l2 * np.sum((np.asarray(a[0]) - b[0]) ** 2)
+
+
+def assert_same_model(a, b, X, tol=1e-10):
+    """Probabilities of two fits to one problem, each within 10 tol of the optimum.
+
+    The mean of ‖p - p*‖₁² is at most 2 (F - F*), and F* < 1 in these problems.
+    """
+    distance = np.abs(a.predict_proba(X) - b.predict_proba(X)).sum(axis=1)
+    assert np.sqrt(np.mean(distance**2)) <= 2 * np.sqrt(2 * 10 * tol)
+
+
+def assert_same_optimum(a, b, X, tol=1e-10):
+    """The same, and the mean objectives too."""
+    assert_same_model(a, b, X, tol)
+    assert_allclose(a.loss_curve_[-1], b.loss_curve_[-1], rtol=10 * tol)

@@ -1,21 +1,16 @@
-"""The laws of `SoftmaxFCClassifier`, and optima known or found by others.
+"""The laws of `SoftmaxFCClassifier`, and what a fitted one says.
 
 A fit is within `tol` of the minimum, give or take a factor of ten. Two fits of one
 problem are then close: their objectives to 10 tol, and by the identity in `reference`
 their probabilities to a multiple of √tol.
 """
 
-import warnings
-
 import numpy as np
 import problems
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import Reference, one_hot
+from reference import Reference, assert_same_optimum, one_hot
 from scipy import sparse
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from skfc import SoftmaxFCClassifier
 
@@ -27,178 +22,9 @@ def fit(X, y, weight=None, **options):
     return SoftmaxFCClassifier(**{"tol": TOL, **options}).fit(X, y, sample_weight=weight)
 
 
-def assert_same_model(a, b, X, tol=TOL):
-    """Probabilities of two fits to one problem, each within 10 tol of the optimum.
-
-    The mean of ‖p - p*‖₁² is at most 2 (F - F*), and F* < 1 in these problems.
-    """
-    distance = np.abs(a.predict_proba(X) - b.predict_proba(X)).sum(axis=1)
-    assert np.sqrt(np.mean(distance**2)) <= 2 * np.sqrt(2 * 10 * tol)
-
-
-def assert_same_optimum(a, b, X, tol=TOL):
-    """The same, and the mean objectives too."""
-    assert_same_model(a, b, X, tol)
-    assert_allclose(a.loss_curve_[-1], b.loss_curve_[-1], rtol=10 * tol)
-
-
 @pytest.fixture(scope="module")
 def data():
     return problems.overlapping()
-
-
-# -- known optima -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("preconditioner", METRICS)
-def test_known_optimum_without_penalty(preconditioner, seed):
-    known = problems.known_unpenalised(seed=seed)
-    model = fit(known.X, known.y, known.weight, C=known.C, preconditioner=preconditioner)
-    F = Reference(known.X, one_hot(known.y), known.weight, C=known.C)
-    best = F.value(known.coef, known.intercept)
-    distance = F.distance((known.coef, known.intercept), (model.coef_, model.intercept_))
-    assert distance <= 10 * TOL * best
-    assert_allclose(F.value(model.coef_, model.intercept_), best, rtol=10 * TOL)
-    # The gauge of the answer is that of the optimum, so coefficients can be compared.
-    spread = known.X.std(axis=0)
-    assert_allclose(model.coef_ * spread, known.coef * spread, atol=100 * np.sqrt(TOL))
-    assert_allclose(model.intercept_, known.intercept, atol=100 * np.sqrt(TOL))
-
-
-@pytest.mark.parametrize("fit_intercept", [True, False])
-@pytest.mark.parametrize("preconditioner", METRICS)
-def test_known_optimum_with_penalty(preconditioner, fit_intercept):
-    known = problems.known_penalised(fit_intercept=fit_intercept)
-    model = fit(
-        known.X, known.y, C=known.C, preconditioner=preconditioner, fit_intercept=fit_intercept
-    )
-    F = Reference(known.X, known.y, C=known.C, fit_intercept=fit_intercept)
-    best = F.value(known.coef, known.intercept)
-    distance = F.distance((known.coef, known.intercept), (model.coef_, model.intercept_))
-    assert distance <= 10 * TOL * best
-    assert fit_intercept or not model.intercept_.any()
-
-
-def test_textbook_gradients_reach_the_same_optimum():
-    X, y = problems.overlapping(raw=False)
-    assert_same_optimum(fit(X, y, preconditioner=None), fit(X, y), X)
-
-
-def test_published_kind_of_figures():
-    """Maximum likelihood with a known log-likelihood, class 0 as the base."""
-    known = problems.known_unpenalised(n_samples=200, n_features=5, n_classes=7, seed=4)
-    model = fit(known.X, known.y, known.weight, C=np.inf, tol=1e-12)
-    log_proba = model.predict_log_proba(known.X)[np.arange(len(known.y)), known.y]
-    P = known.weight
-    assert_allclose(known.weight @ log_proba, np.sum(P * np.log(P)), rtol=1e-11)
-    spread = known.X.std(axis=0)
-    base = (model.coef_ - model.coef_[0]) * spread
-    assert_allclose(base, (known.coef - known.coef[0]) * spread, atol=100 * np.sqrt(1e-12))
-
-
-# -- against LogisticRegression ---------------------------------------------------------
-
-BUNDLED = {"iris": load_iris, "wine": load_wine, "digits": load_digits}
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("name", BUNDLED)
-def test_optimum_is_not_above_that_of_logistic_regression(name, scaled, C, weighted, rng):
-    X, y = BUNDLED[name](return_X_y=True)
-    if name == "digits":
-        X, y = X[:300, 20:40], y[:300]
-    X = StandardScaler().fit_transform(X) if scaled else X
-    weight = rng.uniform(0.5, 2, len(y)) if weighted else None
-    model = fit(X, y, weight, C=C)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its line search gives up near the optimum
-        other = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12, max_iter=300)
-        other.fit(X, y, sample_weight=weight)
-    F = Reference(X, one_hot(y), weight, C=C)
-    best = F.value(other.coef_, other.intercept_)
-    value = F.value(model.coef_, model.intercept_)
-    assert value <= best * (1 + 1e-8)
-    assert_allclose(model.loss_curve_[-1], value, rtol=1e-10)
-
-
-@pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_two_classes_are_the_binomial_model_at_twice_c(scaled, C):
-    X, y = load_breast_cancer(return_X_y=True)
-    X = StandardScaler().fit_transform(X) if scaled else X
-    model = fit(X, y, C=C)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        other = LogisticRegression(C=2 * C, solver="newton-cholesky", tol=1e-12, max_iter=300)
-        other.fit(X, y)
-    assert model.coef_.shape == (2, X.shape[1])
-    half = np.vstack([-other.coef_, other.coef_]) / 2
-    half_bias = np.append(-other.intercept_, other.intercept_) / 2
-    F = Reference(X, one_hot(y), C=C)
-    best = F.value(half, half_bias)
-    assert F.value(model.coef_, model.intercept_) <= best * (1 + 1e-8)
-    # F is strongly convex in the coefficients: F - F* >= λ/2 ‖W - W*‖².
-    reach = 2 * np.sqrt(2 * 1e-8 * best / F.l2)
-    difference = model.coef_[1] - model.coef_[0] - other.coef_[0]
-    assert np.linalg.norm(difference) <= np.sqrt(2) * reach
-    assert_array_equal(model.decision_function(X) > 0, model.predict(X) == 1)
-    log_odds = model.predict_log_proba(X) @ [-1, 1]
-    assert_allclose(model.decision_function(X), log_odds, rtol=1e-9, atol=1e-9)
-
-
-# -- tol and the gap --------------------------------------------------------------------
-
-GAP_DATA = {
-    "raw": problems.overlapping(),
-    "many classes": problems.overlapping(600, 5, 12, seed=1),
-    "wide": problems.overlapping(40, 30, 3, seed=2),
-    "iris": load_iris(return_X_y=True),
-    "wine": load_wine(return_X_y=True),
-}
-
-
-@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6, 1e-8])
-@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
-@pytest.mark.parametrize("name", GAP_DATA)
-def test_tol_and_gap_are_relative_distances_to_the_minimum(name, C, tol):
-    X, y = GAP_DATA[name]
-    F = Reference(X, one_hot(y), C=C)
-    best = F.minimise()[2]
-    model = fit(X, y, C=C, tol=tol)
-    gap = F.value(model.coef_, model.intercept_) / best - 1
-    assert model.optimality_gap_ <= tol
-    assert gap <= 10 * tol
-    # What is left near 1e-13 is rounding of the two values.
-    assert gap / 10 - 1e-13 <= model.optimality_gap_ <= 10 * gap + 1e-13
-
-
-@pytest.mark.parametrize("preconditioner", [*METRICS, None])
-@pytest.mark.parametrize("max_iter", [0, 1, 3])
-def test_gap_of_an_unfinished_fit(data, preconditioner, max_iter):
-    X, y = data
-    if preconditioner is None:
-        X = StandardScaler().fit_transform(X)
-    F = Reference(X, one_hot(y))
-    best = F.minimise()[2]
-    with pytest.warns(UserWarning, match="max_iter"):
-        model = fit(X, y, preconditioner=preconditioner, max_iter=max_iter, tol=1e-14)
-    gap = F.value(model.coef_, model.intercept_) / best - 1
-    assert model.n_iter_ == max_iter
-    assert len(model.loss_curve_) == max_iter + 1
-    assert gap / 10 - 1e-13 <= model.optimality_gap_ <= 10 * gap + 1e-13
-
-
-def test_loss_curve_falls_from_the_start_to_the_end(data):
-    X, y = data
-    model = fit(X, y)
-    assert isinstance(model.n_iter_, int)
-    assert len(model.loss_curve_) == model.n_iter_ + 1
-    assert (np.diff(model.loss_curve_) <= 1e-14).all()
-    value = Reference(X, one_hot(y)).value(model.coef_, model.intercept_)
-    assert_allclose(model.loss_curve_[-1], value, rtol=1e-12)
 
 
 # -- laws -------------------------------------------------------------------------------
