@@ -1,5 +1,7 @@
 """The estimator: validate, wire, store."""
 
+from functools import partial
+
 import numpy as np
 from scipy import optimize, special
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -11,7 +13,7 @@ from skfc._metric import make_metric
 from skfc._objective import Objective
 from skfc._parameters import check_parameters
 from skfc._softmax import kernel
-from skfc.solvers import SOLVERS
+from skfc.solvers import SOLVERS, choose_solver
 
 # How X is validated, in fit and in predict: no copy of what is already right.
 ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
@@ -53,6 +55,14 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         Kronecker product of a Gram matrix of features and a curvature of classes; that with
         the diagonal of the Gram matrix; None is the textbook gradient. "auto" chooses by
         the numbers of features and classes, and by sparsity.
+    learning_rate : float or "auto", default="auto"
+        For `solver="gd"`; other solvers leave it aside. A number > 0 multiplies the gradient
+        of the mean objective (in the metric, where there is one) and stays constant. "auto"
+        needs no tuning: 1 in a metric, halved where that would raise the objective; without
+        one 1 / L, with L an upper bound of the curvature [2]_.
+    momentum : float or "auto", default="auto"
+        Nesterov's momentum, for `solver="gd"`; other solvers leave it aside. A number in
+        [0, 1) is constant; "auto" is the accelerated schedule with adaptive restart [4]_.
     max_iter : int, default=1000
         The most iterations.
     tol : float, default=1e-6
@@ -148,6 +158,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         label_smoothing=0.0,
         solver="auto",
         preconditioner="auto",
+        learning_rate="auto",
+        momentum="auto",
         max_iter=1000,
         tol=1e-6,
         warm_start=False,
@@ -161,6 +173,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         self.label_smoothing = label_smoothing
         self.solver = solver
         self.preconditioner = preconditioner
+        self.learning_rate = learning_rate
+        self.momentum = momentum
         self.max_iter = max_iter
         self.tol = tol
         self.warm_start = warm_start
@@ -215,15 +229,16 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 "y must hold at least two classes with positive weight; got one class, "
                 f"{solved.classes.tolist()}."
             )
-        solver = "lbfgs" if self.solver == "auto" else self.solver
         objective = Objective(
             make_design(X), solved.target, solved.weight[None], np.array([float(self.C)]),
             n_classes=len(active), fit_intercept=self.fit_intercept,
         )  # fmt: skip
         metric = make_metric(objective, self.preconditioner)
+        solver = choose_solver(metric) if self.solver == "auto" else self.solver
+        options = {name: getattr(self, name) for name in SOLVERS[solver].options}
         start = self._start(objective, solved, targets.classes, active)
         (fit,) = _fitting.solve(
-            SOLVERS[solver].generate, objective, metric, start,
+            partial(SOLVERS[solver].generate, **options), objective, metric, start,
             tol=self.tol, max_iter=self.max_iter, verbose=int(self.verbose),
         )  # fmt: skip
         self._store(X, fit, targets, active)
@@ -239,11 +254,13 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("Complex data not supported")
         classes = None if self.classes is None else _targets.check_classes(self.classes)
         classes, target = _targets.encode(y, classes, names=names)
-        if target.ndim == 1 and len(np.unique(target)) < 2:
+        weight = _targets.check_weights(sample_weight, (X.shape[0],))
+        present = classes[_targets.Targets(classes, target, weight).class_totals() > 0]
+        if len(present) < 2:
             raise ValueError(
-                f"y must hold at least two classes; got one class, {classes[target[:1]].tolist()}."
+                "y must hold at least two classes; got one class with positive weight, "
+                f"{present.tolist()}."
             )
-        weight = check_weights(sample_weight, X)
         return X, _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
 
     def _start(self, objective, solved, classes, active):
@@ -416,25 +433,6 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def check_weights(sample_weight, X):
-    """Sample weights (n_samples,) in float64: finite, none negative, not all zero."""
-    n = X.shape[0]
-    if sample_weight is None:
-        return np.ones(n)
-    weight = np.asarray(sample_weight, dtype=np.float64)
-    if weight.ndim == 0:
-        weight = np.full(n, float(weight))
-    if weight.shape != (n,):
-        raise ValueError(f"sample_weight must have shape ({n},), one per row; got {weight.shape}.")
-    if not np.isfinite(weight).all():
-        raise ValueError("sample_weight contains NaN or infinity.")
-    if (weight < 0).any():
-        raise ValueError(f"sample_weight must not be negative; got {weight.min():g}.")
-    if not weight.any():
-        raise ValueError("sample_weight is zero everywhere; at least two classes need weight.")
-    return weight
 
 
 def absent_intercept(logits, weight, n_absent):

@@ -2,12 +2,15 @@
 
 import numpy as np
 
+# Steps over which the speed of the decrement's growth is judged.
+LOOK_BACK = 3
+
 
 def newton_step(objective, hessian, gradient, precondition, *, share, max_steps):
     """Minimise -<g, x> + <x, H x> / 2; returns x and half the Newton decrement.
 
-    Stops when a step adds less than `share` of the decrement in every problem: the
-    steps approach it from below, and what is still missing is about as small.
+    The decrement grows from below, at last geometrically: the steps end when what is
+    still to come, by the speed of the last ones, is less than `share` of it.
 
     Parameters
     ----------
@@ -25,16 +28,16 @@ def newton_step(objective, hessian, gradient, precondition, *, share, max_steps)
     z = precondition(r)
     p, rz = z.copy(), dot(r, z)
     step = np.zeros_like(r)
-    decrement = np.zeros(objective.n_problems)
+    decrement, gains = np.zeros(objective.n_problems), []
     for _ in range(max_steps):
         Hp = hessian(p)
         alpha = _ratio(rz, dot(p, Hp))
-        gain = 0.5 * alpha * rz
-        decrement += gain
+        gains.append(0.5 * alpha * rz)
+        decrement += gains[-1]
         scale = spread(alpha).astype(r.dtype)
         np.multiply(p, scale, out=z)
         step += z
-        if (gain <= share * decrement).all():
+        if (_to_come(gains) <= share * decrement).all():
             break
         Hp *= scale
         r -= Hp
@@ -43,6 +46,15 @@ def newton_step(objective, hessian, gradient, precondition, *, share, max_steps)
         p *= spread(_ratio(rz, before)).astype(r.dtype)
         p += z
     return step, decrement
+
+
+def _to_come(gains):
+    """What a geometric series with these last terms has still to add."""
+    n = min(len(gains) - 1, LOOK_BACK)
+    if n < 1:
+        return np.where(gains[-1] > 0, np.inf, 0.0)
+    q = np.minimum(_ratio(gains[-1], gains[-1 - n]), 1.0) ** (1 / n)
+    return np.divide(gains[-1] * q, 1 - q, out=np.full_like(q, np.inf), where=q < 1)
 
 
 def _ratio(a, b):

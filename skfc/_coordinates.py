@@ -34,8 +34,9 @@ class Coordinates:
         self.design = design
         self.intercept = objective.fit_intercept
         self.n_classes = objective.n_classes
-        mean = design.mean(weight)
-        scale = np.sqrt(design.variance(weight, mean))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = design.mean(weight)
+            scale = np.sqrt(design.variance(weight, mean))
         self._rescue(mean, scale)
         # Constant columns have rounding noise for variance: only a penalty holds them.
         scale[scale <= 8 * np.finfo(design.dtype).eps * np.abs(mean)] = 0.0
@@ -51,7 +52,7 @@ class Coordinates:
     def _rescue(self, mean, scale):
         """Columns whose squares overflow or underflow, again, in units of their largest."""
         size = np.maximum(np.abs(mean), scale)
-        strange = ~(size < LARGEST) | ((size < SMALLEST) & (size > 0))
+        strange = ~(size < LARGEST) | ~np.isfinite(scale) | ((size < SMALLEST) & (size > 0))
         for j in np.flatnonzero(strange):
             column = self.design.column(j)
             unit = np.abs(column).max()
@@ -71,7 +72,8 @@ class Coordinates:
         """A gradient (P, K) in these coordinates.
 
         It sums to zero over the classes but for rounding, which would grow in a metric
-        where that direction has no curvature: the sum is taken out.
+        where that direction has no curvature: the sum is taken out. So is the gradient
+        of constant columns, whose best weight is zero.
         """
         shape = (len(gradient), -1, self.n_classes)
         out = gradient.reshape(shape)
@@ -79,9 +81,11 @@ class Coordinates:
         scale = self.scale.astype(out.dtype)[:, None]
         if not self.intercept:
             out /= scale
+            out[self.constant] = 0.0
             return out
         out[:-1] -= np.outer(self.mean.astype(out.dtype), out[-1])
         out[:-1] /= scale
+        out[:-1][self.constant] = 0.0
         return out
 
     def push(self, step):
@@ -119,4 +123,5 @@ class Coordinates:
         x = self.design.take(rows)
         x -= self.mean
         x /= self.scale
+        x[:, self.constant] = 0.0
         return x.astype(dtype, copy=False)

@@ -10,10 +10,20 @@ import numpy as np
 from scipy.linalg import lapack
 
 from skfc._coordinates import Coordinates
+from skfc._design import row_blocks
 from skfc._sampling import leverage_rows
 
+# The ladder: the largest exact Hessian, and the largest eigenproblem.
+HESSIAN_SIZE = 500
+KRONECKER_SIZE = 3000
+# Rows that a Hessian or Gram matrix is taken over, about.
+SAMPLE_ROWS = 4000
+ROWS_PER_FEATURE = 8
+PAIR_BYTES = 2**26
 # Relative to a unit diagonal: directions with less curvature count as having none.
 TINY = 1e-13
+# Rows that the mean of diag(p) - p pᵀ is taken over, at most about.
+PILOT_ROWS = 4000
 # What is added to a unit diagonal to keep a singular Hessian positive definite.
 JITTER = 1e-10
 
@@ -28,94 +38,181 @@ class Metric:
     """What the metrics share: when to look at the iterate again."""
 
     refresh_at = frozenset({2, 5, 10, 20, 40, 80, 160})
-    replaces_pairs = False
+    # Whether a step in the metric is nearly a Newton step, so that a refresh makes the
+    # memory of older curvature worthless.
+    is_newton = False
 
     def is_due(self, n_iter):
         return n_iter in self.refresh_at
 
 
-class Kronecker(Metric):
-    """M = A ⊗ S + lambda I, with A the Gram matrix and S the mean of diag(p) - p pᵀ.
+class Factored(Metric):
+    """M = A ⊗ S + lambda D in a basis of the features where A and D are diagonal.
 
-    One generalised eigenproblem for A and the penalty, then S alone, (T, T), follows the
-    iterates: Martens and Grosse (2015) for one softmax layer.
+    S, the mean of diag(p) - p pᵀ, is (n_classes, n_classes) and follows the iterates.
+    A subclass gives the diagonals `a` and `penalty`, and the basis.
     """
 
-    def __init__(self, objective, coordinates, sample_size):
-        self.objective, self.coordinates = objective, coordinates
-        rows, importance = leverage_rows(coordinates, sample_size)
-        x = with_ones(coordinates, rows)
-        x *= np.sqrt(importance * coordinates.row_weight[rows])[:, None]
-        A = x.T @ x
-        # Both matrices in one basis: B = A s + lambda D is well scaled whatever the units.
-        l2 = objective.l2.min()
-        shift = l2 * coordinates.penalty
-        diagonal = np.sqrt(np.diag(A) / objective.n_classes + shift)
-        self.unit = np.where(diagonal > 0, diagonal, 1.0)
-        A /= np.outer(self.unit, self.unit)
-        penalty = coordinates.penalty / self.unit**2
-        if l2 == 0.0:
-            a, Q = np.linalg.eigh(A)
-            self.penalty = np.zeros_like(a)
-        else:
-            B = A / objective.n_classes
-            B[np.diag_indices_from(B)] += l2 * penalty + TINY
-            inverse = np.linalg.inv(np.linalg.cholesky(B))
-            a, Q = np.linalg.eigh(inverse @ A @ inverse.T)
-            Q = inverse.T @ Q
-            # Qᵀ B Q = 1, so that what A does not explain of it is the penalty.
-            self.penalty = np.maximum(1.0 - a / objective.n_classes, 0.0) / l2
-        self.a = np.where(a > TINY * a.max(), a, 0.0)
-        self.Q = Q
-
     def refresh(self, point):
-        S = self.objective.class_curvature(point)
+        S = self.objective.class_curvature(point, PILOT_ROWS)
+        # One vector added to all classes changes nothing: any curvature there will do.
+        S += (np.trace(S, axis1=1, axis2=2) / S.shape[1] ** 2)[:, None, None]
         s, self.U = np.linalg.eigh(S)
         s[s < TINY * s.max(axis=1, keepdims=True)] = 0.0
-        M = self.a[:, None, None] * s + self.penalty[:, None, None] * self.objective.l2[:, None]
+        l2 = self.objective.l2[:, None]
+        M = self.a[:, None, None] * s + self.penalty[:, None, None] * l2
         self.inverse = np.divide(1.0, M, out=np.zeros_like(M), where=M > 0)
 
     def take(self, objective, keep):
         self.objective = objective
         self.U, self.inverse = self.U[keep], self.inverse[:, keep]
 
-    def _rotate(self, x, U):
-        o = self.objective
-        if o.n_problems == 1:
-            return x @ U[0]
-        shape = (-1, o.n_problems, o.n_classes)
-        return np.einsum("pbk,bkl->pbl", x.reshape(shape), U, optimize=True).reshape(len(x), -1)
-
     def solve(self, gradient):
         x = self.coordinates.pull(gradient)
-        x /= self.unit[:, None]
-        x = self._rotate(self.Q.T @ x, self.U)
+        return self.coordinates.push(self._solve(x))
+
+    def _filter(self, x):
+        """Divide by M, in the basis of the features."""
+        x = self._rotate(x, self.U)
         x *= self.inverse.reshape(x.shape)
-        x = self.Q @ self._rotate(x, self.U.transpose(0, 2, 1))
+        return self._rotate(x, self.U.transpose(0, 2, 1))
+
+    def _rotate(self, x, U):
+        U = U.astype(x.dtype, copy=False)
+        if len(U) == 1:
+            return x @ U[0]
+        x = x.reshape(len(x), *U.shape[:2]).transpose(1, 0, 2)
+        return np.matmul(x, U).transpose(1, 0, 2).reshape(x.shape[1], -1)
+
+
+class Diagonal(Factored):
+    """A is the diagonal of the variances: for sparse and very wide data."""
+
+    def __init__(self, objective, coordinates):
+        self.objective, self.coordinates = objective, coordinates
+        self.a = np.where(coordinates.constant, 0.0, 1.0)
+        if coordinates.intercept:
+            self.a = np.append(self.a, 1.0)
+        self.penalty = coordinates.penalty
+
+    def refresh(self, point):
+        super().refresh(point)
+        self.inverse = self.inverse.astype(np.float32)
+
+    _solve = Factored._filter
+
+
+class Kronecker(Factored):
+    """A is the Gram matrix of the features: Martens and Grosse (2015) for one layer.
+
+    One generalised eigenproblem diagonalises A and the penalty together, for every C.
+    """
+
+    def __init__(self, objective, coordinates):
+        self.objective, self.coordinates = objective, coordinates
+        P = objective.shape[0]
+        rows, importance = leverage_rows(coordinates, max(SAMPLE_ROWS, ROWS_PER_FEATURE * P))
+        x = with_ones(coordinates, rows)
+        x *= np.sqrt(importance * coordinates.row_weight[rows])[:, None]
+        A = x.T @ x
+        positive = objective.l2[objective.l2 > 0]
+        l2 = positive.min() if len(positive) else 0.0
+        # B = A / T + lambda D, scaled to a unit diagonal, is tame whatever the units.
+        diagonal = np.diag(A) / objective.n_classes + l2 * coordinates.penalty
+        self.unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        A /= np.outer(self.unit, self.unit)
+        if l2 == 0.0:
+            a, self.Q = np.linalg.eigh(A)
+            self.penalty = np.zeros_like(a)
+        else:
+            B = A / objective.n_classes
+            B[np.diag_indices_from(B)] += l2 * coordinates.penalty / self.unit**2 + TINY
+            inverse = np.linalg.inv(np.linalg.cholesky(B))
+            a, Q = np.linalg.eigh(inverse @ A @ inverse.T)
+            self.Q = inverse.T @ Q
+            # Qᵀ B Q = 1, so that what A does not explain of it is the penalty.
+            self.penalty = np.maximum(1.0 - a / objective.n_classes, 0.0) / l2
+        self.a = np.where(a > TINY * a.max(), a, 0.0)
+
+    def _solve(self, x):
         x /= self.unit[:, None]
-        return self.coordinates.push(x)
+        x = self.Q @ self._filter(self.Q.T @ x)
+        x /= self.unit[:, None]
+        return x
+
+
+class LowRank(Factored):
+    """The Kronecker form for fewer rows than features, by the Gram matrix of the rows.
+
+    In centred features of their own units the penalty is the identity: what the rows do
+    not span has it for all its curvature.
+    """
+
+    def __init__(self, objective, coordinates):
+        self.objective, self.coordinates = objective, coordinates
+        rows = np.flatnonzero(coordinates.row_weight)
+        x = coordinates.standardise(rows, np.float64)
+        # Features in units of the largest: squares then stay in range.
+        self.unit = coordinates.scale / coordinates.scale.max()
+        x *= self.unit
+        x *= np.sqrt(coordinates.row_weight[rows])[:, None]
+        a, U = np.linalg.eigh(x @ x.T)
+        keep = a > TINY * a.max()
+        self.a = a[keep]
+        self.Q = x.T @ (U[:, keep] / np.sqrt(self.a))
+        self.penalty = np.full_like(self.a, coordinates.scale.max() ** -2.0)
+        self.intercept = coordinates.intercept
+        if self.intercept:
+            self.a, self.penalty = np.append(self.a, 1.0), np.append(self.penalty, 0.0)
+
+    def _solve(self, x):
+        N = len(self.unit)
+        W = x[:N]
+        W *= self.unit[:, None]
+        inside = self.Q.T @ W
+        outside = W - self.Q @ inside
+        if self.intercept:
+            inside = np.vstack([inside, x[N:]])
+        inside = self._filter(inside)
+        l2 = self.objective.spread(self.objective.l2) * self.penalty[0]
+        outside *= np.divide(1.0, l2, out=np.zeros_like(l2), where=l2 > 0)
+        x[:N] = outside + self.Q @ inside[: self.Q.shape[1]]
+        x[:N] *= self.unit[:, None]
+        x[N:] = inside[self.Q.shape[1] :]
+        return x
 
 
 class Hessian(Metric):
     """The exact Hessian on a sample of rows, by its Cholesky factor."""
 
     refresh_at = frozenset({2, 4, 8, 16, 32, 64, 128})
-    replaces_pairs = True
+    is_newton = True
 
-    def __init__(self, objective, coordinates, sample_size):
+    def __init__(self, objective, coordinates):
         self.objective, self.coordinates = objective, coordinates
-        self.sample, importance = leverage_rows(coordinates, sample_size)
+        self.sample, importance = leverage_rows(coordinates, SAMPLE_ROWS)
         self.importance = importance / objective.design.shape[0]
         x = with_ones(coordinates, self.sample).T
         P = len(x)
-        # Products of all pairs of features, once: a Hessian is then one matrix product.
-        self.pairs = np.empty((P * (P + 1) // 2, x.shape[1]))
+        self.rows = x
+        # Constant columns keep a weight of zero, in any curvature.
+        self.idle = np.zeros(P)
+        self.idle[: len(coordinates.constant)] = coordinates.constant
         self.pair_of = np.empty((P, P), dtype=np.intp)
-        end = 0
+        first, second = np.triu_indices(P)
+        self.pair_of[first, second] = self.pair_of[second, first] = np.arange(len(first))
+        self.pieces = row_blocks(x.shape[1], len(first) * 8, PAIR_BYTES, 1)
+        self.pairs = self._pairs(self.pieces[0]) if len(self.pieces) == 1 else None
+
+    def _pairs(self, rows):
+        """Products of all pairs of features: a Hessian is then one matrix product."""
+        x = self.rows[:, rows]
+        P, m = x.shape
+        pairs, end = np.empty((P * (P + 1) // 2, m)), 0
         for i in range(P):
             start, end = end, end + P - i
-            np.multiply(x[i], x[i:], out=self.pairs[start:end])
-            self.pair_of[i, i:] = self.pair_of[i:, i] = np.arange(start, end)
+            np.multiply(x[i], x[i:], out=pairs[start:end])
+        return pairs
 
     def refresh(self, point):
         o = self.objective
@@ -133,13 +230,18 @@ class Hessian(Metric):
         curvature = proba[first] * -proba[second]
         curvature[first == second] += proba
         curvature *= weight
-        sums = (curvature @ self.pairs.T)[:, self.pair_of]
+        sums = 0.0
+        for rows in self.pieces:
+            pairs = self._pairs(rows) if self.pairs is None else self.pairs
+            sums = sums + curvature[:, rows] @ pairs.T
+        sums = sums[:, self.pair_of]
         H = np.empty((T, P, T, P))
         H[first, :, second, :] = sums
         H[second, :, first, :] = sums
         H = H.reshape(T * P, T * P)
         diagonal = np.einsum("ii->i", H)
         diagonal += np.tile(l2 * self.coordinates.penalty, T)
+        diagonal += np.tile(self.idle, T)
         # One vector added to all classes changes nothing: any curvature there will do.
         gauge = diagonal.reshape(T, P).mean(axis=0)
         gauge[gauge == 0] = 1.0
@@ -168,32 +270,6 @@ class Hessian(Metric):
         return self.coordinates.push(out)
 
 
-class Diagonal(Metric):
-    """M = diag(variance) ⊗ S + lambda I: for sparse and very wide data."""
-
-    def __init__(self, objective, coordinates):
-        self.objective, self.coordinates = objective, coordinates
-        self.a = np.where(coordinates.constant, 0.0, 1.0)
-        if coordinates.intercept:
-            self.a = np.append(self.a, 1.0)
-
-    def refresh(self, point):
-        S = self.objective.class_curvature(point)
-        s, self.U = np.linalg.eigh(S)
-        s[s < TINY * s.max(axis=1, keepdims=True)] = 0.0
-        c = self.coordinates
-        M = self.a[:, None, None] * s + c.penalty[:, None, None] * self.objective.l2[:, None]
-        self.inverse = np.divide(1.0, M, out=np.zeros_like(M), where=M > 0)
-
-    take = Kronecker.take
-    _rotate = Kronecker._rotate
-
-    def solve(self, gradient):
-        x = self._rotate(self.coordinates.pull(gradient), self.U)
-        x *= self.inverse.reshape(x.shape)
-        return self.coordinates.push(self._rotate(x, self.U.transpose(0, 2, 1)))
-
-
 class Identity(Metric):
     """No metric: textbook gradients."""
 
@@ -212,30 +288,29 @@ class Identity(Metric):
         return gradient.copy()
 
 
-HESSIAN_SIZE = 3000
-KRONECKER_FEATURES = 3000
-SAMPLE_ROWS = 5000
+METRICS = {
+    "hessian": Hessian,
+    "kronecker": Kronecker,
+    "diagonal": Diagonal,
+    None: Identity,
+}
 
 
 def make_metric(objective, name="auto"):
     """The metric called `name`; for "auto" the first of the ladder that is affordable."""
     if name == "auto":
         name = choose(objective)
-    coordinates = Coordinates(objective)
-    if name is None:
-        return Identity(objective, coordinates)
-    if name == "hessian":
-        return Hessian(objective, coordinates, SAMPLE_ROWS)
-    if name == "kronecker":
-        return Kronecker(objective, coordinates, max(SAMPLE_ROWS, 8 * objective.shape[0]))
-    return Diagonal(objective, coordinates)
+    make = METRICS[name]
+    if make is Kronecker and objective.design.shape[0] < objective.design.shape[1]:
+        make = LowRank
+    return make(objective, Coordinates(objective))
 
 
 def choose(objective):
     """The ladder: what is affordable beside a pass over the data."""
-    P = objective.shape[0]
-    if P * objective.n_classes <= HESSIAN_SIZE and objective.n_problems == 1:
+    n, N = objective.design.shape
+    if objective.shape[0] * objective.n_classes <= HESSIAN_SIZE and objective.n_problems == 1:
         return "hessian"
-    if P <= KRONECKER_FEATURES and not objective.design.sparse:
+    if min(n, N) <= KRONECKER_SIZE and not objective.design.sparse:
         return "kronecker"
     return "diagonal"

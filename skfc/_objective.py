@@ -107,7 +107,7 @@ class Objective:
         if self.n_problems == 1:
             xp = self.xp
             flat = np.vdot(a, b) if xp is np else xp.sum(a * b)
-            return xp.asarray([flat], dtype=xp.float64)
+            return xp.reshape(cast(xp.asarray(flat), xp.float64), (1,))
         shape = (a.shape[0], self.n_problems, self.n_classes)
         return np.einsum("pbk,pbk->b", a.reshape(shape), b.reshape(shape))
 
@@ -235,22 +235,21 @@ class Objective:
         list(self.design.map(block))
         return out
 
-    def class_curvature(self, point):
-        """Weighted mean of diag(p) - p pᵀ, (n_problems, n_classes, n_classes)."""
+    def class_curvature(self, point, n_rows=None):
+        """Weighted mean of diag(p) - p pᵀ over all rows, or about `n_rows` of them.
 
-        def block(rows):
-            p = self._kernel.probabilities(self._stack(point.logits[:, rows] + 0))
-            weighted = p * self.weight[:, None, rows]
-            outer = np.matmul(weighted, p.transpose(0, 2, 1)).astype(np.float64)
-            return weighted.sum(axis=2, dtype=np.float64), outer
-
-        diagonal, outer = 0.0, 0.0
-        for d, o in self.design.map(block):
-            diagonal, outer = diagonal + d, outer + o
-        S = -outer
+        Its shape is (n_problems, n_classes, n_classes).
+        """
+        step = 1 if n_rows is None else max(1, self.design.shape[0] // n_rows)
+        rows = slice(None, None, step)
+        p = self._kernel.probabilities(self._stack(point.logits[:, rows] + 0))
+        weight = self.weight[:, rows]
+        weighted = p * weight[:, None, :]
+        S = -np.matmul(weighted, p.transpose(0, 2, 1)).astype(np.float64)
         k = np.arange(self.n_classes)
-        S[:, k, k] += diagonal
-        return S / self.design.shape[0]
+        S[:, k, k] += weighted.sum(axis=2, dtype=np.float64)
+        # The weights of the whole data have mean one.
+        return S / np.maximum(weight.sum(axis=1), 1.0)[:, None, None]
 
 
 class Ray:
@@ -283,7 +282,7 @@ class Ray:
     def _penalty(self):
         o = self.objective
         if not o.penalised:
-            return (np.zeros(o.n_problems),) * 3
+            return (o.l2,) * 3  # zeros
         W, D = o._penalised(self.point.weights), o._penalised(self.direction)
         return o.l2 * o.dot(W, W), o.l2 * o.dot(W, D), o.l2 * o.dot(D, D)
 
@@ -293,7 +292,7 @@ class Ray:
         `t` and `which`, and both results, are arrays (n_tried,).
         """
         o = self.objective
-        if len(which) == o.n_problems:
+        if which.shape[0] == o.n_problems:
             columns, part = slice(None), o
         else:
             columns, part = o.columns(which), o.take(which)
@@ -322,11 +321,11 @@ class Ray:
         for rows in o.design.blocks:
             self.logits[:, rows] *= scale
             point.logits[:, rows] += self.logits[:, rows]
-        other = np.flatnonzero(t != 1.0)
+        other = o.xp.nonzero(t != 1.0)[0]
         value, gradient = self._one_value, self._one_gradient
-        if len(other) == len(t):
+        if other.shape[0] == t.shape[0]:
             value, gradient = o._gradient(point.logits, weights)
-        elif len(other):
+        elif other.shape[0]:
             columns = o.columns(other)
             value[other], gradient[:, columns] = o.take(other)._gradient(
                 point.logits[columns], weights[:, columns]

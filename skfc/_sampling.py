@@ -5,6 +5,11 @@ import numpy as np
 from skfc._design import DenseDesign
 from skfc._objective import Curvature
 
+# Rows of a Hessian, and the entries of them from which float32 pays.
+MIN_ROWS = 2000
+ROWS_PER_FEATURE = 8
+SINGLE_FROM = 2**22
+
 
 def draw(chance, size):
     """Poisson sample of about `size` rows, drawn in proportion to `chance`.
@@ -27,17 +32,18 @@ def leverage_rows(coordinates, size):
 
 
 class CurvatureSampler:
-    """Hessians of an objective on the rows that matter, in float32.
+    """Hessians of an objective on the rows that matter.
 
     Rows that the model is sure of have next to no curvature. Where there are many rows,
     a Poisson sample stands for them: row i is drawn with a probability proportional to
     m_i (1 - |p_i|²) (1 + |x̃_i|² / N), and weighs the inverse of it (Xu, Yang,
-    Roosta, Ré and Mahoney 2016). Dense rows are standardised, so that float32 is enough.
+    Roosta, Ré and Mahoney 2016). Large samples are in float32: rows are standardised
+    where that is cheap, and neither values nor gradients come from here.
     """
 
-    def __init__(self, objective, coordinates, size):
-        self.coordinates, self.size = coordinates, size
-        self.design = objective.design
+    def __init__(self, objective, coordinates):
+        self.coordinates, self.design = coordinates, objective.design
+        self.size = max(MIN_ROWS, ROWS_PER_FEATURE * self.design.shape[1])
         self._whole = None
 
     @property
@@ -45,23 +51,27 @@ class CurvatureSampler:
         return self.design.sparse or self.design.shape[0] <= 1.5 * self.size
 
     def at(self, objective, point):
-        """The Hessian at `point`, a function of arrays (P, K)."""
+        """The Hessian of `objective` at `point`, a function of arrays (P, K)."""
         if self.takes_all:
             if self._whole is None:
-                self._whole = self._single(slice(None))
+                self._whole = self._copy(slice(None))
             rows, importance, design = slice(None), 1.0, self._whole
         else:
             chance = objective.row_curvature(point) * self.coordinates.prominence
             rows, importance = draw(chance, self.size)
-            design = self._single(rows)
+            design = self._copy(rows)
         part = objective.on_rows(design, objective.weight[:, rows] * importance)
-        logits = point.logits[:, rows].astype(np.float32)
+        logits = point.logits[:, rows].astype(design.dtype)
         return SampledHessian(objective, Curvature(part, logits), self._chart())
 
-    def _single(self, rows):
+    def _copy(self, rows):
         if self.design.sparse:
             return self.design.single()
-        return DenseDesign(self.coordinates.standardise(rows, np.float32))
+        n_rows = self.design.shape[0] if isinstance(rows, slice) else len(rows)
+        single = n_rows * self.design.shape[1] > SINGLE_FROM
+        return DenseDesign(
+            self.coordinates.standardise(rows, np.float32 if single else np.float64)
+        )
 
     def _chart(self):
         return None if self.design.sparse else self.coordinates

@@ -8,10 +8,10 @@ A design gives, for a slice of its rows and weights W (n_features, n_columns),
 and nothing else touches X, but for the sums of rows that a metric needs.
 """
 
-from skfc._design._dense import ArrayDesign, DenseDesign
+from skfc._design._dense import ArrayDesign, DenseDesign, row_blocks
 from skfc._design._sparse import SparseDesign
 
-__all__ = ["ArrayDesign", "DenseDesign", "SparseDesign", "make_design"]
+__all__ = ["ArrayDesign", "DenseDesign", "SparseDesign", "make_design", "row_blocks"]
 
 
 def make_design(X):

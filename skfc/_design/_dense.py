@@ -64,14 +64,19 @@ class DenseDesign(ArrayDesign):
         return total
 
     def variance(self, weight, mean):
-        """Weighted variance of every feature, (n_features,)."""
-        total = np.zeros(self.shape[1])
+        """Weighted variance of every feature, (n_features,).
+
+        The rounding of `mean` is taken out again: a constant column has variance zero.
+        """
+        total, offset = np.zeros(self.shape[1]), np.zeros(self.shape[1])
         mean = mean.astype(self.dtype)
         for rows in self._pieces():
             x = self.X[rows] - mean
+            w = weight[rows].astype(self.dtype)
+            offset += w @ x
             np.square(x, out=x)
-            total += weight[rows].astype(self.dtype) @ x
-        return total
+            total += w @ x
+        return np.maximum(total - offset**2, 0.0)
 
     def squared_norms(self, mean, scale):
         """Squared norms of the standardised rows, (n_rows,)."""

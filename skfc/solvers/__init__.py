@@ -8,6 +8,7 @@ limits, printing or warnings. What the driver sends back are the problems to go 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from skfc.solvers._gd import gd
 from skfc.solvers._lbfgs import lbfgs
 from skfc.solvers._newton_cg import newton_cg
 
@@ -19,9 +20,20 @@ class Solver:
     generate: Callable
     l1: bool = False  # takes an L1 penalty
     batched: bool = False  # takes several problems that share their rows
+    options: tuple = ()  # parameters of the estimator that it takes, by name
 
 
 SOLVERS = {
     "lbfgs": Solver(lbfgs, batched=True),
     "newton-cg": Solver(newton_cg),
+    "gd": Solver(gd, options=("learning_rate", "momentum")),
 }
+
+
+def choose_solver(metric):
+    """The rule of `solver="auto"`, which goes by the metric.
+
+    With the factor of a Hessian, every L-BFGS step is nearly a Newton step and costs one
+    pass. Elsewhere Newton-CG needs the fewest passes, and the fewest vectors.
+    """
+    return "lbfgs" if metric.is_newton else "newton-cg"

@@ -19,6 +19,8 @@ class Iterate:
     decrement : (n_problems,), half the Newton decrement as the solver sees it
     precondition : an approximate inverse of the Hessian at `point`, on arrays (P, K)
     stalled : (n_problems,), True where no step lowers the value any more
+    hessian : function from the objective and the point to the Hessian, exact or from a
+        sample of rows; None where `decrement` has come from it already
     """
 
     objective: Objective
@@ -26,3 +28,4 @@ class Iterate:
     decrement: np.ndarray
     precondition: Callable
     stalled: np.ndarray
+    hessian: Callable | None

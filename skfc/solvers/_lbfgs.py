@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from skfc._sampling import CurvatureSampler
 from skfc.solvers._iterate import Iterate
 from skfc.solvers._line_search import search
 
@@ -19,13 +20,14 @@ def lbfgs(objective, metric, weights):
     """Generate iterates from `weights`; a sent index array keeps those problems only."""
     point = objective.at(weights)
     metric.refresh(point)
+    sampler = CurvatureSampler(objective, metric.coordinates)
     pairs, n_iter = [], 0
     fresh = stalled = np.zeros(objective.n_problems, dtype=bool)
     while True:
         precondition = partial(inverse_product, objective, metric, pairs)
         direction = -precondition(point.gradient)
         decrement = -0.5 * objective.dot(direction, point.gradient)
-        keep = yield Iterate(objective, point, decrement, precondition, stalled)
+        keep = yield Iterate(objective, point, decrement, precondition, stalled, sampler.at)
         if keep is not None:
             columns = objective.columns(keep)
             objective = objective.take(keep)
@@ -44,7 +46,7 @@ def lbfgs(objective, metric, weights):
         fresh = stuck
         if metric.is_due(n_iter):
             metric.refresh(point)
-            if metric.replaces_pairs:
+            if metric.is_newton:
                 pairs = []
                 continue
         s, y = point.weights - weights, point.gradient - gradient

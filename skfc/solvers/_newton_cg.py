@@ -13,7 +13,7 @@ from skfc._sampling import CurvatureSampler
 from skfc.solvers._iterate import Iterate
 from skfc.solvers._line_search import search
 
-# Conjugate gradients stop when a step adds less than this share of the decrement.
+# The Newton equation is solved up to this share of the decrement.
 FORCING = 0.1
 MAX_STEPS = 100
 # A sample is large enough while a unit step leaves less than this share of the decrement.
@@ -23,9 +23,7 @@ CONTRACTION = 0.2
 def newton_cg(objective, metric, weights):
     """Generate iterates from `weights`."""
     point = objective.at(weights)
-    sampler = CurvatureSampler(
-        objective, metric.coordinates, max(2000, 8 * objective.design.shape[1])
-    )
+    sampler = CurvatureSampler(objective, metric.coordinates)
     before, steps = np.inf, np.zeros(1)
     stalled = np.zeros(1, dtype=bool)
     while True:
@@ -40,7 +38,7 @@ def newton_cg(objective, metric, weights):
         if steps[0] == 1.0 and decrement[0] > CONTRACTION * before:
             sampler.size *= 2
         before = decrement[0]
-        yield Iterate(objective, point, decrement, metric.solve, stalled)
+        yield Iterate(objective, point, decrement, metric.solve, stalled, None)
         ray = objective.ray(point, -step)
         steps = search(ray)
         stalled = steps == 0
