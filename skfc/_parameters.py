@@ -59,20 +59,34 @@ def _random_state(value):
         return ValueError, "None, an integer or a numpy.random.RandomState"
 
 
-def _smoothing(value):
+def _share(value):
     if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
         return TypeError, "a number in [0, 1)"
     if not 0 <= value < 1:
         return ValueError, "a number in [0, 1)"
 
 
+def _or_auto(check):
+    """`check`, but that "auto" is right too."""
+
+    def either(value):
+        if isinstance(value, str) and value == "auto":
+            return None
+        wrong = check(value)
+        return wrong and (wrong[0], f"'auto' or {wrong[1]}")
+
+    return either
+
+
 CHECKS = {
     "C": _number(Real, 0, open_low=True, infinite=True),
     "fit_intercept": _flag,
     "class_weight": _class_weight,
-    "label_smoothing": _smoothing,
+    "label_smoothing": _share,
     "solver": _one_of("auto", *SOLVERS),
     "preconditioner": _one_of(*PRECONDITIONERS),
+    "learning_rate": _or_auto(_number(Real, 0, open_low=True)),
+    "momentum": _or_auto(_share),
     "max_iter": _number(Integral, 0),
     "tol": _number(Real, 0),
     "warm_start": _flag,
