@@ -1,5 +1,6 @@
 """The estimator: validate, wire, store."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -211,17 +212,13 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             When `max_iter` ends the fit before `tol` is met, or nothing bounds the
             coefficients.
         """
-        before = vars(self).copy()
-        try:
+        with unchanged_on_failure(self):
             return self._fit(X, y, sample_weight)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
 
     def _fit(self, X, y, sample_weight):
         check_parameters(self)
-        X, targets = self._validate(X, y, sample_weight)
+        X, *read = self._read(X, y, sample_weight)
+        targets = _targets.settle(*read, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved = targets.keep(active)
         if len(active) < 2:
@@ -246,8 +243,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         _fitting.warn(fit, self.tol, self.max_iter)
         return self
 
-    def _validate(self, X, y, sample_weight):
-        """X as an array or CSR, and the settled targets."""
+    def _read(self, X, y, sample_weight):
+        """X as an array or CSR; classes, encoded target and weights, all validated."""
         names = _targets.column_names(y)
         X, y = validate_data(self, X, y, multi_output=True, **ACCEPTED)
         if np.iscomplexobj(X):
@@ -261,46 +258,23 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 "y must hold at least two classes; got one class with positive weight, "
                 f"{present.tolist()}."
             )
-        return X, _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
+        return X, classes, target, weight
 
     def _start(self, objective, solved, classes, active):
         """The coefficients of the last fit with `warm_start`, else the null model."""
-        start = np.zeros(objective.shape)
         N = objective.design.shape[1]
         if self.warm_start and hasattr(self, "coef_"):
             same = self.classes_.tolist() == classes.tolist() and self.coef_.shape[1] == N
             if same:
-                start[:N] = self.coef_[active].T
-                if self.fit_intercept:
-                    start[N] = self.intercept_[active]
-                return start
-        if self.fit_intercept and self.preconditioner is not None:
-            prior = np.log(solved.class_totals())
-            start[N] = prior - prior.mean()
-        return start
+                rows = [self.coef_.T, self.intercept_[None]][: 1 + self.fit_intercept]
+                return np.vstack(rows)[:, active].astype(np.float64)
+        if self.preconditioner is None:
+            return np.zeros(objective.shape)
+        return null_model(solved, objective.shape, self.fit_intercept)
 
     def _store(self, X, fit, targets, active):
         """Fitted attributes; everything that can fail comes before the first of them."""
-        N, T = X.shape[1], targets.n_classes
-        W = fit.weights[:N].T
-        b = fit.weights[N] if self.fit_intercept else np.zeros(len(active))
-        # One vector added to every row changes no probability: the mean is the free part.
-        coef, intercept = np.zeros((T, N)), np.zeros(T)
-        coef[active] = W - W.mean(axis=0)
-        intercept[active] = b - b.mean()
-        absent = np.setdiff1d(np.arange(T), active)
-        if len(absent):
-            logits = X @ coef[active].T + intercept[active]
-            intercept[absent] = absent_intercept(logits, targets.weight, len(absent))
-            if self.fit_intercept:
-                intercept -= intercept.mean()
-        with np.errstate(over="ignore"):
-            coef, intercept = coef.astype(X.dtype), intercept.astype(X.dtype)
-        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-            raise ValueError(
-                f"The coefficients overflow {X.dtype}: X holds values too small or too "
-                "large for it; rescale its columns."
-            )
+        coef, intercept = finish(fit.weights, X, targets, active, self.fit_intercept)
         self.coef_, self.intercept_, self.classes_ = coef, intercept, targets.classes
         self.n_iter_ = fit.n_iter
         self.loss_curve_ = np.array(fit.loss_curve)
@@ -433,6 +407,55 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+@contextmanager
+def unchanged_on_failure(estimator):
+    """Whatever ends the block early, the estimator is then as it was."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def null_model(solved, shape, fit_intercept):
+    """Weights (P, n_classes) of the model that knows the shares of the classes only."""
+    weights = np.zeros(shape)
+    if fit_intercept:
+        prior = np.log(solved.class_totals())
+        weights[-1] = prior - prior.mean()
+    return weights
+
+
+def finish(weights, X, targets, active, fit_intercept):
+    """Solved `weights` (P, n_active) as coefficients and intercepts of all classes.
+
+    One vector added to every row changes no probability: the mean is the free part. The
+    classes without weight get their stated row and intercept.
+    """
+    N, T = X.shape[1], targets.n_classes
+    W = weights[:N].T
+    b = weights[N] if fit_intercept else np.zeros(len(active))
+    coef, intercept = np.zeros((T, N)), np.zeros(T)
+    coef[active] = W - W.mean(axis=0)
+    intercept[active] = b - b.mean()
+    absent = np.setdiff1d(np.arange(T), active)
+    if len(absent):
+        logits = X @ coef[active].T + intercept[active]
+        intercept[absent] = absent_intercept(logits, targets.weight, len(absent))
+        if fit_intercept:
+            intercept -= intercept.mean()
+    with np.errstate(over="ignore"):
+        coef, intercept = coef.astype(X.dtype), intercept.astype(X.dtype)
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise ValueError(
+            f"The coefficients overflow {X.dtype}: X holds values too small or too "
+            "large for it; rescale its columns."
+        )
+    return coef, intercept
 
 
 def absent_intercept(logits, weight, n_absent):
