@@ -226,19 +226,20 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 "y must hold at least two classes with positive weight; got one class, "
                 f"{solved.classes.tolist()}."
             )
-        objective = Objective(
-            make_design(X), solved.target, solved.weight[None], np.array([float(self.C)]),
-            n_classes=len(active), fit_intercept=self.fit_intercept,
-        )  # fmt: skip
-        metric = make_metric(objective, self.preconditioner)
-        solver = choose_solver(metric) if self.solver == "auto" else self.solver
-        options = {name: getattr(self, name) for name in SOLVERS[solver].options}
-        start = self._start(objective, solved, targets.classes, active)
-        (fit,) = _fitting.solve(
-            partial(SOLVERS[solver].generate, **options), objective, metric, start,
-            tol=self.tol, max_iter=self.max_iter, verbose=int(self.verbose),
-        )  # fmt: skip
-        self._store(X, fit, targets, active)
+        with _fitting.arithmetic(X.dtype):
+            objective = Objective(
+                make_design(X), solved.target, solved.weight[None], np.array([float(self.C)]),
+                n_classes=len(active), fit_intercept=self.fit_intercept,
+            )  # fmt: skip
+            metric = make_metric(objective, self.preconditioner)
+            solver = choose_solver(metric) if self.solver == "auto" else self.solver
+            options = {name: getattr(self, name) for name in SOLVERS[solver].options}
+            start = self._start(objective, solved, targets.classes, active)
+            (fit,) = _fitting.solve(
+                partial(SOLVERS[solver].generate, **options), objective, metric, start,
+                tol=self.tol, max_iter=self.max_iter, verbose=int(self.verbose),
+            )  # fmt: skip
+            self._store(X, fit, targets, active)
         self.solver_ = solver
         _fitting.warn(fit, self.tol, self.max_iter)
         return self

@@ -6,7 +6,7 @@ import numpy as np
 LOOK_BACK = 3
 
 
-def newton_step(objective, hessian, gradient, precondition, *, share, max_steps):
+def newton_step(objective, hessian, gradient, precondition, *, share, steps):
     """Minimise -<g, x> + <x, H x> / 2; returns x and half the Newton decrement.
 
     The decrement grows from below, at last geometrically: the steps end when what is
@@ -17,6 +17,9 @@ def newton_step(objective, hessian, gradient, precondition, *, share, max_steps)
     hessian, precondition : functions of arrays (P, K); `precondition` approximates the
         inverse of the first
     gradient : (P, K)
+    share : what may be still to come, as a share of the decrement
+    steps : the least and the most steps; a poor preconditioner hides directions that
+        only a few more of them find
 
     Returns
     -------
@@ -29,7 +32,8 @@ def newton_step(objective, hessian, gradient, precondition, *, share, max_steps)
     p, rz = z.copy(), dot(r, z)
     step = np.zeros_like(r)
     decrement, gains = np.zeros(objective.n_problems), []
-    for _ in range(max_steps):
+    least, most = steps
+    for k in range(1, most + 1):
         Hp = hessian(p)
         alpha = _ratio(rz, dot(p, Hp))
         gains.append(0.5 * alpha * rz)
@@ -37,7 +41,7 @@ def newton_step(objective, hessian, gradient, precondition, *, share, max_steps)
         scale = spread(alpha).astype(r.dtype)
         np.multiply(p, scale, out=z)
         step += z
-        if (_to_come(gains) <= share * decrement).all():
+        if k >= least and (_to_come(gains) <= share * decrement).all():
             break
         Hp *= scale
         r -= Hp

@@ -12,8 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-# Squares of numbers outside this range leave that of float64.
-SMALLEST, LARGEST = 1e-120, 1e120
+# Scales below, and curvature above, leave the range of float64 when squared.
+SMALLEST, LARGEST = 1e-150, 1e300
 
 
 class Coordinates:
@@ -45,14 +45,16 @@ class Coordinates:
             mean = np.zeros_like(mean)
         self.mean = mean
         self.constant = scale == 0
-        self.scale = np.where(self.constant, 1.0, scale)
+        self.scale = np.where(self.constant, 1.0, np.maximum(scale, SMALLEST))
         penalty = self.scale**-2.0
         self.penalty = np.append(penalty, 0.0) if self.intercept else penalty
 
     def _rescue(self, mean, scale):
         """Columns whose squares overflow or underflow, again, in units of their largest."""
+        limits = np.finfo(self.design.dtype)
+        smallest, largest = 1e8 * np.sqrt(limits.tiny), 1e-8 * np.sqrt(limits.max)
         size = np.maximum(np.abs(mean), scale)
-        strange = ~(size < LARGEST) | ~np.isfinite(scale) | ((size < SMALLEST) & (size > 0))
+        strange = ~(size < largest) | ~np.isfinite(scale) | ((size < smallest) & (size > 0))
         for j in np.flatnonzero(strange):
             column = self.design.column(j)
             unit = np.abs(column).max()
@@ -98,6 +100,10 @@ class Coordinates:
         step[-1] -= self.mean.astype(step.dtype) @ step[:-1]
         return step
 
+    def ridge(self, l2):
+        """The diagonal (P,) of the penalty in these coordinates."""
+        return np.minimum(l2 * self.penalty, LARGEST)
+
     def carry(self, step):
         """A step (P, K) in W and b, in these coordinates: the inverse of `push`."""
         out = step.copy()
@@ -125,3 +131,25 @@ class Coordinates:
         x /= self.scale
         x[:, self.constant] = 0.0
         return x.astype(dtype, copy=False)
+
+    def with_ones(self, rows):
+        """Standardised rows (n_rows, P) in float64, with the intercept's column of ones."""
+        x = self.standardise(rows, np.float64)
+        return np.column_stack([x, np.ones(len(x))]) if self.intercept else x
+
+    def gram(self, rows, weight):
+        """Weighted Gram matrix (P, P) of standardised rows; sparse ones stay sparse."""
+        if not self.design.sparse:
+            x = self.with_ones(rows)
+            x *= np.sqrt(weight)[:, None]
+            return x.T @ x
+        N = len(self.mean)
+        A = np.empty((N + self.intercept,) * 2)
+        total, sums, A[:N, :N] = weight.sum(), *self.design.moments(rows, weight)
+        A[:N, :N] += total * np.outer(self.mean, self.mean)
+        A[:N, :N] -= np.outer(self.mean, sums) + np.outer(sums, self.mean)
+        A[:N, :N] /= np.outer(self.scale, self.scale)
+        if self.intercept:
+            A[N, :N] = A[:N, N] = (sums - total * self.mean) / self.scale
+            A[N, N] = total
+        return A

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -16,6 +17,21 @@ GAP_STEPS = 50
 # Iterations without a smaller decrement or value before rounding is held to be all that is left.
 PATIENCE = 25
 SEPARATED_VALUE = 1e-3
+
+
+OVERFLOW = (
+    "X holds values so large or so small that the arithmetic of {} overflows: rescale its columns."
+)
+
+
+@contextmanager
+def arithmetic(dtype):
+    """Numbers may leave their range quietly inside: what comes of it is a ValueError."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except np.linalg.LinAlgError as error:
+        raise ValueError(OVERFLOW.format(dtype)) from error
 
 
 class Status(Enum):
@@ -55,55 +71,51 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
     solver = generate(objective, metric, weights)
     keep = None
     n_iter = 0
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        while len(which):
-            iterate = solver.send(keep)
-            keep = None
-            value, decrement = iterate.point.value, iterate.decrement
-            if not (np.isfinite(value).all() and np.isfinite(decrement).all()):
-                raise ValueError(
-                    "X holds values so large or so small that the arithmetic of "
-                    f"{iterate.point.logits.dtype} overflows: rescale its columns."
-                )
-            for problem, v in zip(which, value, strict=True):
-                curves[problem].append(float(v))
-            eps = np.finfo(iterate.point.logits.dtype).eps
-            better = (decrement < best[which]) | (value < lowest[which] * (1 - 10 * eps))
-            best[which] = np.minimum(decrement, best[which])
-            lowest[which] = np.minimum(value, lowest[which])
-            since[which] = np.where(better, 0, since[which] + 1)
-            if verbose:
-                report(n_iter, which, value, decrement, n, verbose)
+    while len(which):
+        iterate = solver.send(keep)
+        keep = None
+        value, decrement = iterate.point.value, iterate.decrement
+        if not (np.isfinite(value).all() and np.isfinite(decrement).all()):
+            raise ValueError(OVERFLOW.format(iterate.point.logits.dtype))
+        for problem, v in zip(which, value, strict=True):
+            curves[problem].append(float(v))
+        eps = np.finfo(iterate.point.logits.dtype).eps
+        better = (decrement < best[which]) | (value < lowest[which] * (1 - 10 * eps))
+        best[which] = np.minimum(decrement, best[which])
+        lowest[which] = np.minimum(value, lowest[which])
+        since[which] = np.where(better, 0, since[which] + 1)
+        if verbose:
+            report(n_iter, which, value, decrement, n, verbose)
 
-            gap = relative(ratio[which] * decrement, value)
-            near = gap <= tol
-            separated = find_separated(iterate)
-            floor = iterate.stalled | (since[which] >= PATIENCE)
-            last = np.full(len(which), n_iter >= max_iter)
-            asked = np.flatnonzero((near | floor | last) & ~separated)
-            if len(asked):
-                gap[asked] = confirm(iterate, asked)
-                small = np.maximum(decrement[asked], np.finfo(float).tiny)
-                absolute = gap[asked] / (1 + gap[asked]) * value[asked]
-                ratio[which[asked]] = np.maximum(absolute / small, 1.0)
-            done = (gap <= tol) | floor | last | separated
-            for j in np.flatnonzero(done):
-                status = (
-                    Status.SEPARATED if separated[j]
-                    else Status.CONVERGED if gap[j] <= tol
-                    else Status.FLOOR if floor[j] and gap[j] <= np.sqrt(eps)
-                    else Status.STUCK if floor[j]
-                    else Status.MAX_ITER
-                )  # fmt: skip
-                columns = iterate.objective.columns(np.array([j]))
-                fits[which[j]] = Fit(
-                    iterate.point.weights[:, columns], status, n_iter, float(gap[j]),
-                    curves[which[j]],
-                )  # fmt: skip
-            if done.any():
-                keep = np.flatnonzero(~done)
-                which = which[keep]
-            n_iter += 1
+        gap = relative(ratio[which] * decrement, value)
+        near = gap <= tol
+        separated = find_separated(iterate)
+        floor = iterate.stalled | (since[which] >= PATIENCE)
+        last = np.full(len(which), n_iter >= max_iter)
+        asked = np.flatnonzero((near | floor | last) & ~separated)
+        if len(asked):
+            gap[asked] = confirm(iterate, asked)
+            small = np.maximum(decrement[asked], np.finfo(float).tiny)
+            absolute = gap[asked] / (1 + gap[asked]) * value[asked]
+            ratio[which[asked]] = np.maximum(absolute / small, 1.0)
+        done = (gap <= tol) | floor | last | separated
+        for j in np.flatnonzero(done):
+            status = (
+                Status.SEPARATED if separated[j]
+                else Status.CONVERGED if gap[j] <= tol
+                else Status.FLOOR if floor[j] and gap[j] <= np.sqrt(eps)
+                else Status.STUCK if floor[j]
+                else Status.MAX_ITER
+            )  # fmt: skip
+            columns = iterate.objective.columns(np.array([j]))
+            fits[which[j]] = Fit(
+                iterate.point.weights[:, columns], status, n_iter, float(gap[j]),
+                curves[which[j]],
+            )  # fmt: skip
+        if done.any():
+            keep = np.flatnonzero(~done)
+            which = which[keep]
+        n_iter += 1
     solver.close()
     return fits
 
@@ -136,7 +148,7 @@ def confirm(iterate, which):
 
     _, decrement = newton_step(
         objective, iterate.hessian(objective, point), point.gradient, precondition,
-        share=GAP_SHARE, max_steps=GAP_STEPS,
+        share=GAP_SHARE, steps=(iterate.doubt, GAP_STEPS),
     )  # fmt: skip
     return relative(decrement, point.value)
 

@@ -9,7 +9,7 @@ zero is.
 import numpy as np
 from scipy.linalg import lapack
 
-from skfc._coordinates import Coordinates
+from skfc._coordinates import LARGEST, Coordinates
 from skfc._design import row_blocks
 from skfc._sampling import leverage_rows
 
@@ -28,16 +28,12 @@ PILOT_ROWS = 4000
 JITTER = 1e-10
 
 
-def with_ones(coordinates, rows):
-    """Standardised rows (n_rows, P) in float64, with the intercept's column of ones."""
-    x = coordinates.standardise(rows, np.float64)
-    return np.column_stack([x, np.ones(len(x))]) if coordinates.intercept else x
-
-
 class Metric:
     """What the metrics share: when to look at the iterate again."""
 
     refresh_at = frozenset({2, 5, 10, 20, 40, 80, 160})
+    # Conjugate-gradient steps in the metric before their end is believed.
+    doubt = 3
     # Whether a step in the metric is nearly a Newton step, so that a refresh makes the
     # memory of older curvature worthless.
     is_newton = False
@@ -60,7 +56,7 @@ class Factored(Metric):
         s, self.U = np.linalg.eigh(S)
         s[s < TINY * s.max(axis=1, keepdims=True)] = 0.0
         l2 = self.objective.l2[:, None]
-        M = self.a[:, None, None] * s + self.penalty[:, None, None] * l2
+        M = self.a[:, None, None] * s + np.minimum(self.penalty[:, None, None] * l2, LARGEST)
         self.inverse = np.divide(1.0, M, out=np.zeros_like(M), where=M > 0)
 
     def take(self, objective, keep):
@@ -88,6 +84,8 @@ class Factored(Metric):
 class Diagonal(Factored):
     """A is the diagonal of the variances: for sparse and very wide data."""
 
+    doubt = 8
+
     def __init__(self, objective, coordinates):
         self.objective, self.coordinates = objective, coordinates
         self.a = np.where(coordinates.constant, 0.0, 1.0)
@@ -112,13 +110,12 @@ class Kronecker(Factored):
         self.objective, self.coordinates = objective, coordinates
         P = objective.shape[0]
         rows, importance = leverage_rows(coordinates, max(SAMPLE_ROWS, ROWS_PER_FEATURE * P))
-        x = with_ones(coordinates, rows)
-        x *= np.sqrt(importance * coordinates.row_weight[rows])[:, None]
-        A = x.T @ x
+        A = coordinates.gram(rows, importance * coordinates.row_weight[rows])
         positive = objective.l2[objective.l2 > 0]
         l2 = positive.min() if len(positive) else 0.0
         # B = A / T + lambda D, scaled to a unit diagonal, is tame whatever the units.
-        diagonal = np.diag(A) / objective.n_classes + l2 * coordinates.penalty
+        ridge = coordinates.ridge(l2)
+        diagonal = np.diag(A) / objective.n_classes + ridge
         self.unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
         A /= np.outer(self.unit, self.unit)
         if l2 == 0.0:
@@ -126,7 +123,7 @@ class Kronecker(Factored):
             self.penalty = np.zeros_like(a)
         else:
             B = A / objective.n_classes
-            B[np.diag_indices_from(B)] += l2 * coordinates.penalty / self.unit**2 + TINY
+            B[np.diag_indices_from(B)] += ridge / self.unit**2 + TINY
             inverse = np.linalg.inv(np.linalg.cholesky(B))
             a, Q = np.linalg.eigh(inverse @ A @ inverse.T)
             self.Q = inverse.T @ Q
@@ -157,10 +154,11 @@ class LowRank(Factored):
         x *= self.unit
         x *= np.sqrt(coordinates.row_weight[rows])[:, None]
         a, U = np.linalg.eigh(x @ x.T)
-        keep = a > TINY * a.max()
+        keep = a > TINY * a[-1]
         self.a = a[keep]
         self.Q = x.T @ (U[:, keep] / np.sqrt(self.a))
-        self.penalty = np.full_like(self.a, coordinates.scale.max() ** -2.0)
+        self.outside = coordinates.scale.max() ** -2.0
+        self.penalty = np.full_like(self.a, self.outside)
         self.intercept = coordinates.intercept
         if self.intercept:
             self.a, self.penalty = np.append(self.a, 1.0), np.append(self.penalty, 0.0)
@@ -174,7 +172,7 @@ class LowRank(Factored):
         if self.intercept:
             inside = np.vstack([inside, x[N:]])
         inside = self._filter(inside)
-        l2 = self.objective.spread(self.objective.l2) * self.penalty[0]
+        l2 = self.objective.spread(self.objective.l2) * self.outside
         outside *= np.divide(1.0, l2, out=np.zeros_like(l2), where=l2 > 0)
         x[:N] = outside + self.Q @ inside[: self.Q.shape[1]]
         x[:N] *= self.unit[:, None]
@@ -187,12 +185,13 @@ class Hessian(Metric):
 
     refresh_at = frozenset({2, 4, 8, 16, 32, 64, 128})
     is_newton = True
+    doubt = 1
 
     def __init__(self, objective, coordinates):
         self.objective, self.coordinates = objective, coordinates
         self.sample, importance = leverage_rows(coordinates, SAMPLE_ROWS)
         self.importance = importance / objective.design.shape[0]
-        x = with_ones(coordinates, self.sample).T
+        x = coordinates.with_ones(self.sample).T
         P = len(x)
         self.rows = x
         # Constant columns keep a weight of zero, in any curvature.
@@ -240,7 +239,7 @@ class Hessian(Metric):
         H[second, :, first, :] = sums
         H = H.reshape(T * P, T * P)
         diagonal = np.einsum("ii->i", H)
-        diagonal += np.tile(l2 * self.coordinates.penalty, T)
+        diagonal += np.tile(self.coordinates.ridge(l2), T)
         diagonal += np.tile(self.idle, T)
         # One vector added to all classes changes nothing: any curvature there will do.
         gauge = diagonal.reshape(T, P).mean(axis=0)
@@ -274,6 +273,7 @@ class Identity(Metric):
     """No metric: textbook gradients."""
 
     refresh_at = frozenset()
+    doubt = 10
 
     def __init__(self, objective, coordinates):
         self.objective, self.coordinates = objective, coordinates
@@ -311,6 +311,6 @@ def choose(objective):
     n, N = objective.design.shape
     if objective.shape[0] * objective.n_classes <= HESSIAN_SIZE and objective.n_problems == 1:
         return "hessian"
-    if min(n, N) <= KRONECKER_SIZE and not objective.design.sparse:
+    if min(n, N) <= KRONECKER_SIZE and not (objective.design.sparse and N > KRONECKER_SIZE):
         return "kronecker"
     return "diagonal"

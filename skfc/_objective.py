@@ -67,7 +67,7 @@ class Objective:
         # Scaled to mean one over the rows: residuals of order one in any precision.
         scale = weight.shape[1] / self.total
         self.weight = cast(weight * scale[:, None], design.dtype)
-        self.l2 = 1.0 / (C * self.total)
+        self.l2 = 1.0 / C / self.total
         self.passes = 0.0
         self._kernel = kernel(xp)
 

@@ -30,7 +30,7 @@ ESTIMATORS = [
     SoftmaxFCClassifier(),
     SoftmaxFCClassifier(preconditioner="diagonal"),
     SoftmaxFCClassifier(preconditioner="kronecker"),
-    SoftmaxFCClassifier(preconditioner=None, class_weight="balanced"),
+    SoftmaxFCClassifier(preconditioner=None, class_weight="balanced", tol=1e-15),
     SoftmaxFCClassifier(label_smoothing=0.1),
 ]
 

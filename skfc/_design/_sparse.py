@@ -73,6 +73,11 @@ class SparseDesign:
         out = self._square() @ scale**-2.0 - 2 * (self.X @ (mean / scale**2))
         return np.maximum(out + ((mean / scale) ** 2).sum(), 0.0)
 
+    def moments(self, rows, weight):
+        """Weighted sums of x (n_features,) and of x xᵀ, dense, over the rows `rows`."""
+        x = self.X[rows].astype(np.float64)
+        return x.T @ weight, (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
+
     def _square(self):
         X = self.X
         data = np.square(X.data, dtype=np.float64)

@@ -31,8 +31,9 @@ def gd(objective, metric, weights, *, learning_rate="auto", momentum="auto"):
 
     Parameters
     ----------
-    learning_rate : a number is the constant rate. "auto" is 1 in a metric, halved where F
-        bends more than the metric says, and else 1 / L with L a bound of the curvature.
+    learning_rate : a number is the constant rate. "auto" is 1 in a metric, and without one
+        1 / L with L a bound of the curvature; F then never rises: where it would, the step
+        is halved.
     momentum : a number is the constant β. "auto" is Nesterov's schedule, started again
         where it leads uphill (O'Donoghue and Candès 2015).
     """
@@ -41,13 +42,10 @@ def gd(objective, metric, weights, *, learning_rate="auto", momentum="auto"):
     # Plain gradients do not say how far the minimum is: a cheap metric measures that.
     gauge = Diagonal(objective, metric.coordinates) if textbook else metric
     gauge.refresh(point)
-    adaptive = learning_rate == "auto" and not textbook
-    rate = 1.0 if adaptive else learning_rate
-    if rate == "auto":
-        bound = largest_curvature(objective)
-        rate = 1.0 / bound if bound > 0 else 0.0
-    last, theta, measured, n_iter = point.weights, 1.0, point.value[0], 0
-    stalled = np.full(1, rate == 0.0)
+    adaptive = learning_rate == "auto"
+    start = natural_rate(objective, textbook) if adaptive else learning_rate
+    rate, last, theta, n_iter = start, point.weights, 1.0, 0
+    measured, stalled = point.value[0], np.full(1, rate == 0.0)
     while True:
         gradient = point.gradient
         direction = -metric.solve(gradient)
@@ -58,7 +56,9 @@ def gd(objective, metric, weights, *, learning_rate="auto", momentum="auto"):
                 f"The objective overflows at learning_rate={learning_rate!r}: the steps are "
                 "too large. Lower it, or set it to 'auto'."
             )
-        yield Iterate(objective, point, decrement, gauge.solve, stalled, Objective.curvature)
+        yield Iterate(
+            objective, point, decrement, gauge.solve, stalled, Objective.curvature, gauge.doubt
+        )
         ahead = point.weights + rate * direction
         uphill = np.vdot(gradient, ahead - last) > 0
         if momentum == "auto":
@@ -71,15 +71,20 @@ def gd(objective, metric, weights, *, learning_rate="auto", momentum="auto"):
         step = backtrack(ray, DESCENT if beta else SMOOTH) if adaptive else 1.0
         last, point = ahead, ray.move(np.full(1, step))
         n_iter += 1
-        if step < 1.0:
+        if step < 1.0:  # the momentum has led uphill; without it, the rate was too large
             stalled = np.full(1, step == 0.0 and beta == 0.0)
             rate *= 1.0 if beta else step
             last, theta = point.weights, 1.0
         if gauge.is_due(n_iter) or point.value[0] < FALLEN * measured:
             gauge.refresh(point)
             measured = point.value[0]
-            if adaptive:
-                rate = 1.0
+            rate = start
+
+
+def natural_rate(objective, textbook):
+    """1 in a metric, and 1 / L without, which needs no search (Nesterov 1983)."""
+    bound = largest_curvature(objective) if textbook else 1.0
+    return 1.0 / bound if bound > 0 else 0.0
 
 
 def backtrack(ray, share):

@@ -21,6 +21,7 @@ class Iterate:
     stalled : (n_problems,), True where no step lowers the value any more
     hessian : function from the objective and the point to the Hessian, exact or from a
         sample of rows; None where `decrement` has come from it already
+    doubt : conjugate-gradient steps that a confirmation of `decrement` takes at least
     """
 
     objective: Objective
@@ -29,3 +30,4 @@ class Iterate:
     precondition: Callable
     stalled: np.ndarray
     hessian: Callable | None
+    doubt: int

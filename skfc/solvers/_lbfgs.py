@@ -27,7 +27,9 @@ def lbfgs(objective, metric, weights):
         precondition = partial(inverse_product, objective, metric, pairs)
         direction = -precondition(point.gradient)
         decrement = -0.5 * objective.dot(direction, point.gradient)
-        keep = yield Iterate(objective, point, decrement, precondition, stalled, sampler.at)
+        keep = yield Iterate(
+            objective, point, decrement, precondition, stalled, sampler.at, metric.doubt
+        )
         if keep is not None:
             columns = objective.columns(keep)
             objective = objective.take(keep)

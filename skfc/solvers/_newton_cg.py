@@ -33,12 +33,12 @@ def newton_cg(objective, metric, weights):
             gradient = gradient.astype(np.float32)
         step, decrement = newton_step(
             objective, sampler.at(objective, point), gradient, metric.solve,
-            share=FORCING, max_steps=MAX_STEPS,
+            share=FORCING, steps=(metric.doubt, MAX_STEPS),
         )  # fmt: skip
         if steps[0] == 1.0 and decrement[0] > CONTRACTION * before:
             sampler.size *= 2
         before = decrement[0]
-        yield Iterate(objective, point, decrement, metric.solve, stalled, None)
+        yield Iterate(objective, point, decrement, metric.solve, stalled, None, metric.doubt)
         ray = objective.ray(point, -step)
         steps = search(ray)
         stalled = steps == 0
