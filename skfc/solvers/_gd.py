@@ -89,6 +89,8 @@ def natural_rate(objective, textbook):
 
 def backtrack(ray, share):
     """The first of 1, 1/2, 1/4 ... that gives `share` of what the slope promises, else 0."""
+    if not ray.slope[0] < 0:  # rounding is all that is left of the gradient
+        return 0.0
     start = ray.point.value[0]
     noise = ROUNDING[ray.logits.itemsize] * abs(start)
     step, which = 1.0, np.arange(1)
