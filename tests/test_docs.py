@@ -134,7 +134,7 @@ def test_docstrings_describe_every_parameter(name):
         missing = [
             p
             for p in parameters
-            if not re.search(rf"^(?:\w+, )*\*?{p}(?:, \w+)* : ", text, re.MULTILINE)
+            if not re.search(rf"^(?:\w+, )*\*{{0,2}}{p}(?:, \w+)* : ", text, re.MULTILINE)
         ]
         assert text, f"{title} has no docstring"
         assert not missing, f"{title} does not describe {missing}"

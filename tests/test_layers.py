@@ -27,6 +27,7 @@ LAYERS = [
     ["skfc._metric"],
     ["skfc.solvers"],
     ["skfc._parameters", "skfc._fitting", "skfc._functions", "skfc._scoring"],
+    ["skfc._path"],
     ["skfc._classifier"],
     ["skfc._classifier_cv"],
     ["skfc._flatten"],

@@ -1,0 +1,515 @@
+"""The search: what separate fits give, for every way of splitting and scoring."""
+
+import inspect
+
+import numpy as np
+import problems
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score, get_scorer, make_scorer
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    ShuffleSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    cross_val_score,
+)
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _path, neg_log_loss_scorer
+
+CS = [1e-3, 1e-1, 10.0]
+# Scores are first order in the distance to the optimum, gaps second: √TOL with room.
+TOL = 1e-12
+CLOSE = {"rtol": 1e-5, "atol": 1e-7}
+
+checks = parametrize_with_checks(
+    [
+        SoftmaxFCClassifierCV(cv=3),
+        SoftmaxFCClassifierCV(Cs=[1.0], cv=3, refit=False, scoring="accuracy"),
+    ]
+)
+names, cases = checks.args
+
+
+@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
+def test_estimator_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return problems.overlapping(200)
+
+
+def search(cv=None, Cs=CS, tol=TOL, **parameters):
+    return SoftmaxFCClassifierCV(Cs=Cs, cv=cv, tol=tol, **parameters)
+
+
+def separate(model, X, y, splits, weight=None, **parameters):
+    """Scores, coefficients and intercepts (n_folds, n_Cs, ...) of fits one by one."""
+    weight = np.ones(X.shape[0]) if weight is None else weight
+    found = []
+    for train, test in splits:
+        for C in model.Cs_:
+            one = SoftmaxFCClassifier(C=C, classes=model.classes_, tol=TOL, **parameters)
+            one.fit(X[train], y[train], sample_weight=weight[train])
+            loss = one.log_loss(X[test], y[test], weight[test])
+            found.append((-loss, one.coef_, one.intercept_))
+    shape = (-1, len(model.Cs_))
+    return [np.array(part).reshape(shape + np.shape(part[0])) for part in zip(*found, strict=True)]
+
+
+def assert_equals_separate(model, X, y, splits, weight=None, **parameters):
+    scores, coefs, intercepts = separate(model, X, y, splits, weight, **parameters)
+    assert_allclose(model.scores_, scores, **CLOSE)
+    scale = np.abs(coefs).max(axis=(0, 2), keepdims=True)
+    assert_allclose(model.coefs_paths_ / scale, coefs / scale, rtol=1e-4, atol=1e-5)
+    assert_allclose(model.intercepts_paths_, intercepts, rtol=1e-4, atol=1e-4)
+
+
+SETTINGS = [
+    {},
+    {"fit_intercept": False},
+    {"class_weight": "balanced"},
+    {"class_weight": {0: 3.0}},
+    {"label_smoothing": 0.2},
+    {"label_smoothing": 0.2, "class_weight": "balanced"},
+    {"preconditioner": "kronecker"},
+    {"preconditioner": "diagonal", "solver": "lbfgs"},
+    {"solver": "newton-cg"},
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_equals_separate_fits(data, rng, setting):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    model = search(StratifiedKFold(4), **setting).fit(X, y, sample_weight=weight)
+    assert_equals_separate(model, X, y, StratifiedKFold(4).split(X, y), weight, **setting)
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-8, 1e-12])
+def test_mean_scores_are_those_of_a_grid_search(data, tol):
+    """To √tol, since scores are first order in the distance to the optimum, gaps second."""
+    X, y = data
+    grid = {"C": np.logspace(-4, 4, 10)}
+    model = SoftmaxFCClassifierCV(tol=tol).fit(X, y)
+    other = GridSearchCV(SoftmaxFCClassifier(tol=tol), grid, scoring=neg_log_loss_scorer)
+    other.fit(X, y)
+    found, expected = model.cv_results_, other.cv_results_
+    for name in ("mean_test_score", "std_test_score"):
+        assert_allclose(found[name], expected[name], rtol=0, atol=np.sqrt(tol))
+    assert model.best_index_ == other.best_index_
+    assert_allclose(model.C_, other.best_params_["C"], rtol=1e-15)
+    assert model.scores_.shape == (5, 10)
+    assert model.Cs_[model.best_index_] == model.C_
+    assert found["mean_test_score"][model.best_index_] == model.best_score_
+    assert found["rank_test_score"][model.best_index_] == 1
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_coefficients_are_a_fit_of_all_rows_or_the_mean_of_the_folds(data, refit):
+    X, y = data
+    model = search(refit=refit).fit(X, y)
+    if refit:
+        other = SoftmaxFCClassifier(C=model.C_, tol=TOL).fit(X, y)
+        assert model.optimality_gap_ <= TOL
+        assert len(model.loss_curve_) == model.n_iter_ + 1
+        coef, intercept = other.coef_, other.intercept_
+    else:
+        coef = model.coefs_paths_[:, model.best_index_].mean(axis=0)
+        intercept = model.intercepts_paths_[:, model.best_index_].mean(axis=0)
+    scale = np.abs(coef).max(axis=0)
+    assert_allclose(model.coef_ / scale, coef / scale, rtol=1e-4, atol=1e-5)
+    assert_allclose(model.intercept_, intercept, rtol=1e-4, atol=1e-4)
+    logits = X @ model.coef_.T + model.intercept_
+    assert_array_equal(model.predict(X), model.classes_[logits.argmax(axis=1)])
+    assert model.score(X, y) == accuracy_score(y, model.predict(X))
+
+
+SPLITTERS = {
+    "stratified": StratifiedKFold(3, shuffle=True, random_state=0),
+    "shuffled": ShuffleSplit(2, test_size=0.3, random_state=1),
+    "time series": TimeSeriesSplit(3),
+}
+
+
+@pytest.mark.parametrize("kind", SPLITTERS)
+def test_splitters(data, kind):
+    X, y = data
+    splitter = SPLITTERS[kind]
+    splits = list(splitter.split(X, y))
+    model = search(splitter).fit(X, y)
+    assert model.scores_.shape == (len(splits), len(CS))
+    assert_equals_separate(model, X, y, splits)
+    masks = []
+    for train, test in splits:
+        masks.append(tuple(np.isin(np.arange(len(y)), rows) for rows in (train, test)))
+    for given in (splits, iter(splits), masks):
+        other = search(given).fit(X, y)
+        assert_allclose(other.scores_, model.scores_, rtol=1e-12)
+        assert_allclose(other.coef_, model.coef_, rtol=1e-12)
+
+
+def test_default_and_integer_folds_are_stratified(data):
+    X, y = data
+    for cv, n_folds in ((None, 5), (3, 3)):
+        model = search(cv).fit(X, y)
+        other = search(StratifiedKFold(n_folds)).fit(X, y)
+        assert_array_equal(model.scores_, other.scores_)
+
+
+def test_a_row_drawn_twice_counts_twice(data, rng):
+    X, y = data
+    train = rng.integers(0, 150, 150)
+    test = np.arange(150, 200)
+    model = search([(train, test)]).fit(X, y)
+    assert_equals_separate(model, X, y, [(train, test)])
+
+
+def test_groups(data, rng):
+    X, y = data
+    groups = rng.integers(0, 4, len(y))
+    splits = list(LeaveOneGroupOut().split(X, y, groups))
+    expected = search(splits).fit(X, y).scores_
+    assert_array_equal(search(LeaveOneGroupOut()).fit(X, y, groups=groups).scores_, expected)
+    with config_context(enable_metadata_routing=True):
+        model = search(LeaveOneGroupOut()).fit(X, y, groups=groups)
+        assert_array_equal(model.scores_, expected)
+    with pytest.raises(ValueError, match="groups"):
+        search(GroupKFold(2)).fit(X, y)
+    with pytest.raises(TypeError, match=r"fit takes.*'colour'.*enable_metadata_routing"):
+        search(GroupKFold(2)).fit(X, y, groups=groups, colour=groups)
+
+
+def test_folds_that_miss_a_class(data):
+    """Class 2 is in two training sets of four; those two are solved as if it were not."""
+    X, y = data
+    fold = np.arange(len(y)) % 4
+    rows = ~((y == 2) & (fold < 2))
+    X, y, fold = X[rows], y[rows], fold[rows]
+    two = np.flatnonzero(y == 2)
+    splits = []
+    for k in range(4):
+        train = np.flatnonzero(fold != k)
+        splits.append((np.setdiff1d(train, two) if k % 2 else train, np.flatnonzero(fold == k)))
+    model = search(splits).fit(X, y)
+    assert_equals_separate(model, X, y, splits)
+    assert np.isfinite(model.scores_).all()
+    assert not model.coefs_paths_[1::2, :, 2].any()
+    assert model.coefs_paths_[::2, :, 2].any()
+    assert_allclose(model.intercepts_paths_.sum(axis=2), 0, atol=1e-12)
+
+
+def test_a_class_that_no_row_has(data):
+    X, y = data
+    model = search(classes=[3, 2, 1, 0]).fit(X, y)
+    assert model.classes_.tolist() == [0, 1, 2, 3]
+    other = SoftmaxFCClassifier(C=model.C_, classes=[0, 1, 2, 3], tol=TOL).fit(X, y)
+    assert_allclose(model.predict_proba(X), other.predict_proba(X), rtol=1e-4, atol=1e-7)
+    assert model.coefs_paths_.shape == (5, 3, 4, 4)
+
+
+def test_a_fold_of_one_class(data):
+    X, y = data
+    split = (np.flatnonzero(y == 1), np.flatnonzero(y != 1))
+    with pytest.raises(ValueError, match=r"fold 1 of cv.*two classes.*\[1\]"):
+        search([split[::-1], split]).fit(X, y)
+
+
+@pytest.mark.parametrize("Cs", [1, [2.0], np.array([0.5, 0.5])], ids=str)
+def test_one_C(data, Cs):
+    X, y = data
+    model = search(3, Cs=Cs).fit(X, y)
+    assert_array_equal(model.Cs_, np.logspace(-4, 4, 1) if isinstance(Cs, int) else Cs)
+    assert model.best_index_ == 0
+    assert_equals_separate(model, X, y, StratifiedKFold(3).split(X, y))
+
+
+def test_Cs_keep_their_order_and_may_be_infinite(data):
+    X, y = data
+    Cs = [np.inf, 1e-3, 10.0, 0.1]
+    model = search(3, Cs=Cs).fit(X, y)
+    assert model.Cs_.tolist() == Cs
+    order = np.argsort(Cs)
+    other = search(3, Cs=sorted(Cs)).fit(X, y)
+    assert_array_equal(model.scores_[:, order], other.scores_)
+    assert_array_equal(model.coefs_paths_[:, order], other.coefs_paths_)
+    assert_equals_separate(model, X, y, StratifiedKFold(3).split(X, y))
+
+
+def test_separable_folds_at_infinite_C_are_named():
+    X, y = problems.separable()
+    with pytest.warns(ConvergenceWarning, match="In 3 of 6 fits of the folds.*separable"):
+        model = search(3, Cs=[1.0, np.inf], scoring="accuracy", tol=1e-6).fit(X, y)
+    assert model.C_ == 1.0  # the first of equals
+    assert_array_equal(model.scores_, 1.0)
+
+
+def test_too_few_iterations_warn_once(data):
+    X, y = data
+    with pytest.warns(ConvergenceWarning) as record:
+        search(refit=False, max_iter=1).fit(X, y)
+    assert len(record) == 1
+    assert "of 15 fits of the folds" in str(record[0].message)
+    assert record[0].filename == __file__
+
+
+def test_whole_weights_are_repeated_rows(data, rng):
+    X, y = data
+    weight = rng.integers(1, 4, len(y))
+    rows = np.repeat(np.arange(len(y)), weight)
+    first = np.arange(len(y)) < 120
+    model = search([(first, ~first)]).fit(X, y, sample_weight=weight)
+    other = search([(first[rows], ~first[rows])]).fit(X[rows], y[rows])
+    assert_allclose(model.scores_, other.scores_, **CLOSE)
+    assert_allclose(model.predict_proba(X), other.predict_proba(X), rtol=1e-4, atol=1e-7)
+
+
+def record_weights(estimator, X, y, sample_weight=None):
+    record_weights.seen.append(sample_weight)
+    return estimator.score(X, y, sample_weight)
+
+
+def without_weights(estimator, X, y):
+    return estimator.score(X, y)
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", make_scorer(accuracy_score), record_weights])
+def test_scorers_get_the_weights_of_the_held_out_rows(data, rng, scoring):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    record_weights.seen = []
+    splits = list(KFold(3).split(X))
+    model = search(splits, scoring=scoring).fit(X, y, sample_weight=weight)
+    scorer = get_scorer(scoring)
+    for k, (train, test) in enumerate(splits):
+        for i, C in enumerate(CS):
+            one = SoftmaxFCClassifier(C=C, tol=TOL).fit(X[train], y[train], weight[train])
+            expected = scorer(one, X[test], y[test], sample_weight=weight[test])
+            assert_allclose(model.scores_[k, i], expected, rtol=1e-12)
+    if scoring is record_weights:
+        seen = record_weights.seen[: 3 * len(CS)]
+        assert_array_equal(np.concatenate(seen[:: len(CS)]), weight)
+
+
+def test_a_scorer_without_weights_gets_none(data, rng):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    model = search(3, scoring=without_weights).fit(X, y, sample_weight=weight)
+    other = search(3, scoring="accuracy").fit(X, y, sample_weight=weight)
+    assert_array_equal(model.coefs_paths_, other.coefs_paths_)
+    assert not np.array_equal(model.scores_, other.scores_)
+
+
+def test_the_default_score_is_that_of_the_scorer(data, rng):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    model = search(3).fit(X, y, sample_weight=weight)
+    other = search(3, scoring=neg_log_loss_scorer).fit(X, y, sample_weight=weight)
+    assert_allclose(model.scores_, other.scores_, rtol=1e-12)
+
+
+def test_metadata_routing_of_weights_to_the_scorer(data, rng):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    splits = list(KFold(3).split(X))
+    expected = search(splits, scoring="accuracy").fit(X, y, sample_weight=weight)
+    plain = search(splits, scoring=without_weights).fit(X, y, sample_weight=weight)
+    with config_context(enable_metadata_routing=True):
+        for asked, scores in ((True, expected.scores_), (False, plain.scores_)):
+            scorer = get_scorer("accuracy").set_score_request(sample_weight=asked)
+            model = search(splits, scoring=scorer).fit(X, y, sample_weight=weight)
+            assert_array_equal(model.scores_, scores)
+        with pytest.raises(ValueError, match="sample_weight"):
+            search(splits, scoring=neg_log_loss_scorer).fit(X, y, sample_weight=weight)
+        default = search(splits).fit(X, y, sample_weight=weight)
+        inner = search(3).set_fit_request(sample_weight=True)
+        inner.set_score_request(sample_weight=False)
+        cross_val_score(inner, X, y, params={"sample_weight": weight}, cv=2)
+    assert_array_equal(default.scores_, search(splits).fit(X, y, sample_weight=weight).scores_)
+
+
+def test_results_load_into_a_frame(data):
+    pd = pytest.importorskip("pandas")
+    X, y = data
+    table = pd.DataFrame(search(3).fit(X, y).cv_results_)
+    other = GridSearchCV(SoftmaxFCClassifier(), {"C": CS}, cv=3, scoring=neg_log_loss_scorer)
+    expected = pd.DataFrame(other.fit(X, y).cv_results_)
+    timed = {name for name in expected if name.endswith("_time")}
+    assert set(expected) - timed == set(table) - {"mean_n_iter"}
+    assert table["param_C"].tolist() == CS
+    assert table["params"].tolist() == expected["params"].tolist()
+    split = table[[f"split{k}_test_score" for k in range(3)]]
+    assert_allclose(table["mean_test_score"], split.mean(axis=1))
+    assert_allclose(table["std_test_score"], split.std(axis=1, ddof=0))
+    assert table["rank_test_score"].dtype == expected["rank_test_score"].dtype
+
+
+def test_one_standard_error(data):
+    X, y = data
+    Cs = np.logspace(-5, 3, 9)[::-1]
+    best = search(Cs=Cs).fit(X, y)
+    model = search(Cs=Cs, selection="one_standard_error").fit(X, y)
+    assert_array_equal(model.scores_, best.scores_)
+    mean, scores = model.scores_.mean(axis=0), best.scores_[:, best.best_index_]
+    bound = mean.max() - np.std(scores, ddof=1) / np.sqrt(len(scores))
+    assert min(C for C, m in zip(Cs, mean, strict=True) if m >= bound) == model.C_
+    assert model.C_ < best.C_
+
+
+@pytest.mark.parametrize("worst", [np.nan, -np.inf])
+def test_scores_that_are_no_numbers_are_never_best(data, worst):
+    X, y = data
+    limit = np.median(np.abs(search(3).fit(X, y).coefs_paths_[:, 1]))
+
+    def fussy(estimator, X, y):
+        return 1.0 if np.median(np.abs(estimator.coef_)) > limit else worst
+
+    model = search(3, scoring=fussy).fit(X, y)
+    assert model.C_ == 10.0
+    assert model.cv_results_["rank_test_score"][-1] == 1
+    if np.isnan(worst):
+        with pytest.raises(ValueError, match="NaN at every C"):
+            search(3, scoring=lambda estimator, X, y: np.nan).fit(X, y)
+
+
+def test_rows_of_probabilities(rng):
+    known = problems.known_penalised(n_samples=90)
+    X, rows = known.X, known.y
+    splits = list(StratifiedKFold(3).split(X, rows.argmax(axis=1)))
+    for setting in ({}, {"class_weight": "balanced"}):
+        model = search(3, **setting).fit(X, rows)
+        assert_equals_separate(model, X, rows, splits, **setting)
+    scored = search(3, scoring=neg_log_loss_scorer).fit(X, rows)
+    assert_allclose(scored.scores_, search(3).fit(X, rows).scores_, rtol=1e-12)
+    hard = np.eye(3)[rows.argmax(axis=1)]
+    labels = search(3, classes=[0, 1, 2]).fit(X, rows.argmax(axis=1))
+    assert_array_equal(search(3).fit(X, hard).scores_, labels.scores_)
+
+
+def test_text_labels_and_frames(data):
+    pd = pytest.importorskip("pandas")
+    X, y = data
+    text = np.array(["apple", "pear", "plum"])[y]
+    table = pd.DataFrame(X, columns=list("abcd"))
+    model = search(scoring="accuracy").fit(table, pd.Series(text))
+    assert_array_equal(model.scores_, search(scoring="accuracy").fit(X, y).scores_)
+    assert model.feature_names_in_.tolist() == list("abcd")
+    assert set(model.predict(table)) <= set(text)
+
+
+def test_sparse(data):
+    X, y = data
+    dense = search(preconditioner="diagonal").fit(X, y)
+    model = search().fit(sparse.csr_array(X), y)
+    assert_allclose(model.scores_, dense.scores_, **CLOSE)
+    scored = search(scoring="accuracy").fit(sparse.csr_array(X), y)
+    assert_allclose(scored.scores_, search(scoring="accuracy").fit(X, y).scores_)
+
+
+def test_float32_stays(data):
+    X, y = data
+    single = SoftmaxFCClassifierCV(Cs=CS).fit(X.astype(np.float32), y)
+    for name in ("coef_", "intercept_", "coefs_paths_", "intercepts_paths_"):
+        assert getattr(single, name).dtype == np.float32, name
+    double = SoftmaxFCClassifierCV(Cs=CS).fit(X, y)
+    assert_allclose(single.scores_, double.scores_, rtol=3e-3)
+    assert single.scores_.dtype == np.float64
+
+
+def test_groups_of_folds_change_nothing(data, monkeypatch):
+    X, y = data
+    together = search(4).fit(X, y)
+    monkeypatch.setattr(_path, "GROUP_BYTES", 1)
+    alone = search(4).fit(X, y)
+    assert_allclose(alone.scores_, together.scores_, **CLOSE)
+    sizes = [
+        len(g) for g in _path.groups(type("D", (), {"shape": X.shape, "dtype": X.dtype}), 3, 4)
+    ]
+    assert sizes == [1, 1, 1, 1]
+
+
+def test_problems_left_are_printed(data, capsys):
+    search(3, verbose=1, refit=False).fit(*data)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2] for line in lines] == [
+        f"{left} of 9 problems left" for left in (6, 3, 0)
+    ]
+    search(3, verbose=2).fit(*data)
+    assert "iteration" in capsys.readouterr().out
+    search(3).fit(*data)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_failed_fit_leaves_the_earlier_one(data, error):
+    X, y = data
+    model = search(3).fit(X, y)
+    before = dict(vars(model))
+
+    def fails(estimator, X, y):
+        raise error
+
+    model.scoring = fails
+    before["scoring"] = fails
+    with pytest.raises(error):
+        model.fit(X[:, :2], y)
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[name] is value for name, value in before.items())
+
+
+WRONG = [
+    ({"Cs": 0}, ValueError, "'Cs' parameter.*got 0"),
+    ({"Cs": []}, ValueError, "'Cs' parameter"),
+    ({"Cs": [1.0, -1.0]}, ValueError, "'Cs' parameter.*-1"),
+    ({"Cs": [1.0, np.nan]}, ValueError, "'Cs' parameter.*nan"),
+    ({"Cs": [[1.0]]}, ValueError, "'Cs' parameter"),
+    ({"Cs": True}, TypeError, "'Cs' parameter.*True"),
+    ({"Cs": 2.5}, TypeError, r"'Cs' parameter.*2\.5"),
+    ({"Cs": "many"}, TypeError, "'Cs' parameter.*many"),
+    ({"selection": "worst"}, ValueError, "'selection' parameter.*one_standard_error.*worst"),
+    ({"refit": "C"}, TypeError, "'refit' parameter.*'C'"),
+    ({"scoring": ["accuracy"]}, TypeError, "'scoring' parameter.*accuracy"),
+    ({"scoring": "beauty"}, ValueError, "beauty"),
+    ({"tol": -1}, ValueError, "'tol' parameter of SoftmaxFCClassifierCV"),
+    ({"cv": 1}, ValueError, "k-fold"),
+    ({"cv": "five"}, ValueError, "five"),
+    ({"cv": []}, ValueError, "no split"),
+    ({"cv": [([0, 1, 2], [])]}, ValueError, "Fold 0 of cv"),
+    ({"cv": [([0, 1, 2], [900])]}, ValueError, "Fold 0 of cv.*900.*200 rows"),
+    ({"cv": [([0, 1, -1], [3])]}, ValueError, "Fold 0 of cv.*-1"),
+    ({"cv": [([0.5, 1.5], [3])]}, ValueError, "Fold 0 of cv.*float64"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "error", "match"), WRONG, ids=[str(w[0]) for w in WRONG])
+def test_wrong_parameters(data, parameters, error, match):
+    with pytest.raises(error, match=match):
+        search(**{"cv": 3} | parameters).fit(*data)
+
+
+def test_held_out_rows_without_weight(data):
+    X, y = data
+    first = np.arange(len(y)) < 100
+    with pytest.raises(ValueError, match="test rows of fold 0"):
+        search([(first, ~first)]).fit(X, y, sample_weight=first.astype(float))
+
+
+def test_parameters_are_those_of_one_fit_but_for_its_C(data):
+    """What one fit takes, the search takes: C and where to start are what it finds itself."""
+    one = inspect.signature(SoftmaxFCClassifier).parameters
+    many = inspect.signature(SoftmaxFCClassifierCV).parameters
+    assert set(one) - set(many) == {"C", "warm_start"}
+    assert set(many) - set(one) == {"Cs", "cv", "scoring", "refit", "selection"}
+    assert all(many[name].default == one[name].default for name in set(one) & set(many))
+    copy = clone(search(3).fit(*data))
+    assert not hasattr(copy, "C_")
