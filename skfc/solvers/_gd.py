@@ -22,7 +22,7 @@ MAX_STEPS = 30
 # Share of the decrease that the slope promises: rate <= 1 / curvature, or just no rise.
 SMOOTH, DESCENT = 0.5, 1e-4
 MAX_HALVINGS = 40
-# The metric follows the iterates when the objective has fallen by this factor.
+# The metric looks at the iterates 1, 2, 4, 8 ..., and when F has fallen by this factor.
 FALLEN = 0.5
 
 
@@ -75,7 +75,8 @@ def gd(objective, metric, weights, *, learning_rate="auto", momentum="auto"):
             stalled = np.full(1, step == 0.0 and beta == 0.0)
             rate *= 1.0 if beta else step
             last, theta = point.weights, 1.0
-        if gauge.is_due(n_iter) or point.value[0] < FALLEN * measured:
+        power_of_two = n_iter & (n_iter - 1) == 0
+        if power_of_two or point.value[0] < FALLEN * measured:
             gauge.refresh(point)
             measured = point.value[0]
             rate = start
