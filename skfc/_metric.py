@@ -16,16 +16,17 @@ from skfc._sampling import leverage_rows
 # The ladder: the largest exact Hessian, and the largest eigenproblem.
 HESSIAN_SIZE = 500
 KRONECKER_SIZE = 3000
-# Rows that a Hessian or Gram matrix is taken over, about.
-SAMPLE_ROWS = 4000
-ROWS_PER_FEATURE = 8
+# Rows that a Hessian, and a Gram matrix, is taken over: so many, and more per feature.
+BASE_ROWS = 1000
+HESSIAN_ROWS = 55
+GRAM_ROWS = 8
 PAIR_BYTES = 2**26
 # Relative to a unit diagonal: directions with less curvature count as having none.
 TINY = 1e-13
 # Rows that the mean of diag(p) - p pᵀ is taken over, at most about.
 PILOT_ROWS = 4000
 # What is added to a unit diagonal to keep a singular Hessian positive definite.
-JITTER = 1e-10
+JITTER = {np.float32: 1e-6, np.float64: 1e-10}
 
 
 class Metric:
@@ -95,7 +96,7 @@ class Diagonal(Factored):
 
     def refresh(self, point):
         super().refresh(point)
-        self.inverse = self.inverse.astype(np.float32)
+        self.inverse = np.minimum(self.inverse, 1e30).astype(np.float32)
 
     _solve = Factored._filter
 
@@ -109,7 +110,7 @@ class Kronecker(Factored):
     def __init__(self, objective, coordinates):
         self.objective, self.coordinates = objective, coordinates
         P = objective.shape[0]
-        rows, importance = leverage_rows(coordinates, max(SAMPLE_ROWS, ROWS_PER_FEATURE * P))
+        rows, importance = leverage_rows(coordinates, BASE_ROWS + GRAM_ROWS * P)
         A = coordinates.gram(rows, importance * coordinates.row_weight[rows])
         positive = objective.l2[objective.l2 > 0]
         l2 = positive.min() if len(positive) else 0.0
@@ -183,31 +184,33 @@ class LowRank(Factored):
 class Hessian(Metric):
     """The exact Hessian on a sample of rows, by its Cholesky factor."""
 
-    refresh_at = frozenset({2, 4, 8, 16, 32, 64, 128})
+    refresh_at = frozenset({1, 2, 4, 8, 16, 32, 64, 128})
     is_newton = True
     doubt = 1
 
     def __init__(self, objective, coordinates):
         self.objective, self.coordinates = objective, coordinates
-        self.sample, importance = leverage_rows(coordinates, SAMPLE_ROWS)
+        size = BASE_ROWS + HESSIAN_ROWS * objective.shape[0]
+        self.sample, importance = leverage_rows(coordinates, size)
         self.importance = importance / objective.design.shape[0]
-        x = coordinates.with_ones(self.sample).T
+        # Without a penalty, directions of little curvature want all the digits.
+        self.dtype = np.float32 if (objective.l2 > 0).all() else np.float64
+        self.rows = x = coordinates.with_ones(self.sample).T.astype(self.dtype)
         P = len(x)
-        self.rows = x
         # Constant columns keep a weight of zero, in any curvature.
         self.idle = np.zeros(P)
         self.idle[: len(coordinates.constant)] = coordinates.constant
         self.pair_of = np.empty((P, P), dtype=np.intp)
         first, second = np.triu_indices(P)
         self.pair_of[first, second] = self.pair_of[second, first] = np.arange(len(first))
-        self.pieces = row_blocks(x.shape[1], len(first) * 8, PAIR_BYTES, 1)
+        self.pieces = row_blocks(x.shape[1], len(first) * x.itemsize, PAIR_BYTES, 1)
         self.pairs = self._pairs(self.pieces[0]) if len(self.pieces) == 1 else None
 
     def _pairs(self, rows):
         """Products of all pairs of features: a Hessian is then one matrix product."""
         x = self.rows[:, rows]
         P, m = x.shape
-        pairs, end = np.empty((P * (P + 1) // 2, m)), 0
+        pairs, end = np.empty((P * (P + 1) // 2, m), dtype=self.dtype), 0
         for i in range(P):
             start, end = end, end + P - i
             np.multiply(x[i], x[i:], out=pairs[start:end])
@@ -225,10 +228,13 @@ class Hessian(Metric):
     def _factorise(self, proba, weight, l2):
         """Cholesky factor of the Hessian, scaled to a unit diagonal, and its scale."""
         T, P = len(proba), len(self.pair_of)
-        first, second = np.triu_indices(T)
+        first, second = np.triu_indices(T - 1)
         curvature = proba[first] * -proba[second]
-        curvature[first == second] += proba
+        # p (1 - p) without cancellation, for a p next to one.
+        others = [np.delete(proba, k, axis=0).sum(axis=0) for k in range(T - 1)]
+        curvature[first == second] = proba[:-1] * others
         curvature *= weight
+        curvature = curvature.astype(self.dtype, copy=False)
         sums = 0.0
         for rows in self.pieces:
             pairs = self._pairs(rows) if self.pairs is None else self.pairs
@@ -237,6 +243,10 @@ class Hessian(Metric):
         H = np.empty((T, P, T, P))
         H[first, :, second, :] = sums
         H[second, :, first, :] = sums
+        # The classes sum to zero, which gives the last one.
+        H[-1, :, :-1] = -H[:-1, :, :-1].sum(axis=0)
+        H[:-1, :, -1] = H[-1, :, :-1].transpose(1, 0, 2)
+        H[-1, :, -1] = -H[:-1, :, -1].sum(axis=0)
         H = H.reshape(T * P, T * P)
         diagonal = np.einsum("ii->i", H)
         diagonal += np.tile(self.coordinates.ridge(l2), T)
@@ -249,7 +259,7 @@ class Hessian(Metric):
         unit = np.sqrt(diagonal)
         H /= unit
         H /= unit[:, None]
-        diagonal += JITTER
+        diagonal += JITTER[self.dtype]
         return np.linalg.cholesky(H), unit
 
     def take(self, objective, keep):
