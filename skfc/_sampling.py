@@ -5,10 +5,9 @@ import numpy as np
 from skfc._design import DenseDesign
 from skfc._objective import Curvature
 
-# Rows of a Hessian, and the entries of them from which float32 pays.
+# Rows of a Hessian, at first: so many, or more with the features.
 MIN_ROWS = 2000
 ROWS_PER_FEATURE = 8
-SINGLE_FROM = 2**22
 
 
 def draw(chance, size):
@@ -37,13 +36,15 @@ class CurvatureSampler:
     Rows that the model is sure of have next to no curvature. Where there are many rows,
     a Poisson sample stands for them: row i is drawn with a probability proportional to
     m_i (1 - |p_i|²) (1 + |x̃_i|² / N), and weighs the inverse of it (Xu, Yang,
-    Roosta, Ré and Mahoney 2016). Large samples are in float32: rows are standardised
-    where that is cheap, and neither values nor gradients come from here.
+    Roosta, Ré and Mahoney 2016). Neither values nor gradients come from here, so
+    that float32 is enough; dense rows are standardised for it.
     """
 
     def __init__(self, objective, coordinates):
         self.coordinates, self.design = coordinates, objective.design
         self.size = max(MIN_ROWS, ROWS_PER_FEATURE * self.design.shape[1])
+        # Without a penalty, directions of little curvature want all the digits.
+        self.dtype = np.float32 if (objective.l2 > 0).all() else np.float64
         self._whole = None
 
     @property
@@ -67,11 +68,7 @@ class CurvatureSampler:
     def _copy(self, rows):
         if self.design.sparse:
             return self.design.single()
-        n_rows = self.design.shape[0] if isinstance(rows, slice) else len(rows)
-        single = n_rows * self.design.shape[1] > SINGLE_FROM
-        return DenseDesign(
-            self.coordinates.standardise(rows, np.float32 if single else np.float64)
-        )
+        return DenseDesign(self.coordinates.standardise(rows, self.dtype))
 
     def _chart(self):
         return None if self.design.sparse else self.coordinates

@@ -14,7 +14,7 @@ from skfc.solvers._iterate import Iterate
 from skfc.solvers._line_search import search
 
 # The Newton equation is solved up to this share of the decrement.
-FORCING = 0.1
+FORCING = 0.2
 MAX_STEPS = 100
 # A sample is large enough while a unit step leaves less than this share of the decrement.
 CONTRACTION = 0.2
