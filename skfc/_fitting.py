@@ -90,7 +90,8 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
         gap = relative(ratio[which] * decrement, value)
         near = gap <= tol
         separated = find_separated(iterate)
-        floor = iterate.stalled | (since[which] >= PATIENCE)
+        level = value <= lowest[which] * (1 + 1e4 * eps)
+        floor = iterate.stalled | ((since[which] >= PATIENCE) & level)
         last = np.full(len(which), n_iter >= max_iter)
         asked = np.flatnonzero((near | floor | last) & ~separated)
         if len(asked):

@@ -11,7 +11,7 @@ from scipy.linalg import lapack
 
 from skfc._coordinates import LARGEST, Coordinates
 from skfc._design import row_blocks
-from skfc._sampling import leverage_rows
+from skfc._sampling import leverage_rows, working_dtype
 
 # The ladder: the largest exact Hessian, and the largest eigenproblem.
 HESSIAN_SIZE = 500
@@ -193,9 +193,9 @@ class Hessian(Metric):
         size = BASE_ROWS + HESSIAN_ROWS * objective.shape[0]
         self.sample, importance = leverage_rows(coordinates, size)
         self.importance = importance / objective.design.shape[0]
-        # Without a penalty, directions of little curvature want all the digits.
-        self.dtype = np.float32 if (objective.l2 > 0).all() else np.float64
-        self.rows = x = coordinates.with_ones(self.sample).T.astype(self.dtype)
+        x = coordinates.with_ones(self.sample).T
+        self.dtype = working_dtype(objective, x.size * len(x) // 2)
+        self.rows = x = x.astype(self.dtype, copy=False)
         P = len(x)
         # Constant columns keep a weight of zero, in any curvature.
         self.idle = np.zeros(P)

@@ -8,6 +8,17 @@ from skfc._objective import Curvature
 # Rows of a Hessian, at first: so many, or more with the features.
 MIN_ROWS = 2000
 ROWS_PER_FEATURE = 8
+# Numbers from which on they are held in float32.
+SINGLE_FROM = 2**17
+
+
+def working_dtype(objective, size):
+    """The precision of a curvature matrix from `size` numbers.
+
+    float32 is faster, where there is enough to do. Without a penalty, directions of
+    little curvature want all the digits.
+    """
+    return np.float32 if size > SINGLE_FROM and (objective.l2 > 0).all() else np.float64
 
 
 def draw(chance, size):
@@ -37,14 +48,13 @@ class CurvatureSampler:
     a Poisson sample stands for them: row i is drawn with a probability proportional to
     m_i (1 - |p_i|²) (1 + |x̃_i|² / N), and weighs the inverse of it (Xu, Yang,
     Roosta, Ré and Mahoney 2016). Neither values nor gradients come from here, so
-    that float32 is enough; dense rows are standardised for it.
+    that float32 may be enough; dense rows are standardised for it.
     """
 
     def __init__(self, objective, coordinates):
         self.coordinates, self.design = coordinates, objective.design
         self.size = max(MIN_ROWS, ROWS_PER_FEATURE * self.design.shape[1])
-        # Without a penalty, directions of little curvature want all the digits.
-        self.dtype = np.float32 if (objective.l2 > 0).all() else np.float64
+        self.dtype = working_dtype(objective, self.size * self.design.shape[1])
         self._whole = None
 
     @property
