@@ -54,7 +54,7 @@ for j in largest:
         label=data.feature_names[j] if named else None,
         zorder=2 if named else 1,
     )
-above.set(ylabel="norm over the classes, per standard deviation", yscale="log", ylim=(1e-3, None))
+above.set(ylabel="norm of coefficients", yscale="log", ylim=(1e-3, None))
 above.legend(title="largest at the best C")
 
 held_out = -search.scores_.mean(axis=0)

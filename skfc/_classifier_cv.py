@@ -256,16 +256,12 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         self.C_, self.best_score_ = float(Cs[best]), float(scores[:, best].mean())
         self.cv_results_ = tabulate(Cs, scores, paths.n_iter)
         self.coefs_paths_, self.intercepts_paths_ = paths.coef, paths.intercept
-        last = self._refit(X, design, *read, paths, method) if self.refit else None
-        if last is None:
-            self.coef_ = paths.coef[:, best].mean(axis=0)
-            self.intercept_ = paths.intercept[:, best].mean(axis=0)
-            self.classes_, self.solver_ = read[0], paths.solver
-            self.n_iter_ = int(paths.n_iter[:, best].max())
-            self.optimality_gap_ = float(paths.gap[:, best].max())
-        warn_of_paths(paths, self.tol, self.max_iter)
-        if last is not None:
+        if self.refit:
+            last = self._refit(X, design, *read, paths, method)
             _fitting.warn(last, self.tol, self.max_iter)
+        else:
+            self._average(paths, read[0])
+        warn_of_paths(paths, self.tol, self.max_iter)
         return self
 
     def _route(self, sample_weight, params):
@@ -306,10 +302,12 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 classes, target, share, self.class_weight, self.label_smoothing
             )
             active = np.flatnonzero(settled.class_totals() > 0)
-            if len(active) < 2:
+            unsmoothed = _targets.Targets(classes, target, share).class_totals()
+            present = active[unsmoothed[active] > 0]
+            if len(present) < 2:
                 raise ValueError(
                     f"The training rows of fold {k} of cv must hold at least two classes with "
-                    f"positive weight; got {classes[active].tolist()}."
+                    f"positive weight; got {classes[present].tolist()}."
                 )
             folds.append(Fold(settled, active, test))
         return folds
@@ -347,6 +345,16 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             (fit,), self.solver_ = solve_batch(objective, start, method)
             self._store(X, fit, targets, active)
         return fit
+
+    def _average(self, paths, classes):
+        """The mean of the folds at `C_`."""
+        best = self.best_index_
+        self.coef_ = paths.coef[:, best].mean(axis=0)
+        self.intercept_ = paths.intercept[:, best].mean(axis=0)
+        self.classes_, self.solver_ = classes, paths.solver
+        self.n_iter_ = int(paths.n_iter[:, best].max())
+        self.optimality_gap_ = float(paths.gap[:, best].max())
+        vars(self).pop("loss_curve_", None)  # of an earlier fit
 
     def get_metadata_routing(self):
         """What splitter and scorer request of the metadata that `fit` is given.

@@ -19,9 +19,11 @@ GROUP_BYTES = 2**27
 # Logits of an iterate, of a direction and residuals, (n_classes, n_samples) each, and
 # pairs, iterates and gradients of (P, n_classes).
 LOGIT_ARRAYS, VECTORS = 3, 26
+# A start close to the end has nearly the Hessian of the end: a new one comes late.
+WARM_REFRESH = frozenset({6, 12, 24, 48, 96})
 
 
-def solve_batch(objective, start, method):
+def solve_batch(objective, start, method, *, warm=True):
     """Fits of the problems of `objective`, and the name of the solver.
 
     They are solved in lock-step if the solver can, else in turn. Metric and solver are
@@ -31,6 +33,7 @@ def solve_batch(objective, start, method):
     ----------
     start : (P, n_columns)
     method : dict of the parameters of the estimator
+    warm : whether `start` is thought to be close to the solutions
     """
     name = method["preconditioner"]
     if name == "auto":
@@ -43,8 +46,11 @@ def solve_batch(objective, start, method):
     fits = []
     for problems in [everything] if SOLVERS[solver].batched else everything[:, None]:
         part = objective.take(problems)
+        metric = make_metric(part, name)
+        if warm and metric.is_newton:
+            metric.refresh_at = WARM_REFRESH
         fits += _fitting.solve(
-            partial(SOLVERS[solver].generate, **options), part, make_metric(part, name),
+            partial(SOLVERS[solver].generate, **options), part, metric,
             start[:, objective.columns(problems)],
             tol=method["tol"], max_iter=method["max_iter"], verbose=int(method["verbose"]),
         )  # fmt: skip
@@ -72,7 +78,7 @@ def solve_path(design, targets, starts, Cs, method, progress):
                 design, targets[0].target, weight, np.full(len(folds), C),
                 n_classes=targets[0].n_classes, fit_intercept=method["fit_intercept"],
             )  # fmt: skip
-            fits, solver = solve_batch(objective, start, method)
+            fits, solver = solve_batch(objective, start, method, warm=i > 0)
             for k, fit in zip(folds, fits, strict=True):
                 paths[k].append(fit)
             before, last = last, np.hstack([fit.weights for fit in fits])
