@@ -319,7 +319,7 @@ def make_metric(objective, name="auto"):
 def choose(objective):
     """The ladder: what is affordable beside a pass over the data."""
     n, N = objective.design.shape
-    if objective.shape[0] * objective.n_classes <= HESSIAN_SIZE and objective.n_problems == 1:
+    if objective.shape[0] * objective.n_classes <= HESSIAN_SIZE:
         return "hessian"
     if min(n, N) <= KRONECKER_SIZE and not (objective.design.sparse and N > KRONECKER_SIZE):
         return "kronecker"
