@@ -259,8 +259,7 @@ class Hessian(Metric):
         unit = np.sqrt(diagonal)
         H /= unit
         H /= unit[:, None]
-        diagonal += JITTER[self.dtype]
-        return np.linalg.cholesky(H), unit
+        return factorise(H, JITTER[self.dtype]), unit
 
     def take(self, objective, keep):
         self.objective = objective
@@ -277,6 +276,19 @@ class Hessian(Metric):
             flat, _ = lapack.dpotrs(factor.T, flat, overwrite_b=True)
             out[:, columns] = (flat / unit).reshape(-1, P).T
         return self.coordinates.push(out)
+
+
+def factorise(H, jitter):
+    """Cholesky factor of H with `jitter`, or as much more as it takes, on its diagonal."""
+    diagonal = np.einsum("ii->i", H)
+    while True:
+        diagonal += jitter
+        try:
+            return np.linalg.cholesky(H)
+        except np.linalg.LinAlgError:
+            if not jitter < 1:
+                raise
+            jitter *= 100
 
 
 class Identity(Metric):
