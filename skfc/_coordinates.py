@@ -12,6 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
+from skfc._design import row_blocks
+
 # Scales below, and curvature above, leave the range of float64 when squared.
 SMALLEST, LARGEST = 1e-150, 1e300
 
@@ -126,11 +128,15 @@ class Coordinates:
 
     def standardise(self, rows, dtype):
         """The standardised rows with these indices, (n_rows, n_features)."""
-        x = self.design.take(rows)
-        x -= self.mean
-        x /= self.scale
-        x[:, self.constant] = 0.0
-        return x.astype(dtype, copy=False)
+        rows = np.arange(self.design.shape[0])[rows]
+        out = np.empty((len(rows), len(self.mean)), dtype=dtype)
+        for piece in row_blocks(len(rows), 8 * len(self.mean), 2**20, 64):
+            x = self.design.take(rows[piece])
+            x -= self.mean
+            x /= self.scale
+            out[piece] = x
+        out[:, self.constant] = 0.0
+        return out
 
     def with_ones(self, rows):
         """Standardised rows (n_rows, P) in float64, with the intercept's column of ones."""

@@ -49,8 +49,8 @@ class DenseDesign(ArrayDesign):
         super().__init__(X, blocks or row_blocks(X.shape[0], X.shape[1] * X.itemsize))
 
     def take(self, rows):
-        """A float64 copy of the rows with these indices."""
-        return self.X[rows].astype(np.float64)
+        """A float64 copy of the rows with these indices, an integer array."""
+        return self.X[rows].astype(np.float64, copy=False)
 
     def column(self, j):
         """A float64 copy of one column."""

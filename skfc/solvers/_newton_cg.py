@@ -16,7 +16,9 @@ from skfc.solvers._line_search import search
 # The Newton equation is solved up to this share of the decrement.
 FORCING = 0.2
 MAX_STEPS = 100
-# A sample is large enough while a unit step leaves less than this share of the decrement.
+# Near the minimum, below this share of the objective, a sample is large enough while a
+# step leaves less than that share of the decrement.
+NEAR = 0.03
 CONTRACTION = 0.2
 
 
@@ -24,7 +26,7 @@ def newton_cg(objective, metric, weights):
     """Generate iterates from `weights`."""
     point = objective.at(weights)
     sampler = CurvatureSampler(objective, metric.coordinates)
-    before, steps = np.inf, np.zeros(1)
+    before = np.inf
     stalled = np.zeros(1, dtype=bool)
     while True:
         metric.refresh(point)
@@ -35,7 +37,8 @@ def newton_cg(objective, metric, weights):
             objective, sampler.at(objective, point), gradient, metric.solve,
             share=FORCING, steps=(metric.doubt, MAX_STEPS),
         )  # fmt: skip
-        if steps[0] == 1.0 and decrement[0] > CONTRACTION * before:
+        near = decrement[0] < NEAR * point.value[0]
+        if near and decrement[0] > CONTRACTION * before:
             sampler.size *= 2
         before = decrement[0]
         yield Iterate(objective, point, decrement, metric.solve, stalled, None, metric.doubt)
