@@ -34,7 +34,7 @@ class Metric:
 
     refresh_at = frozenset({2, 5, 10, 20, 40, 80, 160})
     # Conjugate-gradient steps in the metric before their end is believed.
-    doubt = 3
+    doubt = 2
     # Whether a step in the metric is nearly a Newton step, so that a refresh makes the
     # memory of older curvature worthless.
     is_newton = False
@@ -114,6 +114,8 @@ class Kronecker(Factored):
         A = coordinates.gram(rows, importance * coordinates.row_weight[rows])
         positive = objective.l2[objective.l2 > 0]
         l2 = positive.min() if len(positive) else 0.0
+        # Without a penalty, directions of next to no curvature hide longer.
+        self.doubt = Metric.doubt if (objective.l2 > 0).all() else Diagonal.doubt
         # B = A / T + lambda D, scaled to a unit diagonal, is tame whatever the units.
         ridge = coordinates.ridge(l2)
         diagonal = np.diag(A) / objective.n_classes + ridge

@@ -133,10 +133,11 @@ class Objective:
         logits += weights[-1, :][:, None]
         return logits
 
-    def _adjoint(self, residual, rows):
+    def _adjoint(self, residual, rows, dtype=None):
+        """XᵀR, and the sums for the intercept, of a block: (P, K), by default in float64."""
         xp = self.xp
         residual = xp.reshape(residual, (-1, residual.shape[-1]))
-        out = xp.zeros((self.shape[0], residual.shape[0]), dtype=xp.float64)
+        out = xp.empty((self.shape[0], residual.shape[0]), dtype=dtype or xp.float64)
         out[: self.design.shape[1], :] = self.design.adjoint(residual, rows)
         if self.fit_intercept:
             out[-1, :] = xp.sum(residual, axis=1)
@@ -354,11 +355,11 @@ class Curvature:
         def block(rows):
             dz = o._stack(o._forward(inner, rows))
             u = o._kernel.curvature(o._stack(self.proba[:, rows]), dz, o.weight[:, rows])
-            return 0.0, o._adjoint(u, rows)
+            return o._adjoint(u, rows, direction.dtype)
 
         o.passes += 1
         out = None
-        for _, part in o.design.map(block):
+        for part in o.design.map(block):
             out = part if out is None else out.__iadd__(part)
         out /= o.design.shape[0]
         o.add_penalty(out, direction)
