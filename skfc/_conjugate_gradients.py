@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skfc._threads import add
+
 # Steps over which the speed of the decrement's growth is judged.
 LOOK_BACK = 3
 
@@ -39,25 +41,29 @@ def newton_step(objective, hessian, gradient, precondition, *, share, steps):
         gains.append(0.5 * alpha * rz)
         decrement += gains[-1]
         scale = spread(alpha).astype(r.dtype)
-        np.multiply(p, scale, out=z)
-        step += z
+        add(step, p, scale)
         if k >= least and (_to_come(gains) <= share * decrement).all():
             break
-        Hp *= scale
-        r -= Hp
+        add(r, Hp, -scale)
         z = precondition(r)
         rz, before = dot(r, z), rz
-        p *= spread(_ratio(rz, before)).astype(r.dtype)
-        p += z
+        p, z = z, p
+        add(p, z, spread(_ratio(rz, before)).astype(r.dtype))
     return step, decrement
 
 
 def _to_come(gains):
-    """What a geometric series with these last terms has still to add."""
-    n = min(len(gains) - 1, LOOK_BACK)
-    if n < 1:
+    """What a geometric series with these last terms has still to add.
+
+    By the slower one of its speeds over a few steps and over half of them: gains come
+    unevenly, and many small ones in a poor metric add up.
+    """
+    last = len(gains) - 1
+    if last < 1:
         return np.where(gains[-1] > 0, np.inf, 0.0)
-    q = np.minimum(_ratio(gains[-1], gains[-1 - n]), 1.0) ** (1 / n)
+    q = 0.0
+    for n in {min(last, LOOK_BACK), (last + 1) // 2}:
+        q = np.maximum(q, np.minimum(_ratio(gains[-1], gains[-1 - n]), 1.0) ** (1 / n))
     return np.divide(gains[-1] * q, 1 - q, out=np.full_like(q, np.inf), where=q < 1)
 
 

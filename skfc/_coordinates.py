@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from skfc._design import row_blocks
+from skfc._threads import over_rows
 
 # Scales below, and curvature above, leave the range of float64 when squared.
 SMALLEST, LARGEST = 1e-150, 1e300
@@ -79,9 +80,7 @@ class Coordinates:
         where that direction has no curvature: the sum is taken out. So is the gradient
         of constant columns, whose best weight is zero.
         """
-        shape = (len(gradient), -1, self.n_classes)
-        out = gradient.reshape(shape)
-        out = (out - out.mean(axis=2, keepdims=True)).reshape(gradient.shape)
+        out = balance(gradient.copy(), self.n_classes)
         scale = self.scale.astype(out.dtype)[:, None]
         if not self.intercept:
             out /= scale
@@ -101,6 +100,28 @@ class Coordinates:
         step[:-1] /= scale
         step[-1] -= self.mean.astype(step.dtype) @ step[:-1]
         return step
+
+    def filter(self, gradient, inverse):
+        """A gradient (P, K) of centred features times `inverse`, as a step in W and b.
+
+        It has the sum over the classes taken out, as in `pull`.
+        """
+        N, T = len(self.mean), self.n_classes
+        mean = self.mean.astype(gradient.dtype)
+        out = np.empty_like(gradient)
+
+        def piece(rows):
+            x = gradient[:N][rows]
+            if self.intercept:
+                x = x - mean[rows, None] * gradient[N]
+            x = x * inverse[:N][rows]
+            out[:N][rows] = x = balance(x, T)
+            return mean[rows] @ x
+
+        slopes = over_rows(piece, gradient)
+        if self.intercept:
+            out[N:] = balance(gradient[N:] * inverse[N:], T) - sum(slopes)
+        return out
 
     def ridge(self, l2):
         """The diagonal (P,) of the penalty in these coordinates."""
@@ -159,3 +180,10 @@ class Coordinates:
             A[N, :N] = A[:N, N] = (sums - total * self.mean) / self.scale
             A[N, N] = total
         return A
+
+
+def balance(x, n_classes):
+    """An array (P, K) less its means over the classes of every problem; overwrites it."""
+    stack = x.reshape(len(x), -1, n_classes)
+    stack -= (np.einsum("pbk->pb", stack) / n_classes)[:, :, None]
+    return x

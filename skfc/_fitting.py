@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc._conjugate_gradients import newton_step
+from skfc._threads import one_of_several
 
 # Confirming a gap: conjugate gradients on the Hessian, to this share of it.
 GAP_SHARE = 0.3
@@ -28,7 +29,7 @@ OVERFLOW = (
 def arithmetic(dtype):
     """Numbers may leave their range quietly inside: what comes of it is a ValueError."""
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_of_several():
             yield
     except np.linalg.LinAlgError as error:
         raise ValueError(OVERFLOW.format(dtype)) from error

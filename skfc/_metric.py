@@ -11,7 +11,8 @@ from scipy.linalg import lapack
 
 from skfc._coordinates import LARGEST, Coordinates
 from skfc._design import row_blocks
-from skfc._sampling import leverage_rows, working_dtype
+from skfc._sampling import CurvatureSampler, leverage_rows, working_dtype
+from skfc._threads import over_rows
 
 # The ladder: the largest exact Hessian, and the largest eigenproblem.
 HESSIAN_SIZE = 500
@@ -29,6 +30,10 @@ PILOT_ROWS = 4000
 JITTER = {np.float32: 1e-6, np.float64: 1e-10}
 
 
+# Sizes of an inverse that float32 holds with room to spare.
+SINGLE_RANGE = 1e-30, 1e30
+
+
 class Metric:
     """What the metrics share: when to look at the iterate again."""
 
@@ -39,8 +44,47 @@ class Metric:
     # memory of older curvature worthless.
     is_newton = False
 
+    def __init__(self, objective, coordinates):
+        self.objective, self.coordinates = objective, coordinates
+        self.sampler = CurvatureSampler(objective, coordinates)
+
     def is_due(self, n_iter):
         return n_iter in self.refresh_at
+
+
+class Diagonal(Metric):
+    """The diagonal of the Hessian in centred features: for sparse and very wide data."""
+
+    doubt = 4
+
+    def refresh(self, point):
+        o, c = self.objective, self.coordinates
+        M = self.sampler.diagonal(o, point)
+        floor = TINY * M.max(axis=0)
+        ridge, l2 = c.ridge(1.0), o.spread(o.l2)
+        unit = np.append(c.scale, 1.0) if c.intercept else c.scale
+        idle = np.append(c.constant, False) if c.intercept else c.constant
+
+        def invert(rows):
+            m = M[rows]
+            m[m <= floor] = 0.0  # without curvature but for rounding
+            m += np.minimum(ridge[rows, None] * l2, LARGEST)
+            m[idle[rows]] = 0.0
+            np.divide(1.0, m, out=m, where=m > 0)
+            m /= unit[rows, None]
+            m /= unit[rows, None]
+
+        over_rows(invert, M)
+        smallest, largest = SINGLE_RANGE
+        inside = (M == 0) | ((smallest < M) & (largest > M))
+        self.inverse = M.astype(np.float32) if inside.all() else M
+
+    def take(self, objective, keep):
+        self.inverse = self.inverse[:, self.objective.columns(keep)]
+        self.objective = objective
+
+    def solve(self, gradient):
+        return self.coordinates.filter(gradient, self.inverse)
 
 
 class Factored(Metric):
@@ -82,25 +126,6 @@ class Factored(Metric):
         return np.matmul(x, U).transpose(1, 0, 2).reshape(x.shape[1], -1)
 
 
-class Diagonal(Factored):
-    """A is the diagonal of the variances: for sparse and very wide data."""
-
-    doubt = 8
-
-    def __init__(self, objective, coordinates):
-        self.objective, self.coordinates = objective, coordinates
-        self.a = np.where(coordinates.constant, 0.0, 1.0)
-        if coordinates.intercept:
-            self.a = np.append(self.a, 1.0)
-        self.penalty = coordinates.penalty
-
-    def refresh(self, point):
-        super().refresh(point)
-        self.inverse = np.minimum(self.inverse, 1e30).astype(np.float32)
-
-    _solve = Factored._filter
-
-
 class Kronecker(Factored):
     """A is the Gram matrix of the features: Martens and Grosse (2015) for one layer.
 
@@ -108,7 +133,7 @@ class Kronecker(Factored):
     """
 
     def __init__(self, objective, coordinates):
-        self.objective, self.coordinates = objective, coordinates
+        super().__init__(objective, coordinates)
         P = objective.shape[0]
         rows, importance = leverage_rows(coordinates, BASE_ROWS + GRAM_ROWS * P)
         A = coordinates.gram(rows, importance * coordinates.row_weight[rows])
@@ -149,7 +174,7 @@ class LowRank(Factored):
     """
 
     def __init__(self, objective, coordinates):
-        self.objective, self.coordinates = objective, coordinates
+        super().__init__(objective, coordinates)
         rows = np.flatnonzero(coordinates.row_weight)
         x = coordinates.standardise(rows, np.float64)
         # Features in units of the largest: squares then stay in range.
@@ -191,7 +216,7 @@ class Hessian(Metric):
     doubt = 1
 
     def __init__(self, objective, coordinates):
-        self.objective, self.coordinates = objective, coordinates
+        super().__init__(objective, coordinates)
         size = BASE_ROWS + HESSIAN_ROWS * objective.shape[0]
         self.sample, importance = leverage_rows(coordinates, size)
         self.importance = importance / objective.design.shape[0]
@@ -298,9 +323,6 @@ class Identity(Metric):
 
     refresh_at = frozenset()
     doubt = 10
-
-    def __init__(self, objective, coordinates):
-        self.objective, self.coordinates = objective, coordinates
 
     def refresh(self, point):
         pass

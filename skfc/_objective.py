@@ -15,13 +15,15 @@ and gradient; a :class:`Ray` is a half line from it, on which a trial step costs
 product with X.
 """
 
+from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from skfc._array import cast
 from skfc._softmax import kernel
+from skfc._threads import add
 
 
 @dataclass
@@ -41,6 +43,13 @@ class Point:
             self.value[keep],
             self.gradient[:, columns],
         )
+
+
+@dataclass
+class Work:
+    """Passes over the data, of all objectives that came from one; samples count in part."""
+
+    passes: float = 0.0
 
 
 class Objective:
@@ -68,7 +77,7 @@ class Objective:
         scale = weight.shape[1] / self.total
         self.weight = cast(weight * scale[:, None], design.dtype)
         self.l2 = 1.0 / C / self.total
-        self.passes = 0.0
+        self.work, self.share = Work(), 1.0
         self._kernel = kernel(xp)
 
     @property
@@ -83,19 +92,29 @@ class Objective:
 
     def take(self, keep):
         """The objective of the problems `keep` alone."""
-        part = object.__new__(Objective)
-        part.__dict__.update(self.__dict__)
+        part = copy(self)
         part.n_problems = len(keep)
         part.n_columns = part.n_problems * self.n_classes
         part.C, part.total, part.l2 = self.C[keep], self.total[keep], self.l2[keep]
         part.weight = self.weight[keep]
         return part
 
+    def with_penalty(self, l2, point):
+        """This objective with the penalty `l2` (n_problems,), and `point` as it sees it."""
+        part = copy(self)
+        part.l2 = l2
+        change, W = l2 - self.l2, self._penalised(point.weights)
+        value = point.value + 0.5 * change * self.dot(W, W)
+        gradient = point.gradient.copy()
+        G = self._penalised(gradient)
+        G += W * self.spread(change)
+        return part, Point(point.weights, point.logits, value, gradient)
+
     def on_rows(self, design, weight):
         """The data part of this objective on a sample: rows `design`, importance in `weight`."""
-        part = object.__new__(Objective)
-        part.__dict__.update(self.__dict__)
+        part = copy(self)
         part.design, part.target = design, None
+        part.share = self.share * design.shape[0] / self.design.shape[0]
         part.weight = cast(weight * (design.shape[0] / self.design.shape[0]), design.dtype)
         part.l2 = self.l2 * 0
         return part
@@ -133,15 +152,23 @@ class Objective:
         logits += weights[-1, :][:, None]
         return logits
 
-    def _adjoint(self, residual, rows, dtype=None):
-        """XᵀR, and the sums for the intercept, of a block: (P, K), by default in float64."""
+    def _sum(self, block, dtype=None, reduce=None):
+        """Losses, and the part of a gradient (P, K) from the data: means over the rows.
+
+        `block(rows)` gives the losses of some rows and the residuals (..., n_rows).
+        """
         xp = self.xp
-        residual = xp.reshape(residual, (-1, residual.shape[-1]))
-        out = xp.empty((self.shape[0], residual.shape[0]), dtype=dtype or xp.float64)
-        out[: self.design.shape[1], :] = self.design.adjoint(residual, rows)
+
+        def flat(rows):
+            loss, residual = block(rows)
+            return loss, xp.reshape(residual, (-1, residual.shape[-1]))
+
+        out = xp.empty(self.shape, dtype=dtype or xp.float64)
+        loss, sums = (reduce or self.design.reduce)(flat, out[: self.design.shape[1], :])
         if self.fit_intercept:
-            out[-1, :] = xp.sum(residual, axis=1)
-        return out
+            out[-1, :] = sums
+        out /= self.design.shape[0]
+        return loss / self.design.shape[0], out
 
     def _target(self, rows):
         return self.target[rows] if self.target.ndim == 1 else self.target[:, rows]
@@ -149,22 +176,16 @@ class Objective:
     def add_penalty(self, gradient, weights):
         """Add lambda W to a gradient, or to a Hessian product, in place."""
         if self.penalised:
-            W = self._penalised(gradient)
-            W += self._penalised(weights) * cast(self.spread(self.l2), gradient.dtype)
+            scale = cast(self.spread(self.l2), gradient.dtype)
+            add(self._penalised(gradient), self._penalised(weights), scale)
 
     def _penalised(self, weights):
         """The rows of `weights` that the penalty sees."""
         return weights[: self.design.shape[1], :]
 
-    def _finish(self, parts, weights):
-        """Add the block sums, divide by the rows, add the penalty."""
-        value, gradient = 0.0, None
-        for loss, part in parts:
-            value = value + loss
-            gradient = part if gradient is None else gradient.__iadd__(part)
-        n = self.design.shape[0]
-        gradient /= n
-        value = value / n
+    def _finish(self, block, weights):
+        """Value and gradient: the sums over blocks, and the penalty."""
+        value, gradient = self._sum(block)
         if self.penalised:
             W = self._penalised(weights)
             value = value + 0.5 * self.l2 * self.dot(W, W)
@@ -175,20 +196,16 @@ class Objective:
 
     def at(self, weights):
         """The :class:`Point` at `weights` (P, K): one pass."""
-        xp = self.xp
-        logits = xp.empty((self.n_columns, self.design.shape[0]), dtype=self.design.dtype)
+        logits = self.design.logits(self.n_columns)
         inner = cast(weights, self.design.dtype)
 
         def block(rows):
             z = self._forward(inner, rows)
             logits[:, rows] = z
-            loss, residual = self._kernel.residual(
-                self._stack(z), self._target(rows), self.weight[:, rows]
-            )
-            return loss, self._adjoint(residual, rows)
+            return self._kernel.residual(self._stack(z), self._target(rows), self.weight[:, rows])
 
-        self.passes += 1
-        value, gradient = self._finish(self.design.map(block), weights)
+        self.work.passes += 1
+        value, gradient = self._finish(block, weights)
         return Point(weights, logits, value, gradient)
 
     def _gradient(self, logits, weights):
@@ -196,11 +213,10 @@ class Objective:
 
         def block(rows):
             z = self._stack(logits[:, rows] + 0)
-            loss, residual = self._kernel.residual(z, self._target(rows), self.weight[:, rows])
-            return loss, self._adjoint(residual, rows)
+            return self._kernel.residual(z, self._target(rows), self.weight[:, rows])
 
-        self.passes += 0.5
-        return self._finish(self.design.map(block), weights)
+        self.work.passes += 0.5
+        return self._finish(block, weights)
 
     def ray(self, point, direction):
         """The half line from `point` along `direction`: one pass, which tries step one."""
@@ -264,19 +280,18 @@ class Ray:
     def _step_one(self):
         """Logits of the direction, and value and gradient at t = 1, block by block."""
         o = self.objective
-        self.logits = o.xp.empty((o.n_columns, o.design.shape[0]), dtype=o.design.dtype)
+        self.logits = o.design.logits(o.n_columns)
         inner = cast(self.direction, o.design.dtype)
 
         def block(rows):
             dz = o._forward(inner, rows)
             self.logits[:, rows] = dz
             dz += self.point.logits[:, rows]
-            loss, residual = o._kernel.residual(o._stack(dz), o._target(rows), o.weight[:, rows])
-            return loss, o._adjoint(residual, rows)
+            return o._kernel.residual(o._stack(dz), o._target(rows), o.weight[:, rows])
 
-        o.passes += 1
+        o.work.passes += 1
         weights = self.point.weights + self.direction
-        self._one_value, self._one_gradient = o._finish(o.design.map(block), weights)
+        self._one_value, self._one_gradient = o._finish(block, weights)
         self.one = self._one_value, o.dot(self._one_gradient, self.direction)
 
     @cached_property
@@ -331,7 +346,6 @@ class Ray:
             value[other], gradient[:, columns] = o.take(other)._gradient(
                 point.logits[columns], weights[:, columns]
             )
-            o.passes += 0.5
         return Point(weights, point.logits, value, gradient)
 
 
@@ -340,7 +354,7 @@ class Curvature:
 
     def __init__(self, objective, logits):
         self.objective = o = objective
-        self.proba = o.xp.empty(logits.shape, dtype=logits.dtype)
+        self.proba = o.design.logits(o.n_columns)
 
         def block(rows):
             p = o._kernel.probabilities(o._stack(logits[:, rows] + 0))
@@ -354,13 +368,21 @@ class Curvature:
 
         def block(rows):
             dz = o._stack(o._forward(inner, rows))
-            u = o._kernel.curvature(o._stack(self.proba[:, rows]), dz, o.weight[:, rows])
-            return o._adjoint(u, rows, direction.dtype)
+            return 0.0, o._kernel.curvature(o._stack(self.proba[:, rows]), dz, o.weight[:, rows])
 
-        o.passes += 1
-        out = None
-        for part in o.design.map(block):
-            out = part if out is None else out.__iadd__(part)
-        out /= o.design.shape[0]
+        o.work.passes += o.share
+        _, out = o._sum(block, direction.dtype)
         o.add_penalty(out, direction)
         return out
+
+    def diagonal(self, mean, scale):
+        """The diagonal of the data part, in features (x - mean) / scale: (P, K), float64."""
+        o = self.objective
+
+        def block(rows):
+            p = o._stack(self.proba[:, rows])
+            q = p * (1 - p)
+            q *= o.weight[:, rows][:, None, :]
+            return 0.0, q
+
+        return o._sum(block, reduce=partial(o.design.reduce_squares, mean=mean, scale=scale))[1]

@@ -55,7 +55,12 @@ class CurvatureSampler:
         self.coordinates, self.design = coordinates, objective.design
         self.size = max(MIN_ROWS, ROWS_PER_FEATURE * self.design.shape[1])
         self.dtype = working_dtype(objective, self.size * self.design.shape[1])
+        # Xᵀ is kept beside sparse X where it is no larger than a vector.
+        self._transpose = (
+            self.design.sparse and self.design.X.nnz <= objective.shape[0] * objective.n_columns
+        )
         self._whole = None
+        self._last = None, None
 
     @property
     def takes_all(self):
@@ -63,6 +68,21 @@ class CurvatureSampler:
 
     def at(self, objective, point):
         """The Hessian of `objective` at `point`, a function of arrays (P, K)."""
+        known, data = self._last
+        if known is not point:
+            data = self._curvature(objective, point)
+            self._last = point, data
+        return SampledHessian(objective, data, None if self.design.sparse else self.coordinates)
+
+    def diagonal(self, objective, point):
+        """The diagonal of its data part, for standardised features (P, K)."""
+        data = self.at(objective, point).data
+        if self.design.sparse:
+            return data.diagonal(self.coordinates.mean, self.coordinates.scale)
+        N = self.design.shape[1]
+        return data.diagonal(np.zeros(N), np.ones(N))
+
+    def _curvature(self, objective, point):
         if self.takes_all:
             if self._whole is None:
                 self._whole = self._copy(slice(None))
@@ -73,15 +93,12 @@ class CurvatureSampler:
             design = self._copy(rows)
         part = objective.on_rows(design, objective.weight[:, rows] * importance)
         logits = point.logits[:, rows].astype(design.dtype)
-        return SampledHessian(objective, Curvature(part, logits), self._chart())
+        return Curvature(part, logits)
 
     def _copy(self, rows):
         if self.design.sparse:
-            return self.design.single()
+            return self.design.single(transpose=self._transpose)
         return DenseDesign(self.coordinates.standardise(rows, self.dtype))
-
-    def _chart(self):
-        return None if self.design.sparse else self.coordinates
 
 
 class SampledHessian:

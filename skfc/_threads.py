@@ -2,8 +2,15 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from threading import Lock
 
 import joblib
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+PIECE_BYTES = 2**18
 
 _pool = None
 
@@ -15,11 +22,68 @@ def n_threads():
     return max(1, min(count, int(limit))) if limit.isdigit() else count
 
 
+class _Fits:
+    """The fits that run in this process now, and their share of BLAS's threads."""
+
+    def __init__(self):
+        self.lock, self.running, self.limits = Lock(), 0, None
+
+    def change(self, by):
+        with self.lock:
+            self.running += by
+            if self.limits is not None:
+                self.limits.restore_original_limits()
+                self.limits = None
+            if self.running > 1:
+                blas = ThreadpoolController().select(user_api="blas")
+                counts = [library["num_threads"] for library in blas.info()]
+                self.limits = blas.limit(limits=max(1, max(counts, default=1) // self.running))
+
+
+_fits = _Fits()
+
+
+@contextmanager
+def one_of_several():
+    """Around a fit: fits in several threads share the processors.
+
+    Each would call BLAS with all of its threads, which then wait for one another. The
+    limit is the process's, and is taken back when one fit is left.
+    """
+    _fits.change(1)
+    try:
+        yield
+    finally:
+        _fits.change(-1)
+
+
 def thread_map(function, items):
     """`[function(item) for item in items]`, on the pool when there are several."""
     if len(items) < 2:
         return [function(item) for item in items]
     return list(_get_pool().map(function, items))
+
+
+def over_rows(function, array):
+    """`function(rows)` over pieces of the rows of `array`, on the pool where it is large.
+
+    For sums and products of arrays like it: pieces and their temporaries stay in the cache.
+    """
+    n_pieces = array.nbytes // PIECE_BYTES if isinstance(array, np.ndarray) else 0
+    if n_pieces < 2:
+        return [function(slice(None))]
+    edges = [len(array) * k // n_pieces for k in range(n_pieces + 1)]
+    return thread_map(function, [slice(a, b) for a, b in pairwise(edges)])
+
+
+def add(y, x, scale):
+    """y += x * scale for arrays (P, K) and a scale per column, in place."""
+
+    def piece(rows):
+        part = y[rows, :]
+        part += x[rows, :] * scale
+
+    over_rows(piece, y)
 
 
 def _get_pool():
@@ -30,8 +94,8 @@ def _get_pool():
 
 
 def _forget_pool():
-    global _pool
-    _pool = None
+    global _pool, _fits
+    _pool, _fits = None, _Fits()
 
 
 if hasattr(os, "register_at_fork"):  # a forked child has the object but not its threads

@@ -124,3 +124,31 @@ def test_empty_rows_and_columns_of_a_sparse_design():
     for rows in design.blocks:
         assert not design.forward(W, rows).any()
     assert not design.variance(np.full(200, 1 / 200), np.zeros(7)).any()
+
+
+@pytest.mark.parametrize("n_columns", [K, 40])
+def test_sums_over_all_rows(container, plain, n_columns, rng):
+    """Residuals and squares of standardised features, in blocks, with Xᵀ or without."""
+    design = make_design(container)
+    R = rng.integers(0, 6, (n, n_columns)).astype(design.dtype)
+    mean, scale = rng.standard_normal(N), rng.uniform(0.5, 2, N)
+    designs = [design]
+    if design.sparse:
+        designs += [design.single(transpose=flag) for flag in (False, True)]
+    for one in designs:
+        logits = one.logits(n_columns)
+        assert (logits.shape, logits.dtype) == ((n_columns, n), one.dtype)
+        logits[:] = R.T
+
+        def block(rows, logits=logits):
+            return float(rows.stop - rows.start), logits[:, rows]
+
+        out = np.empty((N, n_columns))
+        loss, sums = one.reduce(block, out)
+        assert loss == n
+        assert_allclose(sums, R.sum(axis=0))
+        assert_allclose(out, plain.T @ R, **close(one))
+        _, sums = one.reduce_squares(block, out, mean, scale)
+        assert_allclose(sums, R.sum(axis=0))
+        expected = ((plain - mean) / scale).T ** 2 @ R
+        assert_allclose(out, expected, rtol=1e-5 if one.dtype == np.float32 else 1e-12)

@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.special import softmax
 
 from skfc._design import ArrayDesign, DenseDesign, SparseDesign, make_design
-from skfc._objective import Objective
+from skfc._objective import Curvature, Objective
 
 N, T, n = 4, 3, 90
 DESIGNS = {"dense": DenseDesign, "sparse": lambda X, b=None: SparseDesign(sparse.csr_array(X), b)}
@@ -241,3 +241,28 @@ def test_array_api(data, C, soft, rng):
     end, strict_end = p.move(t), q.move(xp.asarray(t))
     assert_allclose(np.asarray(strict_end.value), end.value, **close)
     assert_allclose(np.asarray(strict_end.gradient), end.gradient, **close)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("C", [0.1, np.inf])
+def test_another_penalty_is_another_C(data, C, fit_intercept, rng):
+    X, y, weight = data
+    V = weights_of(rng, fit_intercept)
+    first, other = (make(X, y, weight, c, fit_intercept=fit_intercept) for c in (2.0, C))
+    changed, seen = first.with_penalty(other.l2, first.at(V))
+    expected = other.at(V)
+    assert_allclose(seen.value, expected.value, rtol=1e-13)
+    assert_allclose(seen.gradient, expected.gradient, rtol=1e-12, atol=1e-15)
+    D = weights_of(rng, fit_intercept)
+    assert_allclose(changed.curvature(seen)(D), other.curvature(expected)(D), rtol=1e-12)
+
+
+def test_passes_are_counted_once_for_all_views(data, rng):
+    X, y, weight = data
+    objective = make(X, y, weight, 1.0)
+    point = objective.at(weights_of(rng))
+    changed, point = objective.with_penalty(objective.l2 * 10, point)
+    changed.ray(point, weights_of(rng))
+    half = changed.on_rows(DenseDesign(X[::2]), weight[None, ::2])
+    Curvature(half, point.logits[:, ::2].copy())(weights_of(rng))
+    assert objective.work.passes == 2.5

@@ -16,10 +16,12 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 
 from skfc import SoftmaxFCClassifier, neg_log_loss_scorer
 from skfc._design import make_design
+from skfc._metric import make_metric
 from skfc._objective import Objective
 from skfc._parameters import PRECONDITIONERS
 from skfc.solvers import SOLVERS
 from skfc.solvers._gd import ACCURACY, largest_curvature
+from skfc.solvers._newton_cg import level_of
 
 TOL = 1e-8
 # What optimality_gap_ promises: right within a factor of ten.
@@ -320,3 +322,22 @@ def test_bad_rates_and_momenta(scaled, name, bad, error):
     for solver in SOLVERS:
         with pytest.raises(error, match=f"{name}.*'auto' or a number.*{bad}"):
             SoftmaxFCClassifier(solver=solver, **{name: bad}).fit(*scaled)
+
+
+def test_newton_cg_comes_from_a_penalty_whose_model_holds():
+    """A word for every text and a large C: the model at the start promises too much."""
+    X, y = np.eye(60), np.arange(60) % 10
+    design, weight = make_design(X), np.ones((1, len(y)))
+
+    def level(C, V=None):
+        objective = Objective(design, y, weight, np.array([C]), n_classes=10)
+        metric = make_metric(objective, "diagonal")
+        point = objective.at(np.zeros(objective.shape) if V is None else V)
+        metric.refresh(point)
+        return level_of(objective, metric, point)
+
+    levels = [level(C) for C in (1e-6, 1e3, 1e6, np.inf)]
+    assert levels[0] == levels[3] == 0  # nothing to raise without a penalty
+    assert 0 < levels[1] < levels[2] <= levels[1] + 3
+    clf = SoftmaxFCClassifier(C=1e3, solver="newton-cg", tol=1e-6).fit(X, y)
+    assert level(1e3, np.vstack([clf.coef_.T, clf.intercept_])) == 0

@@ -30,8 +30,9 @@ def solver(name):
         model = SoftmaxFCClassifier(C=C, tol=tol, solver=name, max_iter=100_000)
         with counted_passes() as made:
             model.fit(X, y)
-        passes = sum(getattr(objective, "passes", 0) for objective in made) or None
-        return Fitted(model.coef_, model.intercept_, passes)
+        # Older revisions, which `compare` runs, count otherwise or not at all.
+        passes = sum(objective.work.passes for objective in made if hasattr(objective, "work"))
+        return Fitted(model.coef_, model.intercept_, passes or None)
 
     label = "skfc" if name == "auto" else f"skfc-{name}"
     return Rival(label, "skfc", "skfc", fit, tolerances(-1, -12))

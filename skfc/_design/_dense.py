@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skfc._array import namespace
+from skfc._array import cast, namespace
 
 # One block of X, its logits and residuals stay in the cache between the two products.
 BLOCK_BYTES = 16 * 2**20
@@ -35,6 +35,28 @@ class ArrayDesign:
         """`function(rows)` for every block, in order."""
         return map(function, self.blocks)
 
+    def logits(self, n_columns):
+        """Room for (n_columns, n_samples) numbers, laid out as `forward` gives them."""
+        return self.xp.empty((n_columns, self.shape[0]), dtype=self.dtype)
+
+    def reduce(self, block, out):
+        """Sums over all rows of the residuals R (n_columns, n_rows) that `block` gives.
+
+        `block(rows)` gives losses and R; `out` (n_features, n_columns) is overwritten with
+        XᵀRᵀ. Returns the sums of the losses and of R, (n_columns,).
+        """
+        xp = self.xp
+        loss, sums = 0.0, 0.0
+        for k, rows in enumerate(self.blocks):
+            part, residual = block(rows)
+            loss, sums = loss + part, sums + cast(xp.sum(residual, axis=1), out.dtype)
+            product = self.adjoint(residual, rows)
+            if k:
+                out += product
+            else:
+                out[...] = product
+        return loss, sums
+
     def forward(self, weights, rows):
         return self.xp.matmul(weights.T, self.X[rows, :].T)
 
@@ -47,6 +69,19 @@ class DenseDesign(ArrayDesign):
 
     def __init__(self, X, blocks=None):
         super().__init__(X, blocks or row_blocks(X.shape[0], X.shape[1] * X.itemsize))
+
+    def reduce_squares(self, block, out, mean, scale):
+        """As `reduce`, with ((x - mean) / scale)² for x."""
+        out[...] = 0.0
+        sums = 0.0
+        for rows in row_blocks(self.shape[0], self.shape[1] * 8, 2**22, 64):
+            x = self.X[rows] - mean
+            x /= scale
+            np.square(x, out=x)
+            _, residual = block(rows)
+            out += x.T @ residual.T
+            sums = sums + residual.sum(axis=1, dtype=np.float64)
+        return 0.0, sums
 
     def take(self, rows):
         """A float64 copy of the rows with these indices, an integer array."""

@@ -7,50 +7,114 @@ import numpy as np
 from skfc._threads import n_threads, thread_map
 
 MIN_BLOCK_VALUES = 50_000
+# Stored values of a piece for what needs a copy of them.
+PIECE_VALUES = 2**20
+# Rows of a block whose residuals stay in the cache, where a block costs next to nothing.
+CACHED_ROWS = 2048
+# From so many columns on, logits lie in memory as the products give them, row by row:
+# below, sums over the classes want them the other way.
+ROW_MAJOR_FROM = 16
 
 
 class SparseDesign:
-    """Rows of a CSR array. Blocks hold equal numbers of stored values, one per thread."""
+    """Rows of a CSR array. Blocks hold equal numbers of stored values.
+
+    With `transposed`, a second CSR of Xᵀ, both products run over rows of what they give.
+    """
 
     sparse = True
     xp = np
 
-    def __init__(self, X, blocks=None):
+    def __init__(self, X, blocks=None, transposed=None):
         self.X = X
         self.dtype = X.dtype
         self.shape = X.shape
-        self.blocks = blocks or self._even_blocks(n_threads())
-        # Views of the same values: SciPy's slices of rows would copy them every time.
-        self._rows = {(b.start, b.stop): self._view(b) for b in self.blocks}
-
-    def _even_blocks(self, n_blocks):
-        nnz = self.X.nnz
-        n_blocks = max(1, min(n_blocks, nnz // MIN_BLOCK_VALUES, self.shape[0]))
-        targets = [nnz * k // n_blocks for k in range(1, n_blocks)]
-        inner = np.searchsorted(self.X.indptr, targets).tolist()
-        edges = sorted({0, *inner, self.shape[0]})
-        return [slice(a, b) for a, b in pairwise(edges)]
-
-    def _view(self, rows):
-        X = self.X
-        start, stop = X.indptr[rows.start], X.indptr[rows.stop]
-        part = type(X)((rows.stop - rows.start, X.shape[1]), dtype=X.dtype)
-        part.data, part.indices = X.data[start:stop], X.indices[start:stop]
-        part.indptr = X.indptr[rows.start : rows.stop + 1] - start
-        return part
-
-    def _block(self, rows):
-        return self._rows[rows.start, rows.stop]
+        self.blocks = blocks or even_blocks(X, n_threads())
+        self._rows = views(X, self.blocks)
+        self._squares = self._columns = None
+        if transposed is not None:
+            self._columns = views(transposed, even_blocks(transposed, 4 * n_threads()))
 
     def map(self, function):
         """`function(rows)` for every block, in order of the blocks, run on threads."""
         return thread_map(function, self.blocks)
 
+    def logits(self, n_columns):
+        """Room for (n_columns, n_samples) numbers, laid out as `forward` gives them."""
+        if n_columns < ROW_MAJOR_FROM:
+            return np.empty((n_columns, self.shape[0]), dtype=self.dtype)
+        return np.empty((self.shape[0], n_columns), dtype=self.dtype).T
+
     def forward(self, weights, rows):
-        return np.ascontiguousarray((self._block(rows) @ weights).T)
+        out = (self._rows[rows.start, rows.stop] @ weights).T
+        return np.ascontiguousarray(out) if len(out) < ROW_MAJOR_FROM else out
 
     def adjoint(self, residual, rows):
-        return self._block(rows).T @ np.ascontiguousarray(residual.T)
+        return self._rows[rows.start, rows.stop].T @ np.ascontiguousarray(residual.T)
+
+    def reduce(self, block, out):
+        """Sums over all rows of the residuals R (n_columns, n_rows) that `block` gives.
+
+        `block(rows)` gives losses and R; `out` (n_features, n_columns) is overwritten with
+        XᵀRᵀ. Returns the sums of the losses and of R, (n_columns,).
+        """
+        if self._columns is None:
+            return self._reduce_blocks(block, out)
+        return self._reduce_transposed(block, out)
+
+    def _reduce_blocks(self, block, out):
+        def products(rows):
+            loss, residual = block(rows)
+            return loss, residual.sum(axis=1, dtype=np.float64), self.adjoint(residual, rows)
+
+        first, *others = self.map(products)
+        loss, sums, out[...] = first
+        for other_loss, other_sums, product in others:
+            loss, sums = loss + other_loss, sums + other_sums
+            out += product
+        return loss, sums
+
+    def _reduce_transposed(self, block, out):
+        residuals = np.empty((self.shape[0], out.shape[1]), dtype=self.dtype)
+
+        def fill(rows):
+            loss, residual = block(rows)
+            residuals[rows] = residual.T
+            return loss, residual.sum(axis=1, dtype=np.float64)
+
+        def multiply(item):
+            (start, stop), columns = item
+            out[start:stop] = columns @ residuals
+
+        loss, sums = map(sum, zip(*self.map(fill), strict=True))
+        thread_map(multiply, self._columns.items())
+        return loss, sums
+
+    def reduce_squares(self, block, out, mean, scale):
+        """As `reduce`, with ((x - mean) / scale)² for x."""
+        if self._columns is None:
+            sums = self._squares_of_blocks(block, out, mean, scale)
+        else:
+            if self._squares is None:
+                X = squares(self.X, mean, scale)
+                self._squares = SparseDesign(X, self.blocks, X.T.tocsr())
+            _, sums = self._squares.reduce(block, out)
+        out += np.outer((mean / scale) ** 2, sums)
+        np.maximum(out, 0.0, out=out)
+        return 0.0, sums
+
+    def _squares_of_blocks(self, block, out, mean, scale):
+        sums, out[...] = 0.0, 0.0
+        for rows in self._pieces():
+            _, residual = block(rows)
+            sums = sums + residual.sum(axis=1, dtype=np.float64)
+            X = squares(view(self.X, rows), mean, scale)
+            out += X.T @ np.ascontiguousarray(residual.T)
+        return sums
+
+    def _pieces(self):
+        """Small blocks for what needs a copy of its values."""
+        return even_blocks(self.X, 1 + self.X.nnz // PIECE_VALUES)
 
     def take(self, rows):
         """A dense float64 copy of the rows with these indices."""
@@ -62,15 +126,23 @@ class SparseDesign:
 
     def mean(self, weight):
         """Weighted mean row, (n_features,), for weights (n_rows,) that sum to one."""
-        return self.X.T @ weight
+        total = np.zeros(self.shape[1])
+        for rows in self._pieces():  # in float64, which takes a copy
+            total += view(self.X, rows).T @ weight[rows]
+        return total
 
     def variance(self, weight, mean):
         """Weighted variance of every feature, (n_features,)."""
-        return np.maximum(self._square().T @ weight - mean**2, 0.0)
+        total, nothing, ones = np.zeros_like(mean), np.zeros_like(mean), np.ones_like(mean)
+        for rows in self._pieces():
+            total += squares(view(self.X, rows), nothing, ones).T @ weight[rows]
+        return np.maximum(total - mean**2, 0.0)
 
     def squared_norms(self, mean, scale):
         """Squared norms of the standardised rows, (n_rows,)."""
-        out = self._square() @ scale**-2.0 - 2 * (self.X @ (mean / scale**2))
+        out = np.empty(self.shape[0])
+        for rows in self._pieces():
+            out[rows] = np.ravel(squares(view(self.X, rows), mean, scale).sum(axis=1))
         return np.maximum(out + ((mean / scale) ** 2).sum(), 0.0)
 
     def moments(self, rows, weight):
@@ -78,13 +150,43 @@ class SparseDesign:
         x = self.X[rows].astype(np.float64)
         return x.T @ weight, (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
 
-    def _square(self):
+    def single(self, *, transpose):
+        """The same rows in float32, with Xᵀ if wanted; the indices are shared."""
         X = self.X
-        data = np.square(X.data, dtype=np.float64)
-        return type(X)((data, X.indices, X.indptr), shape=X.shape)
+        data = X.data.astype(np.float32, copy=False)
+        X = type(X)((data, X.indices, X.indptr), shape=X.shape)
+        if not transpose:
+            return SparseDesign(X, self.blocks)
+        n_blocks = max(len(self.blocks), self.shape[0] // CACHED_ROWS)
+        return SparseDesign(X, even_blocks(X, n_blocks), X.T.tocsr())
 
-    def single(self):
-        """The same rows in float32; the indices are shared."""
-        X = self.X
-        part = type(X)((X.data.astype(np.float32), X.indices, X.indptr), shape=X.shape)
-        return SparseDesign(part, self.blocks)
+
+def squares(X, mean, scale):
+    """((x - mean) / scale)² less (mean / scale)², in float64: zero where X is."""
+    mean, scale = mean[X.indices], scale[X.indices]
+    data = X.data / scale
+    data *= data - 2 * mean / scale
+    return type(X)((data, X.indices, X.indptr), shape=X.shape)
+
+
+def even_blocks(X, n_blocks):
+    """Slices of the rows of a CSR with about equal numbers of stored values."""
+    n_blocks = max(1, min(n_blocks, X.nnz // MIN_BLOCK_VALUES, X.shape[0]))
+    targets = [X.nnz * k // n_blocks for k in range(1, n_blocks)]
+    inner = np.searchsorted(X.indptr, targets).tolist()
+    edges = sorted({0, *inner, X.shape[0]})
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def view(X, rows):
+    """Some rows of a CSR, without a copy: SciPy's slices would make one."""
+    start, stop = X.indptr[rows.start], X.indptr[rows.stop]
+    part = type(X)((rows.stop - rows.start, X.shape[1]), dtype=X.dtype)
+    part.data, part.indices = X.data[start:stop], X.indices[start:stop]
+    part.indptr = X.indptr[rows.start : rows.stop + 1] - start
+    return part
+
+
+def views(X, blocks):
+    """Those of every block, by (start, stop)."""
+    return {(rows.start, rows.stop): view(X, rows) for rows in blocks}

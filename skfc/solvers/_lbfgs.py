@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from skfc._sampling import CurvatureSampler
 from skfc.solvers._iterate import Iterate
 from skfc.solvers._line_search import search
 
@@ -20,7 +19,6 @@ def lbfgs(objective, metric, weights):
     """Generate iterates from `weights`; a sent index array keeps those problems only."""
     point = objective.at(weights)
     metric.refresh(point)
-    sampler = CurvatureSampler(objective, metric.coordinates)
     pairs, n_iter = [], 0
     fresh = stalled = np.zeros(objective.n_problems, dtype=bool)
     while True:
@@ -28,7 +26,7 @@ def lbfgs(objective, metric, weights):
         direction = -precondition(point.gradient)
         decrement = -0.5 * objective.dot(direction, point.gradient)
         keep = yield Iterate(
-            objective, point, decrement, precondition, stalled, sampler.at, metric.doubt
+            objective, point, decrement, precondition, stalled, metric.sampler.at, metric.doubt
         )
         if keep is not None:
             columns = objective.columns(keep)

@@ -4,54 +4,84 @@ Values and gradients are exact, one pass per iterate. The step solves the Newton
 equation by conjugate gradients in the metric (Steihaug 1983), on a Hessian from the rows
 that matter (Byrd, Chin, Neveitt and Nocedal 2011). Few vectors, no history: the method
 for wide sparse data.
-"""
 
-from functools import partial
+Far from the minimum the quadratic model promises more than there is. There, a stronger
+penalty has its minimum where the model holds, and the way to the one that was asked for
+leads over a few of them, each a tenth of the one before.
+"""
 
 import numpy as np
 
 from skfc._conjugate_gradients import newton_step
-from skfc._sampling import CurvatureSampler
 from skfc.solvers._iterate import Iterate
 from skfc.solvers._line_search import search
 
 # The Newton equation is solved up to this share of the decrement, near the minimum and far.
 FORCING, LOOSE = 0.2, 0.5
 LEAST_STEPS, MAX_STEPS = 2, 100
+# Steps are long here: a trial on the ray costs less than they do.
+WOLFE = 0.25
 # Near the minimum, below this share of the objective, a sample is large enough while a
 # step leaves less than that share of the decrement.
 NEAR = 0.03
 CONTRACTION = 0.2
+# From a penalty to the next, once the decrement is below this share of the objective.
+FACTOR, ARRIVED, MAX_LEVEL = 10.0, 0.3, 12
 
 
 def newton_cg(objective, metric, weights):
     """Generate iterates from `weights`."""
-    point = objective.at(weights)
-    sampler = CurvatureSampler(objective, metric.coordinates)
+    l2, point = objective.l2, objective.at(weights)
+    sampler = metric.sampler
+    metric.refresh(point)
+    level = level_of(objective, metric, point)
     before = np.inf
     stalled = np.zeros(1, dtype=bool)
     while True:
+        here = l2 * FACTOR**level
+        if (here != objective.l2).any():
+            objective, point = objective.with_penalty(here, point)
+            metric.objective = objective
         metric.refresh(point)
         gradient = point.gradient
         if objective.design.sparse:
             gradient = gradient.astype(np.float32)
-        near = before < NEAR * point.value[0]
-        hessian = sampler.at(objective, point)
+        near = not level and before < NEAR * point.value[0]
         step, decrement = newton_step(
-            objective, hessian, gradient, metric.solve,
-            share=FORCING if near else LOOSE, steps=(LEAST_STEPS, MAX_STEPS),
+            objective, sampler.at(objective, point), gradient, metric.solve,
+            share=FORCING if near else LOOSE,
+            # In a poor metric few steps may miss directions that tell of the end.
+            steps=(LEAST_STEPS if level else metric.doubt, MAX_STEPS),
         )  # fmt: skip
         if near and decrement[0] > CONTRACTION * before:
             sampler.size *= 2
         before = decrement[0]
-        # In a poor metric the few steps may have missed directions: the driver takes more.
-        check = partial(_same, hessian) if metric.doubt > LEAST_STEPS else None
-        yield Iterate(objective, point, decrement, metric.solve, stalled, check, metric.doubt)
+        if level:
+            # How far the minimum is cannot be seen from here: as far as can be.
+            final, seen = objective.with_penalty(l2, point)
+            yield Iterate(final, seen, seen.value, metric.solve, stalled, sampler.at, metric.doubt)
+        else:
+            yield Iterate(objective, point, decrement, metric.solve, stalled, None, metric.doubt)
         ray = objective.ray(point, -step)
-        steps = search(ray)
-        stalled = steps == 0
+        steps = search(ray, WOLFE)
+        stalled = (steps == 0) & (level == 0)
         point = ray.move(steps)
+        if level and (decrement[0] < ARRIVED * point.value[0] or steps[0] == 0):
+            level -= 1
 
 
-def _same(hessian, objective, point):
-    return hessian
+def level_of(objective, metric, point):
+    """The least number of stronger penalties for which the model at `point` is believable.
+
+    F is not negative. Where a step along the gradient, by the quadratic model, takes off
+    more than all of F, the model does not hold.
+    """
+    step = metric.solve(point.gradient)
+    W = objective._penalised(step)
+    penalty = (objective.l2 * objective.dot(W, W))[0]
+    slope = objective.dot(point.gradient, step)[0]
+    curvature = objective.dot(step, metric.sampler.at(objective, point)(step))[0]
+    missing = 0.5 * slope**2 / point.value[0] - curvature
+    if not (missing > 0 and penalty > 0):
+        return 0
+    return int(min(np.ceil(np.log(1 + missing / penalty) / np.log(FACTOR)), MAX_LEVEL))
