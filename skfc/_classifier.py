@@ -226,9 +226,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 "y must hold at least two classes with positive weight; got one class, "
                 f"{solved.classes.tolist()}."
             )
-        with _fitting.arithmetic(X.dtype):
+        design = make_design(X)
+        with _fitting.arithmetic(design):
             objective = Objective(
-                make_design(X), solved.target, solved.weight[None], np.array([float(self.C)]),
+                design, solved.target, solved.weight[None], np.array([float(self.C)]),
                 n_classes=len(active), fit_intercept=self.fit_intercept,
             )  # fmt: skip
             metric = make_metric(objective, self.preconditioner)

@@ -240,7 +240,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         folds = self._split(X, *read, routed.splitter.split)
         design = make_design(X)
         method = self.get_params(deep=False)
-        with _fitting.arithmetic(X.dtype):
+        with _fitting.arithmetic(design):
             paths = solve_folds(X, design, folds, Cs, method)
         if scorer is None:
             scores = [
@@ -336,7 +336,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         start = [paths.coef[:, best].mean(axis=0)[active].T]
         if self.fit_intercept:
             start.append(paths.intercept[:, best].mean(axis=0)[None, active])
-        with _fitting.arithmetic(X.dtype):
+        with _fitting.arithmetic(design):
             objective = Objective(
                 design, solved.target, solved.weight[None], np.array([self.C_]),
                 n_classes=len(active), fit_intercept=self.fit_intercept,

@@ -26,13 +26,13 @@ OVERFLOW = (
 
 
 @contextmanager
-def arithmetic(dtype):
+def arithmetic(design):
     """Numbers may leave their range quietly inside: what comes of it is a ValueError."""
     try:
-        with np.errstate(all="ignore"), one_of_several():
+        with np.errstate(all="ignore"), one_of_several(on_pool=design.sparse):
             yield
     except np.linalg.LinAlgError as error:
-        raise ValueError(OVERFLOW.format(dtype)) from error
+        raise ValueError(OVERFLOW.format(design.dtype)) from error
 
 
 class Status(Enum):

@@ -17,6 +17,9 @@ from skfc._threads import over_rows
 # The ladder: the largest exact Hessian, and the largest eigenproblem.
 HESSIAN_SIZE = 500
 KRONECKER_SIZE = 3000
+# When it is taken again: soon where it costs less than a pass.
+CHEAP_SIZE = 128
+SOON, LATE = frozenset({1, 2, 4, 8, 16, 32, 64, 128}), frozenset({3, 9, 27, 81})
 # Rows that a Hessian, and a Gram matrix, is taken over: so many, and more per feature.
 BASE_ROWS = 1000
 HESSIAN_ROWS = 55
@@ -211,19 +214,19 @@ class LowRank(Factored):
 class Hessian(Metric):
     """The exact Hessian on a sample of rows, by its Cholesky factor."""
 
-    refresh_at = frozenset({1, 2, 4, 8, 16, 32, 64, 128})
     is_newton = True
     doubt = 1
 
     def __init__(self, objective, coordinates):
         super().__init__(objective, coordinates)
+        P = objective.shape[0]
+        self.refresh_at = SOON if P * objective.n_classes <= CHEAP_SIZE else LATE
         size = BASE_ROWS + HESSIAN_ROWS * objective.shape[0]
         self.sample, importance = leverage_rows(coordinates, size)
         self.importance = importance / objective.design.shape[0]
         x = coordinates.with_ones(self.sample).T
         self.dtype = working_dtype(objective, x.size * len(x) // 2)
         self.rows = x = x.astype(self.dtype, copy=False)
-        P = len(x)
         # Constant columns keep a weight of zero, in any curvature.
         self.idle = np.zeros(P)
         self.idle[: len(coordinates.constant)] = coordinates.constant

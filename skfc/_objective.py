@@ -15,6 +15,7 @@ and gradient; a :class:`Ray` is a half line from it, on which a trial step costs
 product with X.
 """
 
+import math
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,7 +24,10 @@ import numpy as np
 
 from skfc._array import cast
 from skfc._softmax import kernel
-from skfc._threads import add
+from skfc._threads import add, over_rows
+
+# Numbers from which on they are held in float32, where that is enough.
+SINGLE_FROM = 2**17
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Objective:
         self.weight = cast(weight * scale[:, None], design.dtype)
         self.l2 = 1.0 / C / self.total
         self.work, self.share = Work(), 1.0
+        self.dtype = xp.float64  # of weights and gradients
         self._kernel = kernel(xp)
 
     @property
@@ -97,6 +102,20 @@ class Objective:
         part.n_columns = part.n_problems * self.n_classes
         part.C, part.total, part.l2 = self.C[keep], self.total[keep], self.l2[keep]
         part.weight = self.weight[keep]
+        return part
+
+    def lighter(self):
+        """This objective of sparse rows with the products that cost least.
+
+        They are in float32, where there is enough to do, as are weights and gradients.
+        """
+        part = copy(self)
+        many = self.design.shape[0] * self.n_columns > SINGLE_FROM
+        part.dtype = np.float32 if many else self.design.dtype
+        # Xᵀ is kept beside X where it is no larger than a vector.
+        transpose = self.design.X.nnz <= math.prod(self.shape)
+        part.design = self.design.lighter(part.dtype, transpose=transpose)
+        part.weight = cast(self.weight, part.dtype)
         return part
 
     def with_penalty(self, l2, point):
@@ -125,7 +144,10 @@ class Objective:
         """Inner product of two arrays of weights in every problem, (n_problems,)."""
         if self.n_problems == 1:
             xp = self.xp
-            flat = np.vdot(a, b) if xp is np else xp.sum(a * b)
+            if self.design.sparse:
+                flat = sum(over_rows(lambda rows: float(np.vdot(a[rows], b[rows])), a))
+            else:
+                flat = np.vdot(a, b) if xp is np else xp.sum(a * b)
             return xp.reshape(cast(xp.asarray(flat), xp.float64), (1,))
         shape = (a.shape[0], self.n_problems, self.n_classes)
         return np.einsum("pbk,pbk->b", a.reshape(shape), b.reshape(shape))
@@ -163,7 +185,7 @@ class Objective:
             loss, residual = block(rows)
             return loss, xp.reshape(residual, (-1, residual.shape[-1]))
 
-        out = xp.empty(self.shape, dtype=dtype or xp.float64)
+        out = xp.empty(self.shape, dtype=dtype or self.dtype)
         loss, sums = (reduce or self.design.reduce)(flat, out[: self.design.shape[1], :])
         if self.fit_intercept:
             out[-1, :] = sums
@@ -332,7 +354,7 @@ class Ray:
         """The :class:`Point` at steps `t`. The logits of the old point are overwritten."""
         o, point = self.objective, self.point
         scale = o.spread(t)
-        weights = point.weights + self.direction * scale
+        weights = point.weights + self.direction * cast(scale, self.direction.dtype)
         scale = cast(scale, o.design.dtype)[:, None]
         for rows in o.design.blocks:
             self.logits[:, rows] *= scale

@@ -3,13 +3,11 @@
 import numpy as np
 
 from skfc._design import DenseDesign
-from skfc._objective import Curvature
+from skfc._objective import SINGLE_FROM, Curvature
 
 # Rows of a Hessian, at first: so many, or more with the features.
 MIN_ROWS = 2000
 ROWS_PER_FEATURE = 8
-# Numbers from which on they are held in float32.
-SINGLE_FROM = 2**17
 
 
 def working_dtype(objective, size):
@@ -55,10 +53,6 @@ class CurvatureSampler:
         self.coordinates, self.design = coordinates, objective.design
         self.size = max(MIN_ROWS, ROWS_PER_FEATURE * self.design.shape[1])
         self.dtype = working_dtype(objective, self.size * self.design.shape[1])
-        # Xᵀ is kept beside sparse X where it is no larger than a vector.
-        self._transpose = (
-            self.design.sparse and self.design.X.nnz <= objective.shape[0] * objective.n_columns
-        )
         self._whole = None
         self._last = None, None
 
@@ -84,7 +78,9 @@ class CurvatureSampler:
 
     def _curvature(self, objective, point):
         if self.takes_all:
-            if self._whole is None:
+            if self._whole is None and self.design.sparse:
+                self._whole = objective.lighter().design
+            elif self._whole is None:
                 self._whole = self._copy(slice(None))
             rows, importance, design = slice(None), 1.0, self._whole
         else:
@@ -96,8 +92,6 @@ class CurvatureSampler:
         return Curvature(part, logits)
 
     def _copy(self, rows):
-        if self.design.sparse:
-            return self.design.single(transpose=self._transpose)
         return DenseDesign(self.coordinates.standardise(rows, self.dtype))
 
 

@@ -4,7 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from threading import Lock
+from threading import Lock, Thread
 
 import joblib
 import numpy as np
@@ -26,35 +26,46 @@ class _Fits:
     """The fits that run in this process now, and their share of BLAS's threads."""
 
     def __init__(self):
-        self.lock, self.running, self.limits = Lock(), 0, None
+        self.lock, self.running, self.on_pool, self.limits = Lock(), 0, 0, None
 
-    def change(self, by):
+    def change(self, by, on_pool):
         with self.lock:
             self.running += by
-            if self.limits is not None:
-                self.limits.restore_original_limits()
-                self.limits = None
-            if self.running > 1:
-                blas = ThreadpoolController().select(user_api="blas")
-                counts = [library["num_threads"] for library in blas.info()]
-                self.limits = blas.limit(limits=max(1, max(counts, default=1) // self.running))
+            self.on_pool += by * on_pool
+            if self.running > 1 or self.on_pool or self.limits is not None:
+                # Of all threads that are alive only the first to set limits can change
+                # them again, and a fit may outlive the one that was first.
+                setter = Thread(target=self._share)
+                setter.start()
+                setter.join()
+
+    def _share(self):
+        if self.limits is not None:
+            self.limits.restore_original_limits()
+            self.limits = None
+        if self.running > 1 or self.on_pool:
+            blas = ThreadpoolController().select(user_api="blas")
+            counts = [library["num_threads"] for library in blas.info()]
+            share = 1 if self.on_pool else max(counts, default=1) // self.running
+            self.limits = blas.limit(limits=max(1, share))
 
 
 _fits = _Fits()
 
 
 @contextmanager
-def one_of_several():
+def one_of_several(*, on_pool=False):
     """Around a fit: fits in several threads share the processors.
 
-    Each would call BLAS with all of its threads, which then wait for one another. The
-    limit is the process's, and is taken back when one fit is left.
+    Each would call BLAS with all of its threads, which then wait for one another. So would
+    they and the pool, where a fit's products run `on_pool`: BLAS then has one thread. The
+    limit is the process's, and is taken back when the fit is over.
     """
-    _fits.change(1)
+    _fits.change(1, on_pool)
     try:
         yield
     finally:
-        _fits.change(-1)
+        _fits.change(-1, on_pool)
 
 
 def thread_map(function, items):

@@ -40,6 +40,30 @@ def test_a_fit_that_fails_gives_its_share_back():
         assert blas_threads() == before
 
 
+def test_fits_on_the_pool_leave_blas_one_thread_and_give_the_others_back():
+    before, first, last = blas_threads(), Barrier(2), Barrier(2)
+
+    def outlived():
+        with one_of_several(on_pool=True):
+            first.wait()
+
+    def outliving():
+        with one_of_several():
+            first.wait()
+            last.wait()
+        return blas_threads()
+
+    with one_of_several(on_pool=True):
+        assert blas_threads() == [1 for _ in before]
+    assert blas_threads() == before
+    with ThreadPoolExecutor(2) as pool:
+        short, long = pool.submit(outlived), pool.submit(outliving)
+        short.result()
+        last.wait()
+        assert long.result() == before
+    assert blas_threads() == before
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 3, 4000])
 def test_pieces_cover_every_row_once(n_rows, rng):
     y, x = rng.standard_normal((2, n_rows, 60))

@@ -11,6 +11,8 @@ MIN_BLOCK_VALUES = 50_000
 PIECE_VALUES = 2**20
 # Rows of a block whose residuals stay in the cache, where a block costs next to nothing.
 CACHED_ROWS = 2048
+# Means of columns, in standard deviations, that leave their squares digits to spare.
+LITTLE = 10.0
 # From so many columns on, logits lie in memory as the products give them, row by row:
 # below, sums over the classes want them the other way.
 ROW_MAJOR_FROM = 16
@@ -97,6 +99,8 @@ class SparseDesign:
         else:
             if self._squares is None:
                 X = squares(self.X, mean, scale)
+                if (np.abs(mean) <= LITTLE * scale).all():  # else differences of large numbers
+                    X = X.astype(self.dtype)
                 self._squares = SparseDesign(X, self.blocks, X.T.tocsr())
             _, sums = self._squares.reduce(block, out)
         out += np.outer((mean / scale) ** 2, sums)
@@ -150,10 +154,12 @@ class SparseDesign:
         x = self.X[rows].astype(np.float64)
         return x.T @ weight, (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
 
-    def single(self, *, transpose):
-        """The same rows in float32, with Xᵀ if wanted; the indices are shared."""
+    def lighter(self, dtype, *, transpose):
+        """The same rows in `dtype`, with Xᵀ if wanted; the indices are shared."""
         X = self.X
-        data = X.data.astype(np.float32, copy=False)
+        if X.dtype == dtype and transpose == (self._columns is not None):
+            return self
+        data = X.data.astype(dtype, copy=False)
         X = type(X)((data, X.indices, X.indptr), shape=X.shape)
         if not transpose:
             return SparseDesign(X, self.blocks)

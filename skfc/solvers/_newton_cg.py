@@ -25,27 +25,32 @@ WOLFE = 0.25
 # step leaves less than that share of the decrement.
 NEAR = 0.03
 CONTRACTION = 0.2
+# Many sparse rows are solved in float32 until the decrement is below this share of the objective.
+SINGLE = 1e-4
 # From a penalty to the next, once the decrement is below this share of the objective.
 FACTOR, ARRIVED, MAX_LEVEL = 10.0, 0.3, 12
 
 
 def newton_cg(objective, metric, weights):
     """Generate iterates from `weights`."""
-    l2, point = objective.l2, objective.at(weights)
-    sampler = metric.sampler
+    l2, exact, sampler = objective.l2, objective, metric.sampler
+    if objective.design.sparse:
+        objective = metric.objective = objective.lighter()
+    light = objective.dtype
+    weights = weights.astype(light)
+    point = objective.at(weights)
     metric.refresh(point)
-    level = level_of(objective, metric, point)
+    level, fresh = level_of(objective, metric, point), True
     before = np.inf
     stalled = np.zeros(1, dtype=bool)
     while True:
         here = l2 * FACTOR**level
         if (here != objective.l2).any():
             objective, point = objective.with_penalty(here, point)
-            metric.objective = objective
-        metric.refresh(point)
-        gradient = point.gradient
-        if objective.design.sparse:
-            gradient = gradient.astype(np.float32)
+            metric.objective, fresh = objective, False
+        if not fresh:
+            metric.refresh(point)
+        fresh, gradient = False, point.gradient.astype(light, copy=False)
         near = not level and before < NEAR * point.value[0]
         step, decrement = newton_step(
             objective, sampler.at(objective, point), gradient, metric.solve,
@@ -64,6 +69,11 @@ def newton_cg(objective, metric, weights):
             yield Iterate(objective, point, decrement, metric.solve, stalled, None, metric.doubt)
         ray = objective.ray(point, -step)
         steps = search(ray, WOLFE)
+        done = not level and decrement[0] < SINGLE * point.value[0]
+        if objective.dtype != exact.dtype and (done or steps[0] == 0):
+            point = exact.at(point.weights - step * steps)
+            objective = metric.objective = exact
+            continue
         stalled = (steps == 0) & (level == 0)
         point = ray.move(steps)
         if level and (decrement[0] < ARRIVED * point.value[0] or steps[0] == 0):
