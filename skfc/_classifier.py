@@ -53,9 +53,9 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         chose.
     preconditioner : {"auto", "hessian", "kronecker", "diagonal"} or None, default="auto"
         The metric in which the gradient is followed: the Hessian on a sample of rows; the
-        Kronecker product of a Gram matrix of features and a curvature of classes; that with
-        the diagonal of the Gram matrix; None is the textbook gradient. "auto" chooses by
-        the numbers of features and classes, and by sparsity.
+        Kronecker product of a Gram matrix of features and a curvature of classes; the
+        diagonal of the Hessian; None is the textbook gradient. "auto" chooses by the
+        numbers of features and classes, and by sparsity.
     learning_rate : float or "auto", default="auto"
         For `solver="gd"`; other solvers leave it aside. A number > 0 multiplies the gradient
         of the mean objective (in the metric, where there is one) and stays constant. "auto"

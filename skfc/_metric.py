@@ -31,8 +31,6 @@ TINY = 1e-13
 PILOT_ROWS = 4000
 # What is added to a unit diagonal to keep a singular Hessian positive definite.
 JITTER = {np.float32: 1e-6, np.float64: 1e-10}
-
-
 # Sizes of an inverse that float32 holds with room to spare.
 SINGLE_RANGE = 1e-30, 1e30
 

@@ -125,8 +125,7 @@ class Objective:
         change, W = l2 - self.l2, self._penalised(point.weights)
         value = point.value + 0.5 * change * self.dot(W, W)
         gradient = point.gradient.copy()
-        G = self._penalised(gradient)
-        G += W * self.spread(change)
+        add(self._penalised(gradient), W, cast(self.spread(change), gradient.dtype))
         return part, Point(point.weights, point.logits, value, gradient)
 
     def on_rows(self, design, weight):
@@ -398,7 +397,7 @@ class Curvature:
         return out
 
     def diagonal(self, mean, scale):
-        """The diagonal of the data part, in features (x - mean) / scale: (P, K), float64."""
+        """The diagonal of the data part, in features (x - mean) / scale: (P, K)."""
         o = self.objective
 
         def block(rows):

@@ -88,7 +88,7 @@ class CurvatureSampler:
             rows, importance = draw(chance, self.size)
             design = self._copy(rows)
         part = objective.on_rows(design, objective.weight[:, rows] * importance)
-        logits = point.logits[:, rows].astype(design.dtype)
+        logits = point.logits[:, rows].astype(design.dtype, copy=False)
         return Curvature(part, logits)
 
     def _copy(self, rows):
