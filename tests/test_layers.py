@@ -19,7 +19,6 @@ LONGEST = 350
 LAYERS = [
     ["skfc._array", "skfc._threads"],
     ["skfc._softmax", "skfc._targets"],
-    ["skfc._penalty"],
     ["skfc._design"],
     ["skfc._objective"],
     ["skfc._coordinates", "skfc._conjugate_gradients"],
@@ -29,6 +28,7 @@ LAYERS = [
     ["skfc._parameters", "skfc._fitting", "skfc._functions", "skfc._scoring"],
     ["skfc._path"],
     ["skfc._classifier"],
+    ["skfc._search"],
     ["skfc._classifier_cv"],
     ["skfc._flatten"],
     ["skfc"],
