@@ -179,6 +179,8 @@ class Coordinates:
         if self.intercept:
             A[N, :N] = A[:N, N] = (sums - total * self.mean) / self.scale
             A[N, N] = total
+        idle = np.flatnonzero(self.constant)
+        A[idle] = A[:, idle] = 0.0
         return A
 
 

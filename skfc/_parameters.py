@@ -7,7 +7,7 @@ from sklearn.utils import check_random_state
 
 from skfc.solvers import SOLVERS
 
-PRECONDITIONERS = ("auto", "hessian", "kronecker", "diagonal", None)
+PRECONDITIONERS = ("auto", "hessian", "block-diagonal", "kronecker", "diagonal", None)
 
 
 def _number(kind, low, *, open_low=False, infinite=False):

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from skfc import SoftmaxFCClassifier
 
 TOL = 1e-8
-METRICS = ["auto", "hessian", "kronecker", "diagonal"]
+METRICS = ["auto", "hessian", "block-diagonal", "kronecker", "diagonal"]
 
 
 def fit(X, y, weight=None, **options):

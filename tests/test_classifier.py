@@ -15,7 +15,7 @@ from scipy import sparse
 from skfc import SoftmaxFCClassifier
 
 TOL = 1e-10
-METRICS = ["auto", "hessian", "kronecker", "diagonal"]
+METRICS = ["auto", "hessian", "block-diagonal", "kronecker", "diagonal"]
 
 
 def fit(X, y, weight=None, **options):

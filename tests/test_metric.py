@@ -13,7 +13,7 @@ from skfc._metric import make_metric
 from skfc._objective import Objective
 
 N, T, n = 4, 3, 120
-NAMES = ["hessian", "kronecker", "diagonal"]
+NAMES = ["hessian", "block-diagonal", "kronecker", "diagonal"]
 
 
 @pytest.fixture
@@ -93,6 +93,26 @@ def test_the_diagonal_is_that_of_the_hessian_in_centred_features(
         expected[N] -= centre @ expected[:N]
     expected = zero_mean(expected)  # the metric is held in float32
     assert_allclose(metric.solve(g), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("C", [0.01, 10.0])
+def test_blocks_are_those_of_the_hessian(data, C, fit_intercept, rng):
+    X, y, weight = data
+    V = 0.3 * rng.standard_normal((N + fit_intercept, T))
+    g = zero_mean(rng.standard_normal((N + fit_intercept, T)))
+    metric, objective = prepare("block-diagonal", X, y, weight, C, V, fit_intercept=fit_intercept)
+    metric.steps = 10**6  # as many as make a look worth its price
+    metric.refresh(objective.at(V))
+    P = softmax(X @ V[:N] + (V[N] if fit_intercept else 0), axis=1)
+    rows = np.column_stack([X, np.ones(n)]) if fit_intercept else X
+    penalty = np.diag(np.append(np.ones(N), [0] * fit_intercept)) / (C * weight.sum())
+    expected = np.empty_like(g)
+    for k in range(T):
+        curvature = weight * P[:, k] * (1 - P[:, k]) / weight.sum()
+        block = rows.T @ (curvature[:, None] * rows) + penalty
+        expected[:, k] = np.linalg.solve(block, g[:, k])
+    assert_allclose(metric.solve(g), zero_mean(expected), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

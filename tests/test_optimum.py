@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from skfc import SoftmaxFCClassifier
 
 TOL = 1e-10
-METRICS = ["auto", "hessian", "kronecker", "diagonal"]
+METRICS = ["auto", "hessian", "block-diagonal", "kronecker", "diagonal"]
 
 
 def fit(X, y, weight=None, **options):

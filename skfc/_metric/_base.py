@@ -1,0 +1,96 @@
+"""What the metrics share, and the two that need no matrix."""
+
+import numpy as np
+
+from skfc._coordinates import LARGEST
+from skfc._sampling import CurvatureSampler
+from skfc._threads import over_rows
+
+# Relative to a unit diagonal: directions with less curvature count as having none.
+TINY = 1e-13
+# Sizes of an inverse that float32 holds with room to spare.
+SINGLE_RANGE = 1e-30, 1e30
+# What is added to a unit diagonal to keep a singular matrix positive definite.
+JITTER = {np.float32: 1e-6, np.float64: 1e-10}
+
+
+class Metric:
+    """What the metrics share: when to look at the iterate again."""
+
+    refresh_at = frozenset({2, 5, 10, 20, 40, 80, 160})
+    # Conjugate-gradient steps in the metric before their end is believed.
+    doubt = 2
+    # Whether a step in the metric is nearly a Newton step, so that a refresh makes the
+    # memory of older curvature worthless.
+    is_newton = False
+
+    def __init__(self, objective, coordinates):
+        self.objective, self.coordinates = objective, coordinates
+        self.sampler = CurvatureSampler(objective, coordinates)
+
+    def is_due(self, n_iter):
+        return n_iter in self.refresh_at
+
+
+class Identity(Metric):
+    """No metric: textbook gradients."""
+
+    refresh_at = frozenset()
+    doubt = 10
+
+    def refresh(self, point):
+        pass
+
+    def take(self, objective, keep):
+        pass
+
+    def solve(self, gradient):
+        return gradient.copy()
+
+
+class Diagonal(Metric):
+    """The diagonal of the Hessian in centred features: for sparse and very wide data."""
+
+    doubt = 4
+
+    def refresh(self, point):
+        o, c = self.objective, self.coordinates
+        M = self.sampler.diagonal(o, point)
+        floor = TINY * M.max(axis=0)
+        ridge, l2 = c.ridge(1.0), o.spread(o.l2)
+        unit = np.append(c.scale, 1.0) if c.intercept else c.scale
+        idle = np.append(c.constant, False) if c.intercept else c.constant
+
+        def invert(rows):
+            m = M[rows]
+            m[m <= floor] = 0.0  # without curvature but for rounding
+            m += np.minimum(ridge[rows, None] * l2, LARGEST)
+            m[idle[rows]] = 0.0
+            np.divide(1.0, m, out=m, where=m > 0)
+            m /= unit[rows, None]
+            m /= unit[rows, None]
+
+        over_rows(invert, M)
+        smallest, largest = SINGLE_RANGE
+        inside = (M == 0) | ((smallest < M) & (largest > M))
+        self.inverse = M.astype(np.float32) if inside.all() else M
+
+    def take(self, objective, keep):
+        self.inverse = self.inverse[:, self.objective.columns(keep)]
+        self.objective = objective
+
+    def solve(self, gradient):
+        return self.coordinates.filter(gradient, self.inverse)
+
+
+def factorise(H, jitter):
+    """Cholesky factor of H with `jitter`, or as much more as it takes, on its diagonal."""
+    diagonal = np.einsum("ii->i", H)
+    while True:
+        diagonal += jitter
+        try:
+            return np.linalg.cholesky(H)
+        except np.linalg.LinAlgError:
+            if not jitter < 1:
+                raise
+            jitter *= 100
