@@ -51,11 +51,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     solver : str, default="auto"
         The method; "auto" chooses by the shape of the data, and `solver_` says what it
         chose.
-    preconditioner : {"auto", "hessian", "kronecker", "diagonal"} or None, default="auto"
-        The metric in which the gradient is followed: the Hessian on a sample of rows; the
-        Kronecker product of a Gram matrix of features and a curvature of classes; the
-        diagonal of the Hessian; None is the textbook gradient. "auto" chooses by the
-        numbers of features and classes, and by sparsity.
+    preconditioner : str or None, default="auto"
+        The metric in which the gradient is followed: "hessian", the Hessian on a sample of
+        rows; "block-diagonal", its block of every class; "kronecker", the Kronecker product
+        of a Gram matrix of features and a curvature of classes; "diagonal", the diagonal of
+        the Hessian; None, the textbook gradient. "auto" chooses by the numbers of features
+        and classes, and by sparsity.
     learning_rate : float or "auto", default="auto"
         For `solver="gd"`; other solvers leave it aside. A number > 0 multiplies the gradient
         of the mean objective (in the metric, where there is one) and stays constant. "auto"
@@ -226,7 +227,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 "y must hold at least two classes with positive weight; got one class, "
                 f"{solved.classes.tolist()}."
             )
-        design = make_design(X)
+        design = make_design(X, rotate=True)
         with _fitting.arithmetic(design):
             objective = Objective(
                 design, solved.target, solved.weight[None], np.array([float(self.C)]),
@@ -240,7 +241,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 partial(SOLVERS[solver].generate, **options), objective, metric, start,
                 tol=self.tol, max_iter=self.max_iter, verbose=int(self.verbose),
             )  # fmt: skip
-            self._store(X, fit, targets, active)
+            self._store(X, design, fit, targets, active)
         self.solver_ = solver
         _fitting.warn(fit, self.tol, self.max_iter)
         return self
@@ -264,19 +265,19 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
 
     def _start(self, objective, solved, classes, active):
         """The coefficients of the last fit with `warm_start`, else the null model."""
-        N = objective.design.shape[1]
         if self.warm_start and hasattr(self, "coef_"):
-            same = self.classes_.tolist() == classes.tolist() and self.coef_.shape[1] == N
-            if same:
-                rows = [self.coef_.T, self.intercept_[None]][: 1 + self.fit_intercept]
+            same = self.classes_.tolist() == classes.tolist()
+            if same and self.coef_.shape[1] == self.n_features_in_:
+                rows = [objective.design.turn(self.coef_.T), self.intercept_[None]]
+                rows = rows[: 1 + self.fit_intercept]
                 return np.vstack(rows)[:, active].astype(np.float64)
         if self.preconditioner is None:
             return np.zeros(objective.shape)
         return null_model(solved, objective.shape, self.fit_intercept)
 
-    def _store(self, X, fit, targets, active):
+    def _store(self, X, design, fit, targets, active):
         """Fitted attributes; everything that can fail comes before the first of them."""
-        coef, intercept = finish(fit.weights, X, targets, active, self.fit_intercept)
+        coef, intercept = finish(fit.weights, X, design, targets, active, self.fit_intercept)
         self.coef_, self.intercept_, self.classes_ = coef, intercept, targets.classes
         self.n_iter_ = fit.n_iter
         self.loss_curve_ = np.array(fit.loss_curve)
@@ -432,15 +433,15 @@ def null_model(solved, shape, fit_intercept):
     return weights
 
 
-def finish(weights, X, targets, active, fit_intercept):
+def finish(weights, X, design, targets, active, fit_intercept):
     """Solved `weights` (P, n_active) as coefficients and intercepts of all classes.
 
     One vector added to every row changes no probability: the mean is the free part. The
     classes without weight get their stated row and intercept.
     """
     N, T = X.shape[1], targets.n_classes
-    W = weights[:N].T
-    b = weights[N] if fit_intercept else np.zeros(len(active))
+    W = design.restore(weights[: design.shape[1]]).T
+    b = weights[-1] if fit_intercept else np.zeros(len(active))
     coef, intercept = np.zeros((T, N)), np.zeros(T)
     coef[active] = W - W.mean(axis=0)
     intercept[active] = b - b.mean()

@@ -68,7 +68,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         Share in [0, 1) of every target that is spread evenly over the classes, in training.
     solver : str, default="auto"
         The method, as in :class:`SoftmaxFCClassifier`.
-    preconditioner : {"auto", "hessian", "kronecker", "diagonal"} or None, default="auto"
+    preconditioner : str or None, default="auto"
         The metric in which the gradient is followed, as in :class:`SoftmaxFCClassifier`.
     learning_rate : float or "auto", default="auto"
         As in :class:`SoftmaxFCClassifier`.
@@ -238,7 +238,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         scorer, routed = self._route(sample_weight, params)
         X, *read = self._read(X, y, sample_weight)
         folds = self._split(X, *read, routed.splitter.split)
-        design = make_design(X)
+        design = make_design(X, rotate=True)
         method = self.get_params(deep=False)
         with _fitting.arithmetic(design):
             paths = solve_folds(X, design, folds, Cs, method)
@@ -333,7 +333,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved, best = targets.keep(active), self.best_index_
-        start = [paths.coef[:, best].mean(axis=0)[active].T]
+        start = [design.turn(paths.coef[:, best].mean(axis=0)[active].T)]
         if self.fit_intercept:
             start.append(paths.intercept[:, best].mean(axis=0)[None, active])
         with _fitting.arithmetic(design):
@@ -343,7 +343,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             )  # fmt: skip
             start = np.vstack(start).astype(np.float64)
             (fit,), self.solver_ = solve_batch(objective, start, method)
-            self._store(X, fit, targets, active)
+            self._store(X, design, fit, targets, active)
         return fit
 
     def _average(self, paths, classes):

@@ -8,8 +8,8 @@ from skfc._threads import add
 LOOK_BACK = 3
 
 
-def newton_step(objective, hessian, gradient, precondition, *, share, steps):
-    """Minimise -<g, x> + <x, H x> / 2; returns x and half the Newton decrement.
+def newton_step(objective, hessian, gradient, precondition, *, share, steps, most=np.inf):
+    """Minimise -<g, x> + <x, H x> / 2; returns x, half the Newton decrement, and steps.
 
     The decrement grows from below, at last geometrically: the steps end when what is
     still to come, by the speed of the last ones, is less than `share` of it.
@@ -20,6 +20,7 @@ def newton_step(objective, hessian, gradient, precondition, *, share, steps):
         inverse of the first
     gradient : (P, K)
     share : what may be still to come, as a share of the decrement
+    most : what the decrement cannot exceed; steps end where it would, by rounding
     steps : the least and the most steps; a poor preconditioner hides directions that
         only a few more of them find
 
@@ -27,6 +28,7 @@ def newton_step(objective, hessian, gradient, precondition, *, share, steps):
     -------
     step : (P, K), about H⁻¹ g
     decrement : (n_problems,), <g, H⁻¹ g> / 2, which is F - F* up to third order
+    n_steps : int
     """
     dot, spread = objective.dot, objective.spread
     r = gradient.copy()
@@ -34,22 +36,25 @@ def newton_step(objective, hessian, gradient, precondition, *, share, steps):
     p, rz = z.copy(), dot(r, z)
     step = np.zeros_like(r)
     decrement, gains = np.zeros(objective.n_problems), []
-    least, most = steps
-    for k in range(1, most + 1):
+    for k in range(1, steps[1] + 1):
         Hp = hessian(p)
         alpha = _ratio(rz, dot(p, Hp))
+        if k > 1:
+            alpha[decrement + 0.5 * alpha * rz > most] = 0.0
+            if not alpha.any():
+                break
         gains.append(0.5 * alpha * rz)
         decrement += gains[-1]
         scale = spread(alpha).astype(r.dtype)
         add(step, p, scale)
-        if k >= least and (_to_come(gains) <= share * decrement).all():
+        if k >= steps[0] and (_to_come(gains) <= share * decrement).all():
             break
         add(r, Hp, -scale)
         z = precondition(r)
         rz, before = dot(r, z), rz
         p, z = z, p
         add(p, z, spread(_ratio(rz, before)).astype(r.dtype))
-    return step, decrement
+    return step, decrement, k
 
 
 def _to_come(gains):

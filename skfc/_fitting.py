@@ -99,7 +99,8 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
             gap[asked] = confirm(iterate, asked)
             small = np.maximum(decrement[asked], np.finfo(float).tiny)
             absolute = gap[asked] / (1 + gap[asked]) * value[asked]
-            ratio[which[asked]] = np.maximum(absolute / small, 1.0)
+            if iterate.renew is None:
+                ratio[which[asked]] = np.maximum(absolute / small, 1.0)
         done = (gap <= tol) | floor | last | separated
         for j in np.flatnonzero(done):
             status = (
@@ -131,9 +132,10 @@ def relative(gap, value):
 def confirm(iterate, which):
     """The relative gap of the problems `which`: half the Newton decrement.
 
-    Where the solver has not taken it from the Hessian, conjugate gradients do.
+    Where the solver has not taken it from the Hessian in a metric of this point, conjugate
+    gradients do.
     """
-    if iterate.hessian is None:
+    if iterate.renew and not iterate.renew(iterate.point):
         return relative(iterate.decrement[which], iterate.point.value[which])
     objective, point, columns = iterate.objective, iterate.point, slice(None)
     part = len(which) < objective.n_problems
@@ -148,7 +150,7 @@ def confirm(iterate, which):
         whole[:, columns] = r
         return iterate.precondition(whole)[:, columns]
 
-    _, decrement = newton_step(
+    _, decrement, _ = newton_step(
         objective, iterate.hessian(objective, point), point.gradient, precondition,
         share=GAP_SHARE, steps=(iterate.doubt, GAP_STEPS),
     )  # fmt: skip

@@ -128,6 +128,12 @@ class Objective:
         add(self._penalised(gradient), W, cast(self.spread(change), gradient.dtype))
         return part, Point(point.weights, point.logits, value, gradient)
 
+    def damped(self, factor):
+        """This objective with so much more penalty, for a cautious model at the same point."""
+        part = copy(self)
+        part.l2 = self.l2 * factor
+        return part
+
     def on_rows(self, design, weight):
         """The data part of this objective on a sample: rows `design`, importance in `weight`."""
         part = copy(self)

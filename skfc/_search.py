@@ -120,7 +120,10 @@ def solve_folds(X, design, folds, Cs, method):
         for k, path in zip(alike, found, strict=True):
             fits[k] = [path[i] for i in np.argsort(ascending)]
     done = [
-        [finish(f.weights, X, fold.train, fold.active, method["fit_intercept"]) for f in path]
+        [
+            finish(f.weights, X, design, fold.train, fold.active, method["fit_intercept"])
+            for f in path
+        ]
         for fold, path in zip(folds, fits, strict=True)
     ]
     coef, intercept = (np.array([[fit[j] for fit in path] for path in done]) for j in (0, 1))

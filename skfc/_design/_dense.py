@@ -57,6 +57,11 @@ class ArrayDesign:
                 out[...] = product
         return loss, sums
 
+    def turn(self, weights):
+        return weights
+
+    restore = turn
+
     def forward(self, weights, rows):
         return self.xp.matmul(weights.T, self.X[rows, :].T)
 

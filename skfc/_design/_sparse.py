@@ -21,14 +21,15 @@ ROW_MAJOR_FROM = 16
 class SparseDesign:
     """Rows of a CSR array. Blocks hold equal numbers of stored values.
 
-    With `transposed`, a second CSR of Xᵀ, both products run over rows of what they give.
+    With `rotation` its features are those of a product of it. With `transposed`, a second
+    CSR of Xᵀ, both products run over rows of what they give.
     """
 
     sparse = True
     xp = np
 
-    def __init__(self, X, blocks=None, transposed=None):
-        self.X = X
+    def __init__(self, X, blocks=None, transposed=None, rotation=None):
+        self.X, self.rotation = X, rotation
         self.dtype = X.dtype
         self.shape = X.shape
         self.blocks = blocks or even_blocks(X, n_threads())
@@ -46,6 +47,12 @@ class SparseDesign:
         if n_columns < ROW_MAJOR_FROM:
             return np.empty((n_columns, self.shape[0]), dtype=self.dtype)
         return np.empty((self.shape[0], n_columns), dtype=self.dtype).T
+
+    def turn(self, weights):
+        return weights if self.rotation is None else self.rotation.turn(weights)
+
+    def restore(self, weights):
+        return weights if self.rotation is None else self.rotation.restore(weights)
 
     def forward(self, weights, rows):
         out = (self._rows[rows.start, rows.stop] @ weights).T

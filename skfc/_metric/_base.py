@@ -28,6 +28,10 @@ class Metric:
         self.objective, self.coordinates = objective, coordinates
         self.sampler = CurvatureSampler(objective, coordinates)
 
+    def renew(self, point):
+        """Whether M was older than `point`, so that it is another one now."""
+        return False
+
     def is_due(self, n_iter):
         return n_iter in self.refresh_at
 

@@ -10,10 +10,10 @@ from skfc._metric._base import JITTER, Metric, factorise
 from skfc._metric._kronecker import Kronecker
 
 # Steps in the metric that cost as much as blocks: so many, and more with features x classes.
-BASE_STEPS, NUMBERS_PER_STEP = 4, 100
+BASE_STEPS, NUMBERS_PER_STEP = 4, 200
 
 # Rows of less curvature than this share of the mean are left out.
-LITTLE = 0.01
+LITTLE = 1e-4
 
 
 class BlockDiagonal(Metric):
@@ -28,27 +28,33 @@ class BlockDiagonal(Metric):
     def __init__(self, objective, coordinates):
         super().__init__(objective, coordinates)
         self.kronecker = Kronecker(objective, coordinates)
-        self.doubt, self.steps, self.grams = self.kronecker.doubt, 0, None
+        self.doubt, self.steps = self.kronecker.doubt, 0
+        self.grams = self.seen = None
 
     def refresh(self, point):
         o = self.objective
-        due = self.steps >= BASE_STEPS + math.prod(o.shape) // NUMBERS_PER_STEP
-        if due:
-            self.grams = self._look(point)
-            self.steps, self.kronecker = 0, None
+        if self.steps >= BASE_STEPS + math.prod(o.shape) // NUMBERS_PER_STEP:
+            self._look(point)
         elif self.kronecker:
             self.kronecker.objective = o
             self.kronecker.refresh(point)
-        if due or (self.grams is not None and (self.l2 != o.l2).any()):
-            self.l2 = o.l2
+        elif (self.l2 != o.l2).any():
             self._factorise()
 
+    def renew(self, point):
+        stale = self.grams is not None and self.seen is not point
+        if stale:
+            self._look(point)
+        return stale
+
     def _look(self, point):
-        """Weighted Gram matrices of the standardised rows of a sample, (n_columns, P, P)."""
+        """Take the blocks anew: Gram matrices of the standardised rows of a sample."""
         part = self.sampler.at(self.objective, point).data
         proba, o = part.objective._stack(part.proba), part.objective
         weight = proba * (1 - proba) * (o.weight / o.design.shape[0])[:, None]
-        return np.stack([self._gram(o.design, q) for q in weight.reshape(o.n_columns, -1)])
+        self.grams = np.stack([self._gram(o.design, q) for q in weight.reshape(o.n_columns, -1)])
+        self.seen, self.steps, self.kronecker = point, 0, None
+        self._factorise()
 
     def _gram(self, design, weight):
         N, rows = design.shape[1], np.flatnonzero(weight >= LITTLE * weight.mean())
@@ -66,6 +72,7 @@ class BlockDiagonal(Metric):
         return A
 
     def _factorise(self):
+        self.l2 = self.objective.l2
         ridges = [self.coordinates.ridge(l2) for l2 in self.objective.l2]
         self.factor, units = [], []
         jitter = JITTER[self.grams.dtype.type]

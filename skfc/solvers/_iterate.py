@@ -20,8 +20,10 @@ class Iterate:
     precondition : an approximate inverse of the Hessian at `point`, on arrays (P, K)
     stalled : (n_problems,), True where no step lowers the value any more
     hessian : function from the objective and the point to the Hessian, exact or from a
-        sample of rows; None where `decrement` has come from it already
+        sample of rows
     doubt : conjugate-gradient steps that a confirmation of `decrement` takes at least
+    renew : where `decrement` has come from the Hessian, in a metric of an older point:
+        function of the point that renews it, and returns whether there was need
     """
 
     objective: Objective
@@ -29,5 +31,6 @@ class Iterate:
     decrement: np.ndarray
     precondition: Callable
     stalled: np.ndarray
-    hessian: Callable | None
+    hessian: Callable
     doubt: int
+    renew: Callable | None = None

@@ -10,6 +10,8 @@ penalty has its minimum where the model holds, and the way to the one that was a
 leads over a few of them, each a tenth of the one before.
 """
 
+from functools import partial
+
 import numpy as np
 
 from skfc._conjugate_gradients import newton_step
@@ -25,6 +27,9 @@ WOLFE = 0.25
 # step leaves less than that share of the decrement.
 NEAR = 0.03
 CONTRACTION = 0.2
+# A step from a sample keeps this share of what it promises, or else rows that matter are
+# missing. One that promises so much less than the last may have missed what is left.
+KEPT, COLLAPSE = 0.1, 0.02
 # Many sparse rows are solved in float32 until the decrement is below this share of the objective.
 SINGLE = 1e-4
 # From a penalty to the next, once the decrement is below this share of the objective.
@@ -40,25 +45,33 @@ def newton_cg(objective, metric, weights):
     weights = weights.astype(light)
     point = objective.at(weights)
     metric.refresh(point)
-    level, fresh = level_of(objective, metric, point), True
-    before = np.inf
+    level, damping = level_of(objective, metric, point), 0
+    before, n_steps = np.inf, 0
     stalled = np.zeros(1, dtype=bool)
     while True:
         here = l2 * FACTOR**level
         if (here != objective.l2).any():
             objective, point = objective.with_penalty(here, point)
-            metric.objective, fresh = objective, False
-        if not fresh:
-            metric.refresh(point)
-        fresh, gradient = False, point.gradient.astype(light, copy=False)
         near = not level and before < NEAR * point.value[0]
-        step, decrement = newton_step(
-            objective, sampler.at(objective, point), gradient, metric.solve,
-            share=FORCING if near else LOOSE,
-            # In a poor metric few steps may miss directions that tell of the end.
-            steps=(LEAST_STEPS if level else metric.doubt, MAX_STEPS),
-        )  # fmt: skip
-        if near and decrement[0] > CONTRACTION * before:
+        # In a poor metric few steps may miss directions that tell of the end, where the last
+        # iteration has seen them.
+        least = max(LEAST_STEPS if level else metric.doubt, n_steps // 2)
+        damping = max(damping - 1, 0)
+        while True:
+            model = metric.objective = objective.damped(FACTOR**damping)
+            metric.refresh(point)
+            newton = partial(
+                newton_step, model, sampler.at(model, point),
+                point.gradient.astype(light, copy=False), metric.solve,
+                share=FORCING if near else LOOSE, steps=(least, MAX_STEPS), most=point.value,
+            )  # fmt: skip
+            step, decrement, n_steps = newton()
+            if decrement[0] < COLLAPSE * before and metric.renew(point):
+                step, decrement, n_steps = newton()
+            if decrement[0] <= point.value[0] or not model.penalised or damping >= MAX_LEVEL:
+                break
+            damping += 1
+        if near and not sampler.takes_all and decrement[0] > CONTRACTION * before:
             sampler.size *= 2
         before = decrement[0]
         if level:
@@ -66,16 +79,25 @@ def newton_cg(objective, metric, weights):
             final, seen = objective.with_penalty(l2, point)
             yield Iterate(final, seen, seen.value, metric.solve, stalled, sampler.at, metric.doubt)
         else:
-            yield Iterate(objective, point, decrement, metric.solve, stalled, None, metric.doubt)
+            seen = point.value if damping else decrement
+            yield Iterate(
+                objective, point, seen, metric.solve, stalled, sampler.at,
+                max(metric.doubt, n_steps), metric.renew,
+            )  # fmt: skip
         ray = objective.ray(point, -step)
         steps = search(ray, WOLFE)
         done = not level and decrement[0] < SINGLE * point.value[0]
         if objective.dtype != exact.dtype and (done or steps[0] == 0):
             point = exact.at(point.weights - step * steps)
-            objective = metric.objective = exact
+            objective = exact
+            continue
+        if steps[0] == 0 and metric.renew(point):
             continue
         stalled = (steps == 0) & (level == 0)
+        value = point.value
         point = ray.move(steps)
+        if not sampler.takes_all and value[0] - point.value[0] < KEPT * decrement[0]:
+            sampler.size *= 4
         if level and (decrement[0] < ARRIVED * point.value[0] or steps[0] == 0):
             level -= 1
 
