@@ -382,6 +382,7 @@ class Curvature:
     def __init__(self, objective, logits):
         self.objective = o = objective
         self.proba = o.design.logits(o.n_columns)
+        self.weight = None if o.xp.all(o.weight == 1.0) else o.weight
 
         def block(rows):
             p = o._kernel.probabilities(o._stack(logits[:, rows] + 0))
@@ -394,8 +395,9 @@ class Curvature:
         inner = cast(direction, o.design.dtype)
 
         def block(rows):
-            dz = o._stack(o._forward(inner, rows))
-            return 0.0, o._kernel.curvature(o._stack(self.proba[:, rows]), dz, o.weight[:, rows])
+            dz, p = o._stack(o._forward(inner, rows)), o._stack(self.proba[:, rows])
+            weight = None if self.weight is None else self.weight[:, rows]
+            return 0.0, o._kernel.curvature(p, dz, weight)
 
         o.work.passes += o.share
         _, out = o._sum(block, direction.dtype)

@@ -5,7 +5,7 @@ For one row with logits z, target probabilities y and weight m,
     p = exp(z - logsumexp(z))          probabilities
     m * (logsumexp(z) - <y, z>)        loss
     m * (p - y)                        residual: the gradient of the loss in z
-    m * (p * v - p * <p, v>)           curvature of the loss in z, applied to v
+    m * p * (v - <p, v>)               curvature of the loss in z, applied to v
 
 The kernels work on blocks of shape (n_problems, n_classes, n_rows): problems that
 share the data are stacked first, and rows come last so that reductions over the
@@ -62,10 +62,11 @@ def _probabilities_numpy(logits):
 
 
 def _curvature_numpy(proba, ray, weight):
-    """Curvature applied to `ray`, which is overwritten."""
+    """Curvature applied to `ray`, which is overwritten; a weight of None is one."""
+    ray -= np.einsum("bkn,bkn->bn", proba, ray)[:, None, :]
     ray *= proba
-    ray -= proba * ray.sum(axis=1, keepdims=True)
-    ray *= weight[:, None, :]
+    if weight is not None:
+        ray *= weight[:, None, :]
     return ray
 
 
@@ -106,8 +107,8 @@ def log_probabilities(logits, axis=1):
 
 def _curvature_generic(proba, ray, weight):
     xp = namespace(proba)
-    u = proba * ray
-    return weight[:, None, :] * (u - proba * xp.sum(u, axis=1, keepdims=True))
+    out = proba * (ray - xp.sum(proba * ray, axis=1, keepdims=True))
+    return out if weight is None else weight[:, None, :] * out
 
 
 IN_PLACE = SimpleNamespace(

@@ -27,6 +27,14 @@ class Metric:
     def __init__(self, objective, coordinates):
         self.objective, self.coordinates = objective, coordinates
         self.sampler = CurvatureSampler(objective, coordinates)
+        self.looked = None, None
+
+    def update(self, objective, point):
+        """Look at `point` of `objective`, unless that was the last look."""
+        objective_seen, point_seen = self.looked
+        if point is not point_seen or (objective.l2 != objective_seen.l2).any():
+            self.objective, self.looked = objective, (objective, point)
+            self.refresh(point)
 
     def renew(self, point):
         """Whether M was older than `point`, so that it is another one now."""

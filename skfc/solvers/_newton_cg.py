@@ -40,11 +40,10 @@ def newton_cg(objective, metric, weights):
     """Generate iterates from `weights`."""
     l2, exact, sampler = objective.l2, objective, metric.sampler
     if objective.design.sparse:
-        objective = metric.objective = objective.lighter()
+        objective = objective.lighter()
     light = objective.dtype
-    weights = weights.astype(light)
-    point = objective.at(weights)
-    metric.refresh(point)
+    point = objective.at(weights.astype(light))
+    metric.update(objective, point)
     level, damping = level_of(objective, metric, point), 0
     before, n_steps = np.inf, 0
     stalled = np.zeros(1, dtype=bool)
@@ -56,21 +55,10 @@ def newton_cg(objective, metric, weights):
         # In a poor metric few steps may miss directions that tell of the end, where the last
         # iteration has seen them.
         least = max(LEAST_STEPS if level else metric.doubt, n_steps // 2)
-        damping = max(damping - 1, 0)
-        while True:
-            model = metric.objective = objective.damped(FACTOR**damping)
-            metric.refresh(point)
-            newton = partial(
-                newton_step, model, sampler.at(model, point),
-                point.gradient.astype(light, copy=False), metric.solve,
-                share=FORCING if near else LOOSE, steps=(least, MAX_STEPS), most=point.value,
-            )  # fmt: skip
-            step, decrement, n_steps = newton()
-            if decrement[0] < COLLAPSE * before and metric.renew(point):
-                step, decrement, n_steps = newton()
-            if decrement[0] <= point.value[0] or not model.penalised or damping >= MAX_LEVEL:
-                break
-            damping += 1
+        step, decrement, n_steps, damping = believable_step(
+            objective, metric, point, light, before, max(damping - 1, 0),
+            share=FORCING if near else LOOSE, steps=(least, MAX_STEPS),
+        )  # fmt: skip
         if near and not sampler.takes_all and decrement[0] > CONTRACTION * before:
             sampler.size *= 2
         before = decrement[0]
@@ -100,6 +88,29 @@ def newton_cg(objective, metric, weights):
             sampler.size *= 4
         if level and (decrement[0] < ARRIVED * point.value[0] or steps[0] == 0):
             level -= 1
+
+
+def believable_step(objective, metric, point, dtype, before, damping, **how):
+    """A Newton step that promises no more than F, of a penalty FACTOR**damping times as strong.
+
+    F is not negative: a row that is on the wrong side for sure has a gradient but no
+    curvature, and the model would go any way for it. Returns step (of `dtype`), decrement,
+    its number of conjugate-gradient steps, and the damping that it took.
+    """
+    gradient = point.gradient.astype(dtype, copy=False)
+    while True:
+        model = objective.damped(FACTOR**damping)
+        metric.update(model, point)
+        newton = partial(
+            newton_step, model, metric.sampler.at(model, point), gradient, metric.solve,
+            most=point.value, **how,
+        )  # fmt: skip
+        step, decrement, n_steps = newton()
+        if decrement[0] < COLLAPSE * before and metric.renew(point):
+            step, decrement, n_steps = newton()
+        if decrement[0] <= point.value[0] or not model.penalised or damping >= MAX_LEVEL:
+            return step, decrement, n_steps, damping
+        damping += 1
 
 
 def level_of(objective, metric, point):
