@@ -17,6 +17,7 @@ from skfc._threads import over_rows
 
 # Scales below, and curvature above, leave the range of float64 when squared.
 SMALLEST, LARGEST = 1e-150, 1e300
+SHORT = 64
 
 
 class Coordinates:
@@ -107,16 +108,26 @@ class Coordinates:
         It has the sum over the classes taken out, as in `pull`.
         """
         N, T = len(self.mean), self.n_classes
-        mean = self.mean.astype(gradient.dtype)
+        mean = self.mean.astype(gradient.dtype)[:, None]
+        # Where rows are short, products of matrices are faster than sums over them.
+        less_mean = np.eye(T, dtype=gradient.dtype) - gradient.dtype.type(1 / T)
         out = np.empty_like(gradient)
+        x = np.empty_like(gradient)
 
         def piece(rows):
-            x = gradient[:N][rows]
+            y, z = x[:N][rows], out[:N][rows]
             if self.intercept:
-                x = x - mean[rows, None] * gradient[N]
-            x = x * inverse[:N][rows]
-            out[:N][rows] = x = balance(x, T)
-            return mean[rows] @ x
+                np.matmul(mean[rows], gradient[N:], out=y)
+                np.subtract(gradient[:N][rows], y, out=y)
+                y *= inverse[:N][rows]
+            else:
+                np.multiply(gradient[rows], inverse[rows], out=y)
+            if T > SHORT:
+                z[...] = balance(y, T)
+            else:
+                for k in range(0, y.shape[1], T):
+                    np.matmul(y[:, k : k + T], less_mean, out=z[:, k : k + T])
+            return mean[rows, 0] @ z
 
         slopes = over_rows(piece, gradient)
         if self.intercept:

@@ -112,9 +112,9 @@ class Objective:
         part = copy(self)
         many = self.design.shape[0] * self.n_columns > SINGLE_FROM
         part.dtype = np.float32 if many else self.design.dtype
-        # Xᵀ is kept beside X where it is no larger than a vector.
-        transpose = self.design.X.nnz <= math.prod(self.shape)
-        part.design = self.design.lighter(part.dtype, transpose=transpose)
+        # Xᵀ is kept beside X where it is no larger than a few vectors.
+        transpose = self.design.X.nnz <= 2 * math.prod(self.shape)
+        part.design = self.design.lighter(part.dtype, self.n_columns, transpose=transpose)
         part.weight = cast(self.weight, part.dtype)
         return part
 

@@ -134,7 +134,7 @@ def test_sums_over_all_rows(container, plain, n_columns, rng):
     mean, scale = rng.standard_normal(N), rng.uniform(0.5, 2, N)
     designs = [design]
     if design.sparse:
-        designs += [design.lighter(np.float32, transpose=flag) for flag in (False, True)]
+        designs += [design.lighter(np.float32, 3, transpose=flag) for flag in (False, True)]
     for one in designs:
         logits = one.logits(n_columns)
         assert (logits.shape, logits.dtype) == ((n_columns, n), one.dtype)

@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from skfc._threads import n_threads, thread_map
+from skfc._threads import n_threads, over_rows, thread_map
 
 MIN_BLOCK_VALUES = 50_000
 # Stored values of a piece for what needs a copy of them.
 PIECE_VALUES = 2**20
-# Rows of a block whose residuals stay in the cache, where a block costs next to nothing.
-CACHED_ROWS = 2048
+# Residuals of a block that stay in the cache, where a block costs next to nothing.
+CACHED_NUMBERS = 2**18
 # Means of columns, in standard deviations, that leave their squares digits to spare.
 LITTLE = 10.0
 # From so many columns on, logits lie in memory as the products give them, row by row:
@@ -34,7 +34,7 @@ class SparseDesign:
         self.shape = X.shape
         self.blocks = blocks or even_blocks(X, n_threads())
         self._rows = views(X, self.blocks)
-        self._squares = self._columns = None
+        self._squares = self._columns = self._residuals = None
         if transposed is not None:
             self._columns = views(transposed, even_blocks(transposed, 4 * n_threads()))
 
@@ -84,12 +84,15 @@ class SparseDesign:
         return loss, sums
 
     def _reduce_transposed(self, block, out):
-        residuals = np.empty((self.shape[0], out.shape[1]), dtype=self.dtype)
+        if self._residuals is None or self._residuals.shape[1] != out.shape[1]:
+            self._residuals = np.empty((self.shape[0], out.shape[1]), dtype=self.dtype)
+        residuals = self._residuals
 
         def fill(rows):
             loss, residual = block(rows)
             residuals[rows] = residual.T
-            return loss, residual.sum(axis=1, dtype=np.float64)
+            ones = np.ones(residual.shape[1], dtype=self.dtype)
+            return loss, (residual @ ones).astype(np.float64)
 
         def multiply(item):
             (start, stop), columns = item
@@ -110,9 +113,15 @@ class SparseDesign:
                     X = X.astype(self.dtype)
                 self._squares = SparseDesign(X, self.blocks, X.T.tocsr())
             _, sums = self._squares.reduce(block, out)
-        out += np.outer((mean / scale) ** 2, sums)
-        np.maximum(out, 0.0, out=out)
-        return 0.0, sums
+        centre, sums = ((mean / scale) ** 2)[:, None], sums[None]
+
+        def piece(rows):
+            part = out[rows]
+            part += centre[rows] @ sums
+            np.maximum(part, 0.0, out=part)
+
+        over_rows(piece, out)
+        return 0.0, sums[0]
 
     def _squares_of_blocks(self, block, out, mean, scale):
         sums, out[...] = 0.0, 0.0
@@ -144,9 +153,11 @@ class SparseDesign:
 
     def variance(self, weight, mean):
         """Weighted variance of every feature, (n_features,)."""
-        total, nothing, ones = np.zeros_like(mean), np.zeros_like(mean), np.ones_like(mean)
+        total = np.zeros_like(mean)
         for rows in self._pieces():
-            total += squares(view(self.X, rows), nothing, ones).T @ weight[rows]
+            X = view(self.X, rows)
+            X.data = np.square(X.data, dtype=np.float64)
+            total += X.T @ weight[rows]
         return np.maximum(total - mean**2, 0.0)
 
     def squared_norms(self, mean, scale):
@@ -161,8 +172,11 @@ class SparseDesign:
         x = self.X[rows].astype(np.float64)
         return x.T @ weight, (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
 
-    def lighter(self, dtype, *, transpose):
-        """The same rows in `dtype`, with Xᵀ if wanted; the indices are shared."""
+    def lighter(self, dtype, n_columns, *, transpose):
+        """The same rows in `dtype`, with Xᵀ if wanted; the indices are shared.
+
+        Its blocks suit products with `n_columns` columns.
+        """
         X = self.X
         if X.dtype == dtype and transpose == (self._columns is not None):
             return self
@@ -170,8 +184,10 @@ class SparseDesign:
         X = type(X)((data, X.indices, X.indptr), shape=X.shape)
         if not transpose:
             return SparseDesign(X, self.blocks)
-        n_blocks = max(len(self.blocks), self.shape[0] // CACHED_ROWS)
-        return SparseDesign(X, even_blocks(X, n_blocks), X.T.tocsr())
+        n_blocks = max(len(self.blocks), self.shape[0] * n_columns // CACHED_NUMBERS)
+        return SparseDesign(
+            X, even_blocks(X, n_blocks, MIN_BLOCK_VALUES // n_columns), X.T.tocsr()
+        )
 
 
 def squares(X, mean, scale):
@@ -182,9 +198,9 @@ def squares(X, mean, scale):
     return type(X)((data, X.indices, X.indptr), shape=X.shape)
 
 
-def even_blocks(X, n_blocks):
-    """Slices of the rows of a CSR with about equal numbers of stored values."""
-    n_blocks = max(1, min(n_blocks, X.nnz // MIN_BLOCK_VALUES, X.shape[0]))
+def even_blocks(X, n_blocks, least=MIN_BLOCK_VALUES):
+    """Slices of the rows of a CSR with about equal numbers of stored values, `least` or more."""
+    n_blocks = max(1, min(n_blocks, X.nnz // max(least, 1), X.shape[0]))
     targets = [X.nnz * k // n_blocks for k in range(1, n_blocks)]
     inner = np.searchsorted(X.indptr, targets).tolist()
     edges = sorted({0, *inner, X.shape[0]})

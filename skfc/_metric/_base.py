@@ -67,25 +67,34 @@ class Diagonal(Metric):
 
     def refresh(self, point):
         o, c = self.objective, self.coordinates
-        M = self.sampler.diagonal(o, point)
+        M = self._diagonal(point)
         floor = TINY * M.max(axis=0)
-        ridge, l2 = c.ridge(1.0), o.spread(o.l2)
+        ridge, l2 = c.ridge(1.0)[:, None], o.spread(o.l2)
         unit = np.append(c.scale, 1.0) if c.intercept else c.scale
         idle = np.append(c.constant, False) if c.intercept else c.constant
+        smallest, largest = SINGLE_RANGE
 
         def invert(rows):
             m = M[rows]
             m[m <= floor] = 0.0  # without curvature but for rounding
-            m += np.minimum(ridge[rows, None] * l2, LARGEST)
+            m += np.minimum(ridge[rows] * l2, LARGEST)
             m[idle[rows]] = 0.0
             np.divide(1.0, m, out=m, where=m > 0)
             m /= unit[rows, None]
             m /= unit[rows, None]
+            return m.max() < largest and m.min(where=m > 0, initial=largest) > smallest
 
-        over_rows(invert, M)
-        smallest, largest = SINGLE_RANGE
-        inside = (M == 0) | ((smallest < M) & (largest > M))
-        self.inverse = M.astype(np.float32) if inside.all() else M
+        inside = all(over_rows(invert, M))
+        self.inverse = M.astype(np.float32) if inside else M
+
+    def _diagonal(self, point):
+        """The diagonal of the data part of the Hessian, for standardised features (P, K)."""
+        o = self.objective
+        if point.weights[: o.design.shape[1]].any():
+            return self.sampler.diagonal(o, point)
+        # All rows have the same probabilities, and the features the variance one.
+        p = o._kernel.probabilities(o._stack(point.logits[:, :1].astype(np.float64)))
+        return np.tile((p * (1 - p)).ravel(), (o.shape[0], 1))
 
     def take(self, objective, keep):
         self.inverse = self.inverse[:, self.objective.columns(keep)]
