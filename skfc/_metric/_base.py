@@ -64,9 +64,19 @@ class Diagonal(Metric):
     """The diagonal of the Hessian in centred features: for sparse and very wide data."""
 
     doubt = 4
+    # A look costs as much as so many steps.
+    look_steps = 5
+    steps = 0
+
+    def update(self, objective, point):
+        seen, _ = self.looked
+        if seen is None or self.steps >= self.look_steps or (seen.l2 != objective.l2).any():
+            super().update(objective, point)
+        self.objective = objective
 
     def refresh(self, point):
         o, c = self.objective, self.coordinates
+        self.steps = 0
         M = self._diagonal(point)
         floor = TINY * M.max(axis=0)
         ridge, l2 = c.ridge(1.0)[:, None], o.spread(o.l2)
@@ -101,6 +111,7 @@ class Diagonal(Metric):
         self.objective = objective
 
     def solve(self, gradient):
+        self.steps += 1
         return self.coordinates.filter(gradient, self.inverse)
 
 

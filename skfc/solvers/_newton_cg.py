@@ -54,7 +54,8 @@ def newton_cg(objective, metric, weights):
         near = not level and before < NEAR * point.value[0]
         # In a poor metric few steps may miss directions that tell of the end, where the last
         # iteration has seen them.
-        least = max(LEAST_STEPS if level else metric.doubt, n_steps // 2)
+        far = level or before > point.value[0]
+        least = max(LEAST_STEPS if far else metric.doubt, n_steps // 2)
         step, decrement, n_steps, damping = believable_step(
             objective, metric, point, light, before, max(damping - 1, 0),
             share=FORCING if near else LOOSE, steps=(least, MAX_STEPS),
