@@ -23,7 +23,7 @@ LOGIT_ARRAYS, VECTORS = 3, 26
 WARM_REFRESH = frozenset({6, 12, 24, 48, 96})
 
 
-def solve_batch(objective, start, method, *, warm=True):
+def solve_batch(objective, start, method, *, warm=True, metrics=None):
     """Fits of the problems of `objective`, and the name of the solver.
 
     They are solved in lock-step if the solver can, else in turn. Metric and solver are
@@ -34,6 +34,8 @@ def solve_batch(objective, start, method, *, warm=True):
     start : (P, n_columns)
     method : dict of the parameters of the estimator
     warm : whether `start` is thought to be close to the solutions
+    metrics : dict where metrics are kept, and taken from for the next C: they have drawn
+        rows, and know a curvature that is close
     """
     name = method["preconditioner"]
     if name == "auto":
@@ -46,7 +48,10 @@ def solve_batch(objective, start, method, *, warm=True):
     fits = []
     for problems in [everything] if SOLVERS[solver].batched else everything[:, None]:
         part = objective.take(problems)
-        metric = make_metric(part, name)
+        metric = (metrics or {}).get(tuple(problems)) or make_metric(part, name)
+        metric.objective = part
+        if metrics is not None:
+            metrics[tuple(problems)] = metric
         if warm and metric.is_newton:
             metric.refresh_at = WARM_REFRESH
         fits += _fitting.solve(
@@ -73,18 +78,25 @@ def solve_path(design, targets, starts, Cs, method, progress):
     for folds in groups(design, targets[0].n_classes, len(targets)):
         weight = np.stack([targets[k].weight for k in folds])
         last = start = np.hstack([starts[k] for k in folds])
+        metrics = {} if metrics_fit(design, weight.shape[0] * targets[0].n_classes) else None
         for i, C in enumerate(Cs):
             objective = Objective(
                 design, targets[0].target, weight, np.full(len(folds), C),
                 n_classes=targets[0].n_classes, fit_intercept=method["fit_intercept"],
             )  # fmt: skip
-            fits, solver = solve_batch(objective, start, method, warm=i > 0)
+            fits, solver = solve_batch(objective, start, method, warm=i > 0, metrics=metrics)
             for k, fit in zip(folds, fits, strict=True):
                 paths[k].append(fit)
             before, last = last, np.hstack([fit.weights for fit in fits])
             start = last + stride(Cs, i) * (last - before)
             progress(C, len(folds))
     return paths, solver
+
+
+def metrics_fit(design, n_columns):
+    """Whether metrics of `n_columns` classes in all, and their rows, may be kept."""
+    n, N = design.shape
+    return 4 * N * (n_columns * N + n) <= GROUP_BYTES
 
 
 def stride(Cs, i):

@@ -33,7 +33,8 @@ class BlockDiagonal(Metric):
 
     def refresh(self, point):
         o = self.objective
-        if self.steps >= BASE_STEPS + math.prod(o.shape) // NUMBERS_PER_STEP:
+        other = self.grams is not None and len(self.grams) != o.n_columns
+        if other or self.steps >= BASE_STEPS + math.prod(o.shape) // NUMBERS_PER_STEP:
             self._look(point)
         elif self.kronecker:
             self.kronecker.objective = o
