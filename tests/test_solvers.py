@@ -21,7 +21,7 @@ from skfc._objective import Objective
 from skfc._parameters import PRECONDITIONERS
 from skfc.solvers import SOLVERS
 from skfc.solvers._gd import ACCURACY, largest_curvature
-from skfc.solvers._newton_cg import level_of
+from skfc.solvers._newton_cg import believable_step, level_of
 
 TOL = 1e-8
 # What optimality_gap_ promises: right within a factor of ten.
@@ -341,3 +341,38 @@ def test_newton_cg_comes_from_a_penalty_whose_model_holds():
     assert 0 < levels[1] < levels[2] <= levels[1] + 3
     clf = SoftmaxFCClassifier(C=1e3, solver="newton-cg", tol=1e-6).fit(X, y)
     assert level(1e3, np.vstack([clf.coef_.T, clf.intercept_])) == 0
+
+
+@pytest.mark.parametrize("metric", ["kronecker", "block-diagonal", "diagonal"])
+def test_newton_steps_promise_no_more_than_there_is(metric):
+    """Rows that are wrong for sure have a gradient and no curvature: steps are damped."""
+    X, y = np.eye(60), np.arange(60) % 3
+    objective = Objective(make_design(X), y, np.ones((1, 60)), np.array([1e6]), n_classes=3)
+    wrong = np.zeros(objective.shape)
+    wrong[np.arange(30), y[:30]] = -20.0
+    for V, damped in ((wrong, True), (-wrong, False)):
+        point = objective.at(V)
+        step, decrement, _, damping = believable_step(
+            objective, make_metric(objective, metric), point, np.float64, np.inf, 0,
+            share=0.1, steps=(2, 50),
+        )  # fmt: skip
+        assert 0 < decrement[0] <= point.value[0]
+        # In a good metric the later of its steps are left out instead.
+        assert (damping > 0) == (damped and metric == "diagonal")
+        assert min(objective.at(V - t * step).value[0] for t in (1.0, 0.1)) < point.value[0]
+
+
+def test_a_gap_is_confirmed_in_blocks_of_its_own_point():
+    X, y = problems.overlapping(200, 6, raw=False)
+    objective = Objective(make_design(X), y, np.ones((1, 200)), np.array([1.0]), n_classes=3)
+    metric = make_metric(objective, "block-diagonal")
+    points = [objective.at(np.full(objective.shape, 0.1) * k) for k in range(2)]
+    metric.update(objective, points[0])
+    assert not metric.renew(points[0])  # the Kronecker form is taken at every point
+    metric.steps = 10**6
+    metric.update(objective, points[1])
+    assert not metric.renew(points[1])
+    before = metric.grams
+    assert metric.renew(points[0])
+    assert not metric.renew(points[0])
+    assert metric.grams is not before
