@@ -66,7 +66,8 @@ class ArrayDesign:
         return self.xp.matmul(weights.T, self.X[rows, :].T)
 
     def adjoint(self, residual, rows):
-        return self.xp.matmul(self.X[rows, :].T, residual.T)
+        # This way round BLAS is up to twice as fast as for XᵀRᵀ.
+        return self.xp.matmul(residual, self.X[rows, :]).T
 
 
 class DenseDesign(ArrayDesign):
