@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from threading import Lock, Thread
 
@@ -20,6 +21,12 @@ def n_threads():
     limit = os.environ.get("OMP_NUM_THREADS", "")
     count = joblib.cpu_count()
     return max(1, min(count, int(limit))) if limit.isdigit() else count
+
+
+@cache
+def blas_libraries():
+    """The BLAS of NumPy and SciPy, which are loaded by now; to look for them takes a while."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 class _Fits:
@@ -44,7 +51,7 @@ class _Fits:
             self.limits.restore_original_limits()
             self.limits = None
         if self.running > 1 or self.on_pool:
-            blas = ThreadpoolController().select(user_api="blas")
+            blas = blas_libraries()
             counts = [library["num_threads"] for library in blas.info()]
             share = 1 if self.on_pool else max(counts, default=1) // self.running
             self.limits = blas.limit(limits=max(1, share))
