@@ -17,6 +17,7 @@ from skfc._threads import over_rows
 
 # Scales below, and curvature above, leave the range of float64 when squared.
 SMALLEST, LARGEST = 1e-150, 1e300
+# Rows of so many classes are cheaper to centre by a matrix product.
 SHORT = 64
 
 
@@ -109,7 +110,6 @@ class Coordinates:
         """
         N, T = len(self.mean), self.n_classes
         mean = self.mean.astype(gradient.dtype)[:, None]
-        # Where rows are short, products of matrices are faster than sums over them.
         less_mean = np.eye(T, dtype=gradient.dtype) - gradient.dtype.type(1 / T)
         out = np.empty_like(gradient)
         x = np.empty_like(gradient)

@@ -7,12 +7,12 @@ zero is.
 """
 
 from skfc._coordinates import Coordinates
-from skfc._metric._base import Diagonal, Identity, Metric
+from skfc._metric._base import Diagonal, Identity
 from skfc._metric._block_diagonal import BlockDiagonal
 from skfc._metric._hessian import Hessian
 from skfc._metric._kronecker import Kronecker, LowRank
 
-__all__ = ["METRICS", "Diagonal", "Identity", "Metric", "choose", "make_metric"]
+__all__ = ["METRICS", "Diagonal", "Identity", "choose", "make_metric"]
 
 # The ladder: the largest exact Hessian, and the largest eigenproblem.
 HESSIAN_SIZE = 500

@@ -11,7 +11,6 @@ from skfc._metric._kronecker import Kronecker
 
 # Steps in the metric that cost as much as blocks: so many, and more with features x classes.
 BASE_STEPS, NUMBERS_PER_STEP = 4, 200
-
 # Rows of less curvature than this share of the mean are left out.
 LITTLE = 1e-4
 
