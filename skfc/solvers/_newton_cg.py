@@ -7,7 +7,9 @@ for wide sparse data.
 
 Far from the minimum the quadratic model promises more than there is. There, a stronger
 penalty has its minimum where the model holds, and the way to the one that was asked for
-leads over a few of them, each a tenth of the one before.
+leads over a few of them, each a tenth of the one before. Later, rows that are all but
+decided make single steps go too far: a stronger penalty in the model alone shortens a step
+just in the directions that have little curvature (Levenberg 1944).
 """
 
 from functools import partial
@@ -30,6 +32,8 @@ CONTRACTION = 0.2
 # A step from a sample keeps this share of what it promises, or else rows that matter are
 # missing. One that promises so much less than the last may have missed what is left.
 KEPT, COLLAPSE = 0.1, 0.02
+# A step of which less than this share is taken went beyond where its model holds.
+SHORT = 0.5
 # Many sparse rows are solved in float32 until the decrement is below this share of the objective.
 SINGLE = 1e-4
 # From a penalty to the next, once the decrement is below this share of the objective.
@@ -71,7 +75,7 @@ def newton_cg(objective, metric, weights):
             seen = point.value if damping else decrement
             yield Iterate(
                 objective, point, seen, metric.solve, stalled, sampler.at,
-                max(metric.doubt, n_steps), metric.renew,
+                max(metric.doubt, n_steps), None if damping else metric.renew,
             )  # fmt: skip
         ray = objective.ray(point, -step)
         steps = search(ray, WOLFE)
@@ -82,6 +86,10 @@ def newton_cg(objective, metric, weights):
             continue
         if steps[0] == 0 and metric.renew(point):
             continue
+        if steps[0] == 0:
+            damping = 0
+        elif steps[0] < SHORT and objective.penalised:
+            damping = min(damping + 2, MAX_LEVEL)
         stalled = (steps == 0) & (level == 0)
         value = point.value
         point = ray.move(steps)
