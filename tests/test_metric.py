@@ -115,6 +115,52 @@ def test_blocks_are_those_of_the_hessian(data, C, fit_intercept, rng):
     assert_allclose(metric.solve(g), zero_mean(expected), rtol=1e-6, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def many_rows():
+    """A block-diagonal metric with blocks, of more rows than they take, and its Hessian."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((6000, 5)), rng.integers(T, size=6000)
+    X[:, 4] = 0.0
+    X[7, 4] = 1.0
+    objective = Objective(make_design(X), y, np.ones((1, 6000)), np.array([1e3]), n_classes=T)
+    metric = make_metric(objective, "block-diagonal")
+    metric.sampler.size = 6000
+    metric.steps = 10**6
+    V = rng.standard_normal(objective.shape)
+    V[4] = [8.0, 0.0, 0.0]  # the only row of a feature is all but decided
+    point = objective.at(V)
+    metric.refresh(point)
+    return metric, point
+
+
+def test_leverage_of_rows_is_that_in_the_blocks(many_rows):
+    metric, point = many_rows
+    part = metric.sampler.at(metric.objective, point).data.objective
+    estimate = metric._leverage(part)
+    rows = np.column_stack([part.design.X, np.ones(6000)])
+    for k in range(T):
+        B = metric.grams[k] + np.diag(metric.coordinates.ridge(metric.l2[0]))
+        exact = np.einsum("ni,ij,nj->n", rows, np.linalg.inv(B), rows)
+        ratio = estimate[k] / exact
+        # Means of PROBES squares of normal numbers, 6 x PROBES independent ones in all.
+        assert 0.4 < ratio.mean() < 1.7
+        assert ratio.min() > 0.05
+        assert ratio.max() < 6
+
+
+def test_blocks_of_few_rows_stand_for_those_of_all(many_rows):
+    metric, point = many_rows
+    before = metric.grams.copy()
+    metric._look(point)
+    assert not np.array_equal(metric.grams, before)
+    for A, B in zip(before, metric.grams, strict=True):
+        C = A + 1e-6 * np.trace(A) * np.eye(len(A))
+        L = np.linalg.inv(np.linalg.cholesky(C))
+        assert_allclose(np.linalg.eigvalsh(L @ (B + C - A) @ L.T), 1.0, atol=0.35)
+        # The row that alone has a feature is there, with the weight that it has.
+        assert_allclose(B[4, 4], A[4, 4], rtol=0.01)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_units_and_no_origin(data, name, rng):
     """With x' = s x + m, steps are W / s and b - W·(m/s) for gradients s g + m g_b."""

@@ -21,7 +21,7 @@ from skfc._objective import Objective
 from skfc._parameters import PRECONDITIONERS
 from skfc.solvers import SOLVERS
 from skfc.solvers._gd import ACCURACY, largest_curvature
-from skfc.solvers._newton_cg import believable_step, level_of
+from skfc.solvers._newton_cg import believable_step, level_of, newton_cg
 
 TOL = 1e-8
 # What optimality_gap_ promises: right within a factor of ten.
@@ -376,3 +376,34 @@ def test_a_gap_is_confirmed_in_blocks_of_its_own_point():
     assert metric.renew(points[0])
     assert not metric.renew(points[0])
     assert metric.grams is not before
+
+
+def test_a_warm_start_is_not_believed_in_the_kronecker_form():
+    X, y = problems.overlapping(200, 6, raw=False)
+    objective = Objective(make_design(X), y, np.ones((1, 200)), np.array([1.0]), n_classes=3)
+    metric = make_metric(objective, "block-diagonal")
+    point = objective.at(np.full(objective.shape, 0.1))
+    metric.update(objective, point)
+    assert metric.grams is None
+    assert metric.renew(point)
+    assert metric.grams is not None
+
+
+def test_steps_that_go_too_far_are_damped():
+    """A feature lit in one row, some decided too well: a Newton step goes far beyond."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((300, 3)), np.zeros((300, 20))])
+    X[np.arange(20), 3 + np.arange(20)] = 1.0
+    y = rng.integers(3, size=300)
+    objective = Objective(make_design(X), y, np.ones((1, 300)), np.array([1e4]), n_classes=3)
+    V = np.zeros(objective.shape)
+    V[3 + np.arange(20), y[:20]] = np.linspace(2.0, 30.0, 20)
+    metric = make_metric(objective, "block-diagonal")
+    seen, solver = [], newton_cg(objective, metric, V)
+    iterate = next(solver)
+    while iterate.decrement[0] > 1e-10 * iterate.point.value[0] and len(seen) < 60:
+        seen.append(iterate.decrement[0] == iterate.point.value[0])
+        iterate = solver.send(None)
+    solver.close()
+    assert any(seen[1:])  # damped steps say nothing of the end
+    assert len(seen) < 25

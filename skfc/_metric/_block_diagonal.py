@@ -37,11 +37,13 @@ class BlockDiagonal(Metric):
         super().__init__(objective, coordinates)
         self.kronecker = Kronecker(objective, coordinates)
         self.doubt, self.steps = self.kronecker.doubt, 0
-        self.grams = self.seen = None
+        self.grams = self.seen = self.warm = None
         self.price = BASE_STEPS + math.prod(objective.shape) / NUMBERS_PER_STEP
 
     def refresh(self, point):
         o = self.objective
+        if self.warm is None:
+            self.warm = bool(point.weights[: o.design.shape[1]].any())
         other = self.grams is not None and len(self.grams) != o.n_columns
         if other or self.steps >= self.price:
             self._look(point)
@@ -52,7 +54,8 @@ class BlockDiagonal(Metric):
             self._factorise()
 
     def renew(self, point):
-        stale = self.grams is not None and self.seen is not point
+        # From the null model on, where it is exact, the Kronecker form follows the iterates.
+        stale = self.seen is not point if self.kronecker is None else self.warm
         if stale:
             self._look(point)
         return stale

@@ -115,7 +115,7 @@ def believable_step(objective, metric, point, dtype, before, damping, **how):
             most=point.value, **how,
         )  # fmt: skip
         step, decrement, n_steps = newton()
-        if decrement[0] < COLLAPSE * before and metric.renew(point):
+        if decrement[0] < COLLAPSE * before < np.inf and metric.renew(point):
             step, decrement, n_steps = newton()
         if decrement[0] <= point.value[0] or not model.penalised or damping >= MAX_LEVEL:
             return step, decrement, n_steps, damping
