@@ -11,6 +11,7 @@ import warnings
 from benchmarks.rivals import all_rivals
 
 START_LIMIT = 120.0  # seconds to import a library, or to take over the data
+SPIN = 0.3  # seconds until the idle threads of all libraries have ceased to spin
 
 
 class Failed(Exception):
@@ -80,11 +81,6 @@ class Worker:
         self.name, self.root = name, root
         self.data = self.process = None
 
-    def _signal(self, name):
-        """Halt the process while others are timed: idle threads of some libraries spin."""
-        if self.process is not None and hasattr(signal, name):
-            os.kill(self.process.pid, getattr(signal, name))
-
     def launch(self):
         """Start the process, without waiting for it."""
         context = multiprocessing.get_context("spawn")
@@ -101,21 +97,14 @@ class Worker:
         if self.process is None:
             self.launch()
         if not self.is_ready:
-            try:
-                self._answer(START_LIMIT)
-            finally:
-                self._signal("SIGSTOP")
+            self._answer(START_LIMIT)
             self.is_ready = True
             if self.data:
                 self._ask(START_LIMIT, "take", self.data)
 
     def _ask(self, limit, *request):
-        self._signal("SIGCONT")
         self.connection.send(request)
-        try:
-            return self._answer(limit)
-        finally:
-            self._signal("SIGSTOP")
+        return self._answer(limit)
 
     def _answer(self, limit):
         try:
@@ -144,6 +133,7 @@ class Worker:
     def fit(self, C, setting, limit, count=False):
         """Seconds and `Fitted`; raises `Stopped` after `limit` seconds, or `Failed`."""
         self._ready()
+        time.sleep(SPIN)
         return self._ask(limit, "fit", C, setting, count)
 
     def close(self):

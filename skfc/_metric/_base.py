@@ -40,6 +40,9 @@ class Metric:
         """Whether M was older than `point`, so that it is another one now."""
         return False
 
+    def strain(self):
+        """Take note that a step went beyond where its model holds."""
+
     def is_due(self, n_iter):
         return n_iter in self.refresh_at
 

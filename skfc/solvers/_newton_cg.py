@@ -90,6 +90,7 @@ def newton_cg(objective, metric, weights):
             damping = 0
         elif steps[0] < SHORT and objective.penalised:
             damping = min(damping + 2, MAX_LEVEL)
+            metric.strain()
         stalled = (steps == 0) & (level == 0)
         value = point.value
         point = ray.move(steps)
