@@ -56,10 +56,7 @@ class BlockDiagonal(Metric):
 
     def renew(self, point):
         # From the null model on, where it is exact, the Kronecker form follows the iterates.
-        if self.kronecker is None:
-            stale = self.strained and self.seen is not point
-        else:
-            stale = self.warm
+        stale = self.strained and self.seen is not point if self.kronecker is None else self.warm
         if stale:
             self._look(point)
         return stale
