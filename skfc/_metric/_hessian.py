@@ -10,7 +10,7 @@ from skfc._sampling import leverage_rows, working_dtype
 
 # When it is taken again: soon where it costs less than a pass.
 CHEAP_SIZE = 128
-SOON, LATE = frozenset({1, 2, 4, 8, 16, 32, 64, 128}), frozenset({3, 9, 27, 81})
+SOON, LATE = frozenset({1, 4, 10, 20, 40, 80, 160}), frozenset({3, 9, 27, 81})
 # Rows that it is taken over: so many, and more per feature.
 BASE_ROWS, HESSIAN_ROWS = 1000, 55
 PAIR_BYTES = 2**26
