@@ -132,7 +132,7 @@ class Field:
         try:
             seconds, fitted = self.workers[name].fit(C, setting, limit, count)
         except Stopped:
-            return Run(setting, time.perf_counter() - begin, note="stopped")
+            return Run(setting, limit, note="stopped")
         except Failed as error:
             return Run(setting, time.perf_counter() - begin, note=str(error))
         value = mean_objective(problem.X, problem.y, fitted.coef, fitted.intercept, C)
