@@ -8,9 +8,9 @@ from skfc._objective import SINGLE_FROM, Curvature
 # Rows of a Hessian, at first: so many, or more with the features.
 MIN_ROWS = 2000
 ROWS_PER_FEATURE = 8
-# Up to so many times as many rows all of them are taken: to draw and to copy rows, at every
-# iterate, costs more than it saves, and all of them make better steps.
-MANY = 5
+# All rows are taken up to so many times as many. Of data of few numbers, up to more times: to draw
+# and to copy rows, at every iterate, costs more than it saves, and all of them make better steps.
+FEW_TIMES, MANY_TIMES, FEW_NUMBERS = 1.5, 5, 2**25
 
 
 def working_dtype(objective, size):
@@ -61,7 +61,9 @@ class CurvatureSampler:
 
     @property
     def takes_all(self):
-        return self.design.sparse or self.design.shape[0] <= MANY * self.size
+        n, N = self.design.shape
+        times = MANY_TIMES if n * N <= FEW_NUMBERS else FEW_TIMES
+        return self.design.sparse or n <= times * self.size
 
     def at(self, objective, point):
         """The Hessian of `objective` at `point`, a function of arrays (P, K)."""

@@ -72,10 +72,11 @@ class BlockDiagonal(Metric):
         weight = weight.reshape(o.n_columns, -1)
         size = BASE_ROWS + ROWS_PER_FEATURE * o.shape[0]
         known = self.grams is not None and len(self.grams) == o.n_columns
+        steps = math.prod(o.shape) / NUMBERS_PER_STEP
         if known and weight.shape[1] > 1.5 * size:
             thin(weight, self._leverage(o), size)
-            share = size / weight.shape[1]
-            self.price = BASE_STEPS + PROBES / 2 + share * math.prod(o.shape) / NUMBERS_PER_STEP
+            steps = PROBES / 2 + steps * size / weight.shape[1]
+        self.price = BASE_STEPS + steps
         self.grams = np.stack([self._gram(o.design, q) for q in weight])
         self.seen, self.steps, self.kronecker = point, 0, None
         self._factorise()
