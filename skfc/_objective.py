@@ -83,12 +83,24 @@ class Objective:
         self.l2 = 1.0 / C / self.total
         self.work, self.share = Work(), 1.0
         self.dtype = xp.float64  # of weights and gradients
+        self.chart = None  # coordinates of the design's features, where not their own
         self._kernel = kernel(xp)
 
     @property
     def penalised(self):
         """Whether any problem has a penalty."""
         return bool(self.xp.any(self.l2 > 0))
+
+    @property
+    def precision(self):
+        """The precision of weights and of passes."""
+        return self.dtype, self.design.dtype
+
+    @property
+    def is_large(self):
+        """Whether a pass is enough work for float32 to pay."""
+        n, N = self.design.shape
+        return n * max(self.n_columns, 0 if self.design.sparse else N) > SINGLE_FROM
 
     @property
     def shape(self):
@@ -110,12 +122,18 @@ class Objective:
         They are in float32, where there is enough to do, as are weights and gradients.
         """
         part = copy(self)
-        many = self.design.shape[0] * self.n_columns > SINGLE_FROM
-        part.dtype = np.float32 if many else self.design.dtype
+        part.dtype = np.float32 if self.is_large else self.design.dtype
         # Xᵀ is kept beside X where it is no larger than a few vectors.
         transpose = self.design.X.nnz <= 2 * math.prod(self.shape)
         part.design = self.design.lighter(part.dtype, self.n_columns, transpose=transpose)
         part.weight = cast(self.weight, part.dtype)
+        return part
+
+    def in_chart(self, design, chart):
+        """This objective from the same rows in coordinates: `design`, of any precision."""
+        part = copy(self)
+        part.design, part.chart = design, chart
+        part.weight = cast(self.weight, design.dtype)
         return part
 
     def with_penalty(self, l2, point):
@@ -134,10 +152,10 @@ class Objective:
         part.l2 = self.l2 * factor
         return part
 
-    def on_rows(self, design, weight):
-        """The data part of this objective on a sample: rows `design`, importance in `weight`."""
+    def on_rows(self, design, weight, chart=None):
+        """The data part on a sample: rows `design` in coordinates, importance in `weight`."""
         part = copy(self)
-        part.design, part.target = design, None
+        part.design, part.target, part.chart = design, None, chart
         part.share = self.share * design.shape[0] / self.design.shape[0]
         part.weight = cast(weight * (design.shape[0] / self.design.shape[0]), design.dtype)
         part.l2 = self.l2 * 0
@@ -179,6 +197,11 @@ class Objective:
         logits += weights[-1, :][:, None]
         return logits
 
+    def _inner(self, weights):
+        """Weights as the design takes them."""
+        own = weights if self.chart is None else self.chart.carry(weights)
+        return cast(own, self.design.dtype)
+
     def _sum(self, block, dtype=None, reduce=None):
         """Losses, and the part of a gradient (P, K) from the data: means over the rows.
 
@@ -195,6 +218,8 @@ class Objective:
         if self.fit_intercept:
             out[-1, :] = sums
         out /= self.design.shape[0]
+        if self.chart is not None and reduce is None:
+            out = self.chart.pull_back(out)
         return loss / self.design.shape[0], out
 
     def _target(self, rows):
@@ -224,7 +249,7 @@ class Objective:
     def at(self, weights):
         """The :class:`Point` at `weights` (P, K): one pass."""
         logits = self.design.logits(self.n_columns)
-        inner = cast(weights, self.design.dtype)
+        inner = self._inner(weights)
 
         def block(rows):
             z = self._forward(inner, rows)
@@ -308,7 +333,7 @@ class Ray:
         """Logits of the direction, and value and gradient at t = 1, block by block."""
         o = self.objective
         self.logits = o.design.logits(o.n_columns)
-        inner = cast(self.direction, o.design.dtype)
+        inner = o._inner(self.direction)
 
         def block(rows):
             dz = o._forward(inner, rows)
@@ -392,7 +417,7 @@ class Curvature:
 
     def __call__(self, direction):
         o = self.objective
-        inner = cast(direction, o.design.dtype)
+        inner = o._inner(direction)
 
         def block(rows):
             dz, p = o._stack(o._forward(inner, rows)), o._stack(self.proba[:, rows])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skfc._design import DenseDesign
+from skfc._design import LITTLE, DenseDesign
 from skfc._objective import SINGLE_FROM, Curvature
 
 # Rows of a Hessian, at first: so many, or more with the features.
@@ -11,6 +11,9 @@ ROWS_PER_FEATURE = 8
 # All rows are taken up to so many times as many. Of data of few numbers, up to more times: to draw
 # and to copy rows, at every iterate, costs more than it saves, and all of them make better steps.
 FEW_TIMES, MANY_TIMES, FEW_NUMBERS = 1.5, 5, 2**25
+# Passes are in float32 until the decrement is below this share of the objective: of features
+# whose means are not far from zero, and of others. Losses below the last have lost digits too.
+SINGLE, COARSE, SMALL_LOSS = 1e-6, 1e-4, 1e-3
 
 
 def working_dtype(objective, size):
@@ -60,10 +63,39 @@ class CurvatureSampler:
         self._last = None, None
 
     @property
-    def takes_all(self):
+    def _few(self):
+        """Whether a copy of all rows is small."""
         n, N = self.design.shape
-        times = MANY_TIMES if n * N <= FEW_NUMBERS else FEW_TIMES
-        return self.design.sparse or n <= times * self.size
+        return n * N <= FEW_NUMBERS
+
+    @property
+    def takes_all(self):
+        times = MANY_TIMES if self._few else FEW_TIMES
+        return self.design.sparse or self.design.shape[0] <= times * self.size
+
+    def is_spent(self, decrement, value):
+        """Whether float32 passes have brought a problem as far as they can."""
+        c = self.coordinates
+        level = not self.design.sparse or (np.abs(c.mean) <= LITTLE * c.scale).all()
+        share = SINGLE if level else COARSE
+        return ((decrement < share * value) | (value < SMALL_LOSS)).any()
+
+    def lighten(self, objective):
+        """`objective` with cheaper products, for the way to the minimum, or itself.
+
+        In float32, where that pays: sparse rows as they are, dense ones standardised, so that
+        rounding does not depend on the units of the features nor on where their zero is.
+        """
+        design = objective.design
+        if design.sparse:
+            return objective.lighter()
+        pays = design.xp is np and design.dtype == np.float64 and self._few and objective.is_large
+        if not pays or not (objective.l2 > 0).all():
+            return objective
+        if self._whole is None:
+            self.dtype = np.float32
+            self._whole = self._copy(slice(None))
+        return objective.in_chart(self._whole, self.coordinates)
 
     def at(self, objective, point):
         """The Hessian of `objective` at `point`, a function of arrays (P, K)."""
@@ -71,7 +103,7 @@ class CurvatureSampler:
         if known is not point:
             data = self._curvature(objective, point)
             self._last = point, data
-        return SampledHessian(objective, data, None if self.design.sparse else self.coordinates)
+        return SampledHessian(objective, data)
 
     def diagonal(self, objective, point):
         """The diagonal of its data part, for standardised features (P, K)."""
@@ -92,25 +124,24 @@ class CurvatureSampler:
             chance = objective.row_curvature(point) * self.coordinates.prominence
             rows, importance = draw(chance, self.size)
             design = self._copy(rows)
-        part = objective.on_rows(design, objective.weight[:, rows] * importance)
+        chart = None if self.design.sparse else self.coordinates
+        part = objective.on_rows(design, objective.weight[:, rows] * importance, chart)
         logits = point.logits[:, rows].astype(design.dtype, copy=False)
         return Curvature(part, logits)
 
     def _copy(self, rows):
+        if self._whole is not None:
+            return DenseDesign(self._whole.X[rows])
         return DenseDesign(self.coordinates.standardise(rows, self.dtype))
 
 
 class SampledHessian:
-    """The Hessian of `objective`, its data part taken from a sample in coordinates."""
+    """The Hessian of `objective`, its data part taken from a sample."""
 
-    def __init__(self, objective, data, coordinates):
-        self.objective, self.data, self.coordinates = objective, data, coordinates
+    def __init__(self, objective, data):
+        self.objective, self.data = objective, data
 
     def __call__(self, direction):
-        chart = self.coordinates
-        if chart is None:
-            out = self.data(direction)
-        else:
-            out = chart.pull_back(self.data(chart.carry(direction)))
+        out = self.data(direction)
         self.objective.add_penalty(out, direction)
         return out

@@ -11,9 +11,9 @@ and nothing else touches X, but for the sums of rows that a metric needs. `turn`
 
 from skfc._design._dense import ArrayDesign, DenseDesign, row_blocks
 from skfc._design._rotation import rotation
-from skfc._design._sparse import SparseDesign
+from skfc._design._sparse import LITTLE, SparseDesign
 
-__all__ = ["ArrayDesign", "DenseDesign", "SparseDesign", "make_design", "row_blocks"]
+__all__ = ["LITTLE", "ArrayDesign", "DenseDesign", "SparseDesign", "make_design", "row_blocks"]
 
 
 def make_design(X, *, rotate=False):

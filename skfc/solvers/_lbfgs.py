@@ -17,6 +17,7 @@ MEMORY = 10
 
 def lbfgs(objective, metric, weights):
     """Generate iterates from `weights`; a sent index array keeps those problems only."""
+    exact, objective = objective, metric.sampler.lighten(objective)
     point = objective.at(weights)
     metric.refresh(point)
     pairs, n_iter = [], 0
@@ -30,18 +31,24 @@ def lbfgs(objective, metric, weights):
         )
         if keep is not None:
             columns = objective.columns(keep)
-            objective = objective.take(keep)
+            exact, objective = exact.take(keep), objective.take(keep)
             metric.take(objective, keep)
             point, direction, fresh = point.take(keep, columns), direction[:, columns], fresh[keep]
+            decrement = decrement[keep]
             pairs = [(s[:, columns], y[:, columns], rho[keep]) for s, y, rho in pairs]
         ray = objective.ray(point, direction)
         steps = search(ray)
         weights, gradient = point.weights, point.gradient
-        point = ray.move(steps)
+        stuck = steps == 0
+        spent = stuck.any() or metric.sampler.is_spent(decrement, point.value)
+        if spent and objective.precision != exact.precision:
+            objective, stuck = exact, np.zeros_like(stuck)
+            point = exact.at(weights + direction * exact.spread(steps))
+        else:
+            point = ray.move(steps)
         n_iter += 1
         # Where no step was found, old curvature may have misled: forget it. Nothing to
         # forget means that rounding is all that is left.
-        stuck = steps == 0
         stalled = stuck & fresh
         fresh = stuck
         if metric.is_due(n_iter):

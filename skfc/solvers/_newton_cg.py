@@ -34,8 +34,6 @@ CONTRACTION = 0.2
 KEPT, COLLAPSE = 0.1, 0.02
 # A step of which less than this share is taken went beyond where its model holds.
 SHORT = 0.5
-# Many sparse rows are solved in float32 until the decrement is below this share of the objective.
-SINGLE = 1e-4
 # From a penalty to the next, once the decrement is below this share of the objective.
 FACTOR, ARRIVED, MAX_LEVEL = 10.0, 0.3, 12
 
@@ -43,8 +41,7 @@ FACTOR, ARRIVED, MAX_LEVEL = 10.0, 0.3, 12
 def newton_cg(objective, metric, weights):
     """Generate iterates from `weights`."""
     l2, exact, sampler = objective.l2, objective, metric.sampler
-    if objective.design.sparse:
-        objective = objective.lighter()
+    objective = sampler.lighten(exact)
     light = objective.dtype
     point = objective.at(weights.astype(light))
     metric.update(objective, point)
@@ -79,8 +76,8 @@ def newton_cg(objective, metric, weights):
             )  # fmt: skip
         ray = objective.ray(point, -step)
         steps = search(ray, WOLFE)
-        done = not level and decrement[0] < SINGLE * point.value[0]
-        if objective.dtype != exact.dtype and (done or steps[0] == 0):
+        spent = steps[0] == 0 or (not level and sampler.is_spent(decrement, point.value))
+        if spent and objective.precision != exact.precision:
             point = exact.at(point.weights - step * steps)
             objective = exact
             continue
