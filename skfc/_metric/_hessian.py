@@ -13,6 +13,8 @@ CHEAP_SIZE = 128
 SOON, LATE = frozenset({1, 4, 10, 20, 40, 80, 160}), frozenset({3, 9, 27, 81})
 # Rows that it is taken over: so many, and more per feature.
 BASE_ROWS, HESSIAN_ROWS = 1000, 55
+# They are drawn anew where so many times as many are needed.
+MORE = 1.25
 PAIR_BYTES = 2**26
 
 
@@ -29,13 +31,21 @@ class Hessian(Metric):
         super().__init__(objective, coordinates)
         P = objective.shape[0]
         self.refresh_at = SOON if P * objective.n_classes <= CHEAP_SIZE else LATE
-        self.kronecker = self.rows = None
+        self.kronecker = self.spectrum = self.rows = None
+        self.size = 0.0
 
-    def _draw(self):
+    def _needed(self):
+        """Rows that the Hessian takes: more for every direction that the penalty leaves free."""
+        free = self.objective.shape[0]
+        if self.spectrum is not None:
+            free = self.spectrum.effective_dimension(self.objective.l2.min())
+        return BASE_ROWS + HESSIAN_ROWS * free
+
+    def _draw(self, size):
         """The rows of the sample, and how they pair."""
         objective, coordinates = self.objective, self.coordinates
         P = objective.shape[0]
-        size = BASE_ROWS + HESSIAN_ROWS * P
+        self.size = size
         self.sample, importance = leverage_rows(coordinates, size)
         self.importance = importance / objective.design.shape[0]
         x = coordinates.with_ones(self.sample).T
@@ -63,14 +73,15 @@ class Hessian(Metric):
     def refresh(self, point):
         o = self.objective
         if not point.weights[: o.design.shape[1]].any():
-            self.kronecker = Kronecker(o, self.coordinates)
+            self.kronecker = self.spectrum = Kronecker(o, self.coordinates)
             self.kronecker.refresh(point)
             self.doubt = self.kronecker.doubt
             return
         self.kronecker, self.doubt = None, 1
-        if self.rows is None:
-            self._draw()
-        logits = point.logits[:, self.sample].astype(np.float64)
+        needed = self._needed()
+        if needed > MORE * self.size:
+            self._draw(needed)
+        logits = point.logits[:, self.sample].astype(self.dtype, copy=False)
         proba = o._kernel.probabilities(o._stack(logits))
         weight = o.weight[:, self.sample] * self.importance
         self.factor = [
@@ -81,12 +92,17 @@ class Hessian(Metric):
         """Cholesky factor of the Hessian, scaled to a unit diagonal, and its scale."""
         T, P = len(proba), len(self.pair_of)
         first, second = np.triu_indices(T - 1)
-        curvature = proba[first] * -proba[second]
+        weight = weight.astype(self.dtype, copy=False)
+        curvature = np.empty((len(first), len(weight)), dtype=self.dtype)
+        weighted, end = -weight * proba[:-1], 0
+        for k in range(T - 1):
+            start, end = end, end + T - 1 - k
+            np.multiply(weighted[k], proba[k:-1], out=curvature[start:end])
         # p (1 - p) without cancellation, for a p next to one.
-        others = [np.delete(proba, k, axis=0).sum(axis=0) for k in range(T - 1)]
-        curvature[first == second] = proba[:-1] * others
-        curvature *= weight
-        curvature = curvature.astype(self.dtype, copy=False)
+        others = np.zeros_like(proba)
+        np.cumsum(proba[:-1], axis=0, out=others[1:])
+        others[:-1] += np.cumsum(proba[:0:-1], axis=0)[::-1]
+        curvature[first == second] = weight * (proba * others)[:-1]
         sums = 0.0
         for rows in self.pieces:
             pairs = self._pairs(rows) if self.pairs is None else self.pairs

@@ -84,6 +84,11 @@ class Kronecker(Factored):
             self.penalty = np.maximum(1.0 - a / objective.n_classes, 0.0) / l2
         self.a = np.where(a > TINY * a.max(), a, 0.0)
 
+    def effective_dimension(self, l2):
+        """How many directions of the features the penalty `l2` leaves free, at most P."""
+        loose = self.a / self.objective.n_classes
+        return float(np.sum(loose / np.maximum(loose + l2 * self.penalty, TINY)))
+
     def _solve(self, x):
         x /= self.unit[:, None]
         x = self.Q @ self._filter(self.Q.T @ x)
