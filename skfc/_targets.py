@@ -107,9 +107,11 @@ def encode_labels(y, classes=None, *, what="y"):
     """`classes`, sorted, and the index of every label; raises for labels outside them."""
     y = column_or_1d(y, warn=True)
     try:
-        with np.errstate(invalid="ignore"):  # floats beyond int64: refused as no labels
-            check_classification_targets(y)
-        present, index = np.unique(y, return_inverse=True)
+        present, index = unique_labels(y)
+        # Whole numbers are labels; of very many classes scikit-learn warns.
+        if y.dtype.kind not in "biu" or len(present) > 0.5 * len(y):
+            with np.errstate(invalid="ignore"):  # floats beyond int64: refused as no labels
+                check_classification_targets(y)
     except TypeError as error:
         raise TypeError(f"{what} must hold labels of one kind that sorts: {error}") from error
     if classes is None:
@@ -121,6 +123,19 @@ def encode_labels(y, classes=None, *, what="y"):
             f"{what} holds labels outside the classes {classes.tolist()}: {unknown[:5]}."
         )
     return classes, np.array([place[label] for label in present.tolist()])[index]
+
+
+def unique_labels(y):
+    """The labels that occur, sorted, and the index of every one of `y`."""
+    if y.dtype.kind in "iu" and len(y):
+        low, high = int(y.min()), int(y.max())
+        if high - low < len(y) and high <= np.iinfo(np.intp).max:  # no need to sort
+            place = y.astype(np.intp) - low
+            seen = np.zeros(high - low + 1, dtype=bool)
+            seen[place] = True
+            present = (np.flatnonzero(seen) + low).astype(y.dtype)
+            return present, (np.cumsum(seen) - 1)[place]
+    return np.unique(y, return_inverse=True)
 
 
 def check_rows(rows, *, what="y"):

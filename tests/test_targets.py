@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 
 from skfc import SoftmaxFCClassifier
-from skfc._targets import Targets, check_classes, encode, settle
+from skfc._targets import Targets, check_classes, encode, settle, unique_labels
 
 TOL = 1e-10
 # Probabilities agree with the optimum's to a small multiple of the root of `tol`.
@@ -286,3 +286,24 @@ def test_inputs_are_not_mutated(data):
         assert_array_equal(before, after)
     assert classes == ["x", "w", "z", "y"]
     assert weights == {"x": 2.0}
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([3, -1, 3, 2, -1]),
+        np.array([-128, 127, 0] * 100, dtype=np.int8),
+        np.array([0, 255] * 300, dtype=np.uint8),
+        np.array([2**64 - 1, 2**64 - 2] * 3, dtype=np.uint64),
+        np.array([10**12, 0, 5]),
+        np.array([], dtype=np.int64),
+        np.array(["b", "a", "b"]),
+    ],
+    ids=["int64", "int8", "uint8", "uint64", "far apart", "empty", "str"],
+)
+def test_unique_labels_are_those_of_numpy(y):
+    present, index = unique_labels(y)
+    expected, place = np.unique(y, return_inverse=True)
+    assert present.dtype == y.dtype
+    assert_array_equal(present, expected)
+    assert_array_equal(index, place)
