@@ -15,8 +15,8 @@ BASE_STEPS, NUMBERS_PER_STEP = 4, 200
 # Conjugate-gradient steps before their end is believed, where rows are all but decided: two of
 # them have seen an eighth of the decrement.
 DOUBT = 5
-# Rows of less curvature than this share of the mean are left out.
-LITTLE = 1e-4
+# Rows of less curvature than this share of the mean are left out, where enough are.
+LITTLE, MOST = 1e-4, 0.8
 # Rows of a block, where there are many: so many, and more per feature.
 BASE_ROWS, ROWS_PER_FEATURE = 1000, 8
 # Random vectors that tell the leverage of rows. With four of them, rows that matter are missed.
@@ -71,10 +71,9 @@ class BlockDiagonal(Metric):
         weight = proba * (1 - proba) * (o.weight / o.design.shape[0])[:, None]
         weight = weight.reshape(o.n_columns, -1)
         size = BASE_ROWS + ROWS_PER_FEATURE * o.shape[0]
-        known = self.grams is not None and len(self.grams) == o.n_columns
         steps = math.prod(o.shape) / NUMBERS_PER_STEP
-        if known and weight.shape[1] > 1.5 * size:
-            thin(weight, self._leverage(o), size)
+        if weight.shape[1] > 1.5 * size and (leverage := self._leverage(o)) is not None:
+            thin(weight, leverage, size)
             steps = PROBES / 2 + steps * size / weight.shape[1]
         self.price = BASE_STEPS + steps
         self.grams = np.stack([self._gram(o.design, q) for q in weight])
@@ -82,38 +81,47 @@ class BlockDiagonal(Metric):
         self._factorise()
 
     def _leverage(self, part):
-        """x̃ᵀ B⁻¹ x̃ of every row of a sample, for every block B so far: (K, n_rows).
+        """x̃ᵀ M⁻¹ x̃ of every row of a sample, for every block M so far, (K, n_rows), or None.
 
         Estimated from products with a few random vectors (Drineas, Magdon-Ismail, Mahoney
-        and Woodruff 2012).
+        and Woodruff 2012). Before there are blocks, M is the Gram matrix of the features.
         """
         P, K = part.shape
+        if self.kronecker:
+            return np.tile(self._norms(part, self.kronecker.root()[:, :, None]), (K, 1))
+        if len(self.grams) != K:
+            return None
         probes = np.random.default_rng(0).standard_normal((PROBES, P)).astype(self.grams.dtype)
         solve = lapack.strtrs if probes.itemsize == 4 else lapack.dtrtrs
         # One by one: more at once wake the threads of SciPy's BLAS, which fight with NumPy's.
         z = np.array([[solve(factor, g)[0] for factor in self.factor] for g in probes])
-        z = (z / self.unit.T).reshape(-1, P).T
+        return self._norms(part, (z / self.unit.T).transpose(2, 0, 1)) / PROBES
+
+    def _norms(self, part, z):
+        """|zᵀ x̃|² of every row of a sample, for several z (P, q, n_z): (n_z, n_rows)."""
+        P, q, n = z.shape
+        z = z.reshape(P, q * n)
         if part.design.sparse:
             z = self.coordinates.push(z)
         z = z.astype(part.design.dtype)
-        out = np.empty((K, part.design.shape[0]), dtype=z.dtype)
+        out = np.empty((n, part.design.shape[0]), dtype=z.dtype)
 
         def block(rows):
-            x = part._forward(z, rows).reshape(PROBES, K, -1)
+            x = part._forward(z, rows).reshape(q, n, -1)
             np.einsum("qkn,qkn->kn", x, x, out=out[:, rows])
 
         list(part.design.map(block))
-        out /= PROBES
         return out
 
     def _gram(self, design, weight):
         N, rows = design.shape[1], np.flatnonzero(weight > LITTLE * weight.mean())
-        weight = weight[rows]
         if design.sparse:
-            return self.coordinates.gram(rows, weight)
+            return self.coordinates.gram(rows, weight[rows])
+        x = design.X
+        if len(rows) < MOST * len(x):
+            x, weight = x[rows], weight[rows]
         root = np.sqrt(weight)
-        x = design.X[rows]
-        x *= root[:, None]
+        x = np.multiply(x, root[:, None], out=None if x is design.X else x)
         A = np.empty((self.objective.shape[0],) * 2, dtype=x.dtype)
         A[:N, :N] = x.T @ x
         if self.coordinates.intercept:

@@ -89,6 +89,10 @@ class Kronecker(Factored):
         loose = self.a / self.objective.n_classes
         return float(np.sum(loose / np.maximum(loose + l2 * self.penalty, TINY)))
 
+    def root(self):
+        """A root (P, P) of the inverse of A / T + lambda D."""
+        return self.Q / self.unit[:, None]
+
     def _solve(self, x):
         x /= self.unit[:, None]
         x = self.Q @ self._filter(self.Q.T @ x)
