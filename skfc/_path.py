@@ -26,8 +26,7 @@ WARM_REFRESH = frozenset({6, 12, 24, 48, 96})
 def solve_batch(objective, start, method, *, warm=True, metrics=None):
     """Fits of the problems of `objective`, and the name of the solver.
 
-    They are solved in lock-step if the solver can, else in turn. Metric and solver are
-    those that one of the problems alone would get.
+    They are solved in lock-step if the solver can, else in turn.
 
     Parameters
     ----------
@@ -39,7 +38,7 @@ def solve_batch(objective, start, method, *, warm=True, metrics=None):
     """
     name = method["preconditioner"]
     if name == "auto":
-        name = choose(objective.take(np.array([0])))
+        name = choose(objective)
     solver = method["solver"]
     if solver == "auto":
         solver = choose_solver(METRICS[name])

@@ -15,7 +15,7 @@ from skfc._metric._kronecker import Kronecker, LowRank
 __all__ = ["METRICS", "Diagonal", "Identity", "choose", "make_metric"]
 
 # The ladder: the largest exact Hessian, and the largest eigenproblem.
-HESSIAN_SIZE = 500
+HESSIAN_SIZE, HESSIAN_PASSES = 500, 10
 BLOCKS_SIZE = 2**24
 KRONECKER_SIZE = 3000
 
@@ -41,7 +41,9 @@ def make_metric(objective, name="auto"):
 def choose(objective):
     """The ladder: what is affordable beside a pass over the data."""
     n, N = objective.design.shape
-    if objective.shape[0] * objective.n_classes <= HESSIAN_SIZE:
+    small = objective.shape[0] * objective.n_classes <= HESSIAN_SIZE
+    # Several problems take their steps together in it, and wait for it once.
+    if small and (objective.n_problems > 1 or Hessian.passes(objective) <= HESSIAN_PASSES):
         return "hessian"
     if not objective.design.sparse and n >= N and objective.n_classes * N**2 <= BLOCKS_SIZE:
         return "block-diagonal"

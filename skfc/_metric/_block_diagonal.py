@@ -15,8 +15,6 @@ BASE_STEPS, NUMBERS_PER_STEP = 4, 200
 # Conjugate-gradient steps before their end is believed, where rows are all but decided: two of
 # them have seen an eighth of the decrement.
 DOUBT = 5
-# Rows of less curvature than this share of the mean are left out, where enough are.
-LITTLE, MOST = 1e-4, 0.8
 # Rows of a block, where there are many: so many, and more per feature.
 BASE_ROWS, ROWS_PER_FEATURE = 1000, 8
 # Random vectors that tell the leverage of rows. With four of them, rows that matter are missed.
@@ -84,12 +82,13 @@ class BlockDiagonal(Metric):
         """x̃ᵀ M⁻¹ x̃ of every row of a sample, for every block M so far, (K, n_rows), or None.
 
         Estimated from products with a few random vectors (Drineas, Magdon-Ismail, Mahoney
-        and Woodruff 2012). Before there are blocks, M is the Gram matrix of the features.
+        and Woodruff 2012). Before there are blocks, M is the Gram matrix of the features: near
+        the null model no row is decided yet.
         """
         P, K = part.shape
-        if self.kronecker:
+        if self.kronecker and not self.warm:
             return np.tile(self._norms(part, self.kronecker.root()[:, :, None]), (K, 1))
-        if len(self.grams) != K:
+        if self.kronecker or len(self.grams) != K:
             return None
         probes = np.random.default_rng(0).standard_normal((PROBES, P)).astype(self.grams.dtype)
         solve = lapack.strtrs if probes.itemsize == 4 else lapack.dtrtrs
@@ -114,11 +113,10 @@ class BlockDiagonal(Metric):
         return out
 
     def _gram(self, design, weight):
-        N, rows = design.shape[1], np.flatnonzero(weight > LITTLE * weight.mean())
+        N, rows, x = design.shape[1], np.flatnonzero(weight), design.X
         if design.sparse:
             return self.coordinates.gram(rows, weight[rows])
-        x = design.X
-        if len(rows) < MOST * len(x):
+        if len(rows) < len(weight):
             x, weight = x[rows], weight[rows]
         root = np.sqrt(weight)
         x = np.multiply(x, root[:, None], out=None if x is design.X else x)

@@ -15,6 +15,9 @@ SOON, LATE = frozenset({1, 4, 10, 20, 40, 80, 160}), frozenset({3, 9, 27, 81})
 BASE_ROWS, HESSIAN_ROWS = 1000, 55
 # They are drawn anew where so many times as many are needed.
 MORE = 1.25
+# What a logit of a pass costs, in operations of a large matrix product; one of a skinny product
+# costs four.
+OPERATIONS_PER_LOGIT = 100
 PAIR_BYTES = 2**26
 
 
@@ -33,6 +36,13 @@ class Hessian(Metric):
         self.refresh_at = SOON if P * objective.n_classes <= CHEAP_SIZE else LATE
         self.kronecker = self.spectrum = self.rows = None
         self.size = 0.0
+
+    @staticmethod
+    def passes(objective):
+        """What a look costs, in passes over the data, about."""
+        (n, N), P, T = objective.design.shape, objective.shape[0], objective.n_classes
+        rows = min(n, BASE_ROWS + HESSIAN_ROWS * P)
+        return rows * (P * T) ** 2 / 2 / (n * T * (4 * N + OPERATIONS_PER_LOGIT))
 
     def _needed(self):
         """Rows that the Hessian takes: more for every direction that the penalty leaves free."""
