@@ -12,7 +12,8 @@ def newton_step(objective, hessian, gradient, precondition, *, share, steps, mos
     """Minimise -<g, x> + <x, H x> / 2; returns x, half the Newton decrement, and steps.
 
     The decrement grows from below, at last geometrically: the steps end when what is
-    still to come, by the speed of the last ones, is less than `share` of it.
+    still to come, by the speed of the last ones, is less than `share` of it. Where the
+    penalty alone is enough to say so, they need not be any number.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ def newton_step(objective, hessian, gradient, precondition, *, share, steps, mos
             break
         add(r, Hp, -scale)
         z = precondition(r)
+        if (objective.most_to_come(r, z) <= share * decrement).all():
+            break
         rz, before = dot(r, z), rz
         p, z = z, p
         add(p, z, spread(_ratio(rz, before)).astype(r.dtype))

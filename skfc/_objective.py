@@ -202,6 +202,9 @@ class Objective:
         own = weights if self.chart is None else self.chart.carry(weights)
         return cast(own, self.design.dtype)
 
+    def _constant(self, weights):
+        return weights[-1, :][:, None] if self.fit_intercept else 0.0
+
     def _sum(self, block, dtype=None, reduce=None):
         """Losses, and the part of a gradient (P, K) from the data: means over the rows.
 
@@ -235,6 +238,17 @@ class Objective:
         """The rows of `weights` that the penalty sees."""
         return weights[: self.design.shape[1], :]
 
+    def most_to_come(self, residual, preconditioned):
+        """A bound of <r, H⁻¹ r> / 2, (n_problems,): the penalty is curvature that H has at least.
+
+        The intercepts have none of it; for their part stands that in the metric.
+        """
+        with np.errstate(divide="ignore"):
+            W = self._penalised(residual)
+            of_weights = 0.5 * self.dot(W, W) / self.l2
+        b = slice(self.design.shape[1], None)
+        return of_weights + np.abs(self.dot(residual[b], preconditioned[b]))
+
     def _finish(self, block, weights):
         """Value and gradient: the sums over blocks, and the penalty."""
         value, gradient = self._sum(block)
@@ -250,10 +264,11 @@ class Objective:
         """The :class:`Point` at `weights` (P, K): one pass."""
         logits = self.design.logits(self.n_columns)
         inner = self._inner(weights)
+        null = not self.xp.any(self._penalised(weights) != 0)  # no product is needed
 
         def block(rows):
-            z = self._forward(inner, rows)
-            logits[:, rows] = z
+            logits[:, rows] = self._constant(inner) if null else self._forward(inner, rows)
+            z = logits[:, rows] + 0
             return self._kernel.residual(self._stack(z), self._target(rows), self.weight[:, rows])
 
         self.work.passes += 1

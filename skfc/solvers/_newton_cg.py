@@ -130,6 +130,8 @@ def level_of(objective, metric, point):
     W = objective._penalised(step)
     penalty = (objective.l2 * objective.dot(W, W))[0]
     slope = objective.dot(point.gradient, step)[0]
+    if 0.5 * slope**2 <= penalty * point.value[0]:  # the data have some curvature too
+        return 0
     curvature = objective.dot(step, metric.sampler.at(objective, point)(step))[0]
     missing = 0.5 * slope**2 / point.value[0] - curvature
     if not (missing > 0 and penalty > 0):
