@@ -10,43 +10,22 @@ the last row (absent without intercept). A column is a class of a problem: colum
 b * n_classes + k is class k of problem b. Every value, slope or step is an array
 (n_problems,).
 
-Solvers meet the data only here. A :class:`Point` is an iterate with its logits, value
-and gradient; a :class:`Ray` is a half line from it, on which a trial step costs no
-product with X.
+Solvers meet the data only here, and in what it is near an iterate: :mod:`skfc._local`.
 """
 
 import math
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, partial
 
 import numpy as np
 
 from skfc._array import cast
+from skfc._local import Curvature, Point, Ray
 from skfc._softmax import kernel
 from skfc._threads import add, over_rows
 
 # Numbers from which on they are held in float32, where that is enough.
 SINGLE_FROM = 2**17
-
-
-@dataclass
-class Point:
-    """An iterate: `weights` and `gradient` (P, K), `logits` (K, n), `value` (B,)."""
-
-    weights: np.ndarray
-    logits: np.ndarray
-    value: np.ndarray
-    gradient: np.ndarray
-
-    def take(self, keep, columns):
-        """The iterate of the problems `keep`, which own `columns`."""
-        return Point(
-            self.weights[:, columns],
-            self.logits[columns],
-            self.value[keep],
-            self.gradient[:, columns],
-        )
 
 
 @dataclass
@@ -334,124 +313,3 @@ class Objective:
         S[:, k, k] += weighted.sum(axis=2, dtype=np.float64)
         # The weights of the whole data have mean one.
         return S / np.maximum(weight.sum(axis=1), 1.0)[:, None, None]
-
-
-class Ray:
-    """F along weights + t * direction, from cached logits. `slope` is that at t = 0."""
-
-    def __init__(self, objective, point, direction):
-        self.objective, self.point, self.direction = objective, point, direction
-        self.slope = objective.dot(point.gradient, direction)
-        self._step_one()
-
-    def _step_one(self):
-        """Logits of the direction, and value and gradient at t = 1, block by block."""
-        o = self.objective
-        self.logits = o.design.logits(o.n_columns)
-        inner = o._inner(self.direction)
-
-        def block(rows):
-            dz = o._forward(inner, rows)
-            self.logits[:, rows] = dz
-            dz += self.point.logits[:, rows]
-            return o._kernel.residual(o._stack(dz), o._target(rows), o.weight[:, rows])
-
-        o.work.passes += 1
-        weights = self.point.weights + self.direction
-        self._one_value, self._one_gradient = o._finish(block, weights)
-        self.one = self._one_value, o.dot(self._one_gradient, self.direction)
-
-    @cached_property
-    def _penalty(self):
-        o = self.objective
-        if not o.penalised:
-            return (o.l2,) * 3  # zeros
-        W, D = o._penalised(self.point.weights), o._penalised(self.direction)
-        return o.l2 * o.dot(W, W), o.l2 * o.dot(W, D), o.l2 * o.dot(D, D)
-
-    def evaluate(self, t, which):
-        """Value and slope at steps `t` of the problems `which`: no product with X.
-
-        `t` and `which`, and both results, are arrays (n_tried,).
-        """
-        o = self.objective
-        if which.shape[0] == o.n_problems:
-            columns, part = slice(None), o
-        else:
-            columns, part = o.columns(which), o.take(which)
-        scale = cast(part.spread(t), o.design.dtype)[:, None]
-
-        def block(rows):
-            dz = self.logits[columns, rows]
-            z = part._stack(self.point.logits[columns, rows] + scale * dz)
-            loss, residual = o._kernel.residual(z, o._target(rows), part.weight[:, rows])
-            slope = o.xp.sum(cast(residual * part._stack(dz), o.xp.float64), axis=(1, 2))
-            return loss, slope
-
-        value, slope = 0.0, 0.0
-        for v, s in o.design.map(block):
-            value, slope = value + v, slope + s
-        n = o.design.shape[0]
-        ww, wd, dd = (p[which] for p in self._penalty)
-        return value / n + 0.5 * ww + t * wd + 0.5 * t**2 * dd, slope / n + wd + t * dd
-
-    def move(self, t):
-        """The :class:`Point` at steps `t`. The logits of the old point are overwritten."""
-        o, point = self.objective, self.point
-        scale = o.spread(t)
-        weights = point.weights + self.direction * cast(scale, self.direction.dtype)
-        scale = cast(scale, o.design.dtype)[:, None]
-        for rows in o.design.blocks:
-            self.logits[:, rows] *= scale
-            point.logits[:, rows] += self.logits[:, rows]
-        other = o.xp.nonzero(t != 1.0)[0]
-        value, gradient = self._one_value, self._one_gradient
-        if other.shape[0] == t.shape[0]:
-            value, gradient = o._gradient(point.logits, weights)
-        elif other.shape[0]:
-            columns = o.columns(other)
-            value[other], gradient[:, columns] = o.take(other)._gradient(
-                point.logits[columns], weights[:, columns]
-            )
-        return Point(weights, point.logits, value, gradient)
-
-
-class Curvature:
-    """The Hessian at logits, H V = Xᵀ S (P∘dZ - P rowsum(P∘dZ)) / s + lambda V."""
-
-    def __init__(self, objective, logits):
-        self.objective = o = objective
-        self.proba = o.design.logits(o.n_columns)
-        self.weight = None if o.xp.all(o.weight == 1.0) else o.weight
-
-        def block(rows):
-            p = o._kernel.probabilities(o._stack(logits[:, rows] + 0))
-            self.proba[:, rows] = o.xp.reshape(p, (o.n_columns, -1))
-
-        list(o.design.map(block))
-
-    def __call__(self, direction):
-        o = self.objective
-        inner = o._inner(direction)
-
-        def block(rows):
-            dz, p = o._stack(o._forward(inner, rows)), o._stack(self.proba[:, rows])
-            weight = None if self.weight is None else self.weight[:, rows]
-            return 0.0, o._kernel.curvature(p, dz, weight)
-
-        o.work.passes += o.share
-        _, out = o._sum(block, direction.dtype)
-        o.add_penalty(out, direction)
-        return out
-
-    def diagonal(self, mean, scale):
-        """The diagonal of the data part, in features (x - mean) / scale: (P, K)."""
-        o = self.objective
-
-        def block(rows):
-            p = o._stack(self.proba[:, rows])
-            q = p * (1 - p)
-            q *= o.weight[:, rows][:, None, :]
-            return 0.0, q
-
-        return o._sum(block, reduce=partial(o.design.reduce_squares, mean=mean, scale=scale))[1]

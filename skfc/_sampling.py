@@ -1,9 +1,10 @@
-"""Rows that stand for all of them: where curvature is wanted, not values or gradients."""
+"""Rows that cost less: in float32 on the way to the minimum, and samples for curvature."""
 
 import numpy as np
 
 from skfc._design import LITTLE, DenseDesign
-from skfc._objective import SINGLE_FROM, Curvature
+from skfc._local import Curvature
+from skfc._objective import SINGLE_FROM
 
 # Rows of a Hessian, at first: so many, or more with the features.
 MIN_ROWS = 2000
@@ -85,6 +86,7 @@ class CurvatureSampler:
 
         In float32, where that pays: sparse rows as they are, dense ones standardised, so that
         rounding does not depend on the units of the features nor on where their zero is.
+        Without a penalty, directions of little curvature want all the digits.
         """
         design = objective.design
         if design.sparse:

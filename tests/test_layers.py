@@ -20,6 +20,7 @@ LAYERS = [
     ["skfc._array", "skfc._threads"],
     ["skfc._softmax", "skfc._targets"],
     ["skfc._design"],
+    ["skfc._local"],
     ["skfc._objective"],
     ["skfc._coordinates", "skfc._conjugate_gradients"],
     ["skfc._sampling"],

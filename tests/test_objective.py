@@ -9,7 +9,8 @@ from scipy import sparse
 from scipy.special import softmax
 
 from skfc._design import ArrayDesign, DenseDesign, SparseDesign, make_design
-from skfc._objective import Curvature, Objective
+from skfc._local import Curvature
+from skfc._objective import Objective
 
 N, T, n = 4, 3, 90
 DESIGNS = {"dense": DenseDesign, "sparse": lambda X, b=None: SparseDesign(sparse.csr_array(X), b)}

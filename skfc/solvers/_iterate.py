@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skfc._objective import Objective, Point
+from skfc._local import Point
+from skfc._objective import Objective
 
 
 @dataclass(frozen=True)
