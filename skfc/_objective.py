@@ -222,7 +222,7 @@ class Objective:
 
         The intercepts have none of it; for their part stands that in the metric.
         """
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             W = self._penalised(residual)
             of_weights = 0.5 * self.dot(W, W) / self.l2
         b = slice(self.design.shape[1], None)

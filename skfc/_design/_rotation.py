@@ -10,6 +10,8 @@ import numpy as np
 
 # Fewer features than this share of them are worth it.
 WORTH = 0.8
+# Stored values of a piece for what needs a copy of them.
+PIECE_VALUES = 2**22
 
 
 class Rotation:
@@ -72,7 +74,10 @@ def norms(entries, starts, whose):
 
 def rotation(X):
     """The :class:`Rotation` of a CSR, or None where it would not leave much fewer features."""
-    single = np.bincount(X.indices, minlength=X.shape[1]) <= 1
+    counts = np.zeros(X.shape[1], dtype=np.intp)
+    for start in range(0, X.nnz, PIECE_VALUES):  # bincount takes a wider copy
+        counts += np.bincount(X.indices[start : start + PIECE_VALUES], minlength=X.shape[1])
+    single = counts <= 1
     if len(single) - single.sum() > WORTH * len(single):
         return None
     found = Rotation(X, single)
