@@ -98,8 +98,8 @@ CHECKS = {
 def check_parameters(estimator):
     """Raise a TypeError or ValueError for the first parameter that is not right."""
     owner = type(estimator).__name__
-    for name, value in estimator.get_params(deep=False).items():
-        wrong = CHECKS[name](value) if name in CHECKS else None
-        if wrong:
+    for name, check in CHECKS.items():
+        value = getattr(estimator, name, None)
+        if hasattr(estimator, name) and (wrong := check(value)):
             error, right = wrong
             raise error(f"The {name!r} parameter of {owner} must be {right}; got {value!r}.")

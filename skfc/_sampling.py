@@ -26,14 +26,20 @@ def working_dtype(objective, size):
     return np.float32 if size > SINGLE_FROM and (objective.l2 > 0).all() else np.float64
 
 
-def draw(chance, size):
-    """Poisson sample of about `size` rows, drawn in proportion to `chance`.
+def lots(chance, size):
+    """Poisson samples of about `size` rows, drawn in proportion to `chance` (..., n_rows).
 
-    Returns indices and importance, the inverse of the probabilities. The same rows for
-    the same data: a fit is deterministic.
+    Returns who is drawn, and the probabilities. The same rows for the same data: a fit is
+    deterministic.
     """
-    chance = np.minimum(chance * (size / chance.sum()), 1.0)
-    rows = np.flatnonzero(np.random.default_rng(0).random(len(chance)) < chance)
+    chance = np.minimum(chance * (size / chance.sum(axis=-1, keepdims=True)), 1.0)
+    return np.random.default_rng(0).random(chance.shape[-1]) < chance, chance
+
+
+def draw(chance, size):
+    """One such sample: indices and importance, the inverse of the probabilities."""
+    drawn, chance = lots(chance, size)
+    rows = np.flatnonzero(drawn)
     return rows, 1.0 / chance[rows]
 
 

@@ -8,7 +8,7 @@ from scipy.linalg import lapack
 from skfc._coordinates import balance
 from skfc._metric._base import JITTER, Metric, factorise
 from skfc._metric._kronecker import Kronecker
-from skfc._sampling import draw
+from skfc._sampling import lots
 
 # Steps in the metric that cost as much as blocks: so many, and more with features x classes.
 BASE_STEPS, NUMBERS_PER_STEP = 4, 200
@@ -172,8 +172,6 @@ def thin(weight, leverage, size):
     Drawn in proportion to weight times leverage. That is one at most: more, in blocks that
     have not seen a row, says no more than that it has to be taken.
     """
-    for of_class, by_class in zip(weight, leverage, strict=True):
-        rows, importance = draw(np.minimum(of_class * by_class, 1.0), size)
-        kept = of_class[rows] * importance
-        of_class[:] = 0.0
-        of_class[rows] = kept
+    drawn, chance = lots(np.minimum(weight * leverage, 1.0), size)
+    np.divide(weight, chance, out=weight, where=drawn)
+    weight[~drawn] = 0.0
