@@ -12,8 +12,8 @@ ROWS_PER_FEATURE = 8
 # All rows are taken up to so many times as many. Of data of few numbers, up to more times: to draw
 # and to copy rows, at every iterate, costs more than it saves, and all of them make better steps.
 FEW_TIMES, MANY_TIMES, FEW_NUMBERS = 1.5, 5, 2**25
-# Passes are in float32 until the decrement is below this share of the objective: of features
-# whose means are not far from zero, and of others. Losses below the last have lost digits too.
+# Passes are in float32 until the decrement is below this share of the objective: with a penalty
+# and means not far from zero, and else. Losses below the last have lost digits too.
 SINGLE, COARSE, SMALL_LOSS = 1e-6, 1e-4, 1e-3
 
 
@@ -80,11 +80,11 @@ class CurvatureSampler:
         times = MANY_TIMES if self._few else FEW_TIMES
         return self.design.sparse or self.design.shape[0] <= times * self.size
 
-    def is_spent(self, decrement, value):
+    def is_spent(self, objective, decrement, value):
         """Whether float32 passes have brought a problem as far as they can."""
         c = self.coordinates
         level = not self.design.sparse or (np.abs(c.mean) <= LITTLE * c.scale).all()
-        share = SINGLE if level else COARSE
+        share = np.where(level & (objective.l2 > 0), SINGLE, COARSE)
         return ((decrement < share * value) | (value < SMALL_LOSS)).any()
 
     def lighten(self, objective):
@@ -92,7 +92,8 @@ class CurvatureSampler:
 
         In float32, where that pays: sparse rows as they are, dense ones standardised, so that
         rounding does not depend on the units of the features nor on where their zero is.
-        Without a penalty, directions of little curvature want all the digits.
+        Without a penalty, directions of little curvature want all the digits: dense rows keep
+        them, sparse ones get them back sooner.
         """
         design = objective.design
         if design.sparse:

@@ -8,10 +8,10 @@ of texts occur in one of them only.
 
 import numpy as np
 
+from skfc._design._sparse import PIECE_VALUES
+
 # Fewer features than this share of them are worth it.
 WORTH = 0.8
-# Stored values of a piece for what needs a copy of them.
-PIECE_VALUES = 2**22
 
 
 class Rotation:

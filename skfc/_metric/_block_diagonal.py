@@ -79,16 +79,16 @@ class BlockDiagonal(Metric):
         self._factorise()
 
     def _leverage(self, part):
-        """x̃ᵀ M⁻¹ x̃ of every row of a sample, for every block M so far, (K, n_rows), or None.
+        """x̃ᵀ M⁻¹ x̃ of every row of a sample, for every block M so far, (K or 1, n_rows), or None.
 
         Estimated from products with a few random vectors (Drineas, Magdon-Ismail, Mahoney
         and Woodruff 2012). Before there are blocks, M is the Gram matrix of the features: near
         the null model no row is decided yet.
         """
         P, K = part.shape
-        if self.kronecker and not self.warm:
-            return np.tile(self._norms(part, self.kronecker.root()[:, :, None]), (K, 1))
-        if self.kronecker or len(self.grams) != K:
+        if self.kronecker:
+            return None if self.warm else self._norms(part, self.kronecker.root()[:, :, None])
+        if len(self.grams) != K:
             return None
         probes = np.random.default_rng(0).standard_normal((PROBES, P)).astype(self.grams.dtype)
         solve = lapack.strtrs if probes.itemsize == 4 else lapack.dtrtrs

@@ -40,7 +40,7 @@ def lbfgs(objective, metric, weights):
         steps = search(ray)
         weights, gradient = point.weights, point.gradient
         stuck = steps == 0
-        spent = stuck.any() or metric.sampler.is_spent(decrement, point.value)
+        spent = stuck.any() or metric.sampler.is_spent(objective, decrement, point.value)
         if spent and objective.precision != exact.precision:
             objective, stuck = exact, np.zeros_like(stuck)
             point = exact.at(weights + direction * exact.spread(steps))

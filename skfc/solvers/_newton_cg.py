@@ -76,7 +76,8 @@ def newton_cg(objective, metric, weights):
             )  # fmt: skip
         ray = objective.ray(point, -step)
         steps = search(ray, WOLFE)
-        spent = steps[0] == 0 or (not level and sampler.is_spent(decrement, point.value))
+        spent = not level and sampler.is_spent(objective, decrement, point.value)
+        spent |= steps[0] == 0
         if spent and objective.precision != exact.precision:
             point = exact.at(point.weights - step * steps)
             objective = exact
