@@ -30,8 +30,8 @@ def _residual_numpy(logits, target, weight):
     logits -= logits.max(axis=1, keepdims=True)
     labels = target.ndim == 1
     if labels:
-        rows = np.arange(logits.shape[2])
-        at_target = logits[:, target, rows]
+        entries, index = _entries(logits, target)
+        at_target = entries[index]
     else:
         at_target = np.einsum("kn,bkn->bn", target, logits)
     total = _exp_numpy(logits)
@@ -40,17 +40,31 @@ def _residual_numpy(logits, target, weight):
     loss = np.einsum("bn,bn->b", weight, loss, dtype=np.float64, casting="same_kind")
     logits *= (weight / total)[:, None, :]
     if labels:
-        logits[:, target, rows] -= weight
+        entries[index] -= weight
     else:
         logits -= target * weight[:, None, :]
     return loss, logits
 
 
+def _entries(logits, target):
+    """A view of `logits`, and the index in it of the labels' entries (n_problems, n_rows)."""
+    n_rows = logits.shape[2]
+    if not logits.flags.c_contiguous:
+        return logits, (slice(None), target, np.arange(n_rows))
+    flat = target * n_rows
+    flat += np.arange(n_rows)
+    if len(logits) > 1:
+        return logits.reshape(len(logits), -1), (slice(None), flat)
+    return logits.reshape(1, -1)[0], flat[None]
+
+
 def _exp_numpy(shifted):
     """Exponentiate in place; returns the sum over classes, (n_problems, n_rows)."""
-    np.maximum(shifted, LOWEST[shifted.itemsize], out=shifted)
+    lowest = LOWEST[shifted.itemsize]
+    if shifted.min(initial=0.0) < lowest:
+        np.clip(shifted, lowest, 0.0, out=shifted)
     np.exp(shifted, out=shifted)
-    return np.einsum("bkn->bn", shifted)
+    return shifted.sum(axis=1)
 
 
 def _probabilities_numpy(logits):
