@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc._conjugate_gradients import newton_step
+from skfc._memory import keep_freed_memory
 from skfc._threads import one_of_several
 
 # Confirming a gap: conjugate gradients on the Hessian, to this share of it.
@@ -28,6 +29,7 @@ OVERFLOW = (
 @contextmanager
 def arithmetic(design):
     """Numbers may leave their range quietly inside: what comes of it is a ValueError."""
+    keep_freed_memory()
     try:
         with np.errstate(all="ignore"), one_of_several(on_pool=design.sparse):
             yield

@@ -5,7 +5,7 @@ line from it, on which a trial step costs no product with X; a :class:`Curvature
 Hessian there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -15,12 +15,17 @@ from skfc._array import cast
 
 @dataclass
 class Point:
-    """An iterate: `weights` and `gradient` (P, K), `logits` (K, n), `value` (B,)."""
+    """An iterate: `weights` and `gradient` (P, K), `logits` (K, n), `value` (B,).
+
+    `room` is space for as many logits again, which is used for those of a direction: large
+    arrays that come and go cost as much as what is done to them.
+    """
 
     weights: np.ndarray
     logits: np.ndarray
     value: np.ndarray
     gradient: np.ndarray
+    room: np.ndarray | None = field(default=None, repr=False)
 
     def take(self, keep, columns):
         """The iterate of the problems `keep`, which own `columns`."""
@@ -43,7 +48,8 @@ class Ray:
     def _step_one(self):
         """Logits of the direction, and value and gradient at t = 1, block by block."""
         o = self.objective
-        self.logits = o.design.logits(o.n_columns)
+        room = self.point.room
+        self.logits = o.design.logits(o.n_columns) if room is None else room
         inner = o._inner(self.direction)
 
         def block(rows):
@@ -97,10 +103,11 @@ class Ray:
         scale = o.spread(t)
         weights = point.weights + self.direction * cast(scale, self.direction.dtype)
         scale = cast(scale, o.design.dtype)[:, None]
-        for rows in o.design.blocks:
-            self.logits[:, rows] *= scale
-            point.logits[:, rows] += self.logits[:, rows]
         other = o.xp.nonzero(t != 1.0)[0]
+        for rows in o.design.blocks:
+            if other.shape[0]:
+                self.logits[:, rows] *= scale
+            point.logits[:, rows] += self.logits[:, rows]
         value, gradient = self._one_value, self._one_gradient
         if other.shape[0] == t.shape[0]:
             value, gradient = o._gradient(point.logits, weights)
@@ -109,7 +116,7 @@ class Ray:
             value[other], gradient[:, columns] = o.take(other)._gradient(
                 point.logits[columns], weights[:, columns]
             )
-        return Point(weights, point.logits, value, gradient)
+        return Point(weights, point.logits, value, gradient, self.logits)
 
 
 class Curvature:

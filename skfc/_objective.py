@@ -59,16 +59,15 @@ class Objective:
         # Scaled to mean one over the rows: residuals of order one in any precision.
         scale = weight.shape[1] / self.total
         self.weight = cast(weight * scale[:, None], design.dtype)
-        self.l2 = 1.0 / C / self.total
+        self._set_penalty(1.0 / C / self.total)
         self.work, self.share = Work(), 1.0
         self.dtype = xp.float64  # of weights and gradients
         self.chart = None  # coordinates of the design's features, where not their own
         self._kernel = kernel(xp)
 
-    @property
-    def penalised(self):
-        """Whether any problem has a penalty."""
-        return bool(self.xp.any(self.l2 > 0))
+    def _set_penalty(self, l2):
+        """`l2` (n_problems,); and whether any problem has a penalty."""
+        self.l2, self.penalised = l2, bool(self.xp.any(l2 > 0))
 
     @property
     def precision(self):
@@ -91,7 +90,8 @@ class Objective:
         part = copy(self)
         part.n_problems = len(keep)
         part.n_columns = part.n_problems * self.n_classes
-        part.C, part.total, part.l2 = self.C[keep], self.total[keep], self.l2[keep]
+        part.C, part.total = self.C[keep], self.total[keep]
+        part._set_penalty(self.l2[keep])
         part.weight = self.weight[keep]
         return part
 
@@ -118,17 +118,19 @@ class Objective:
     def with_penalty(self, l2, point):
         """This objective with the penalty `l2` (n_problems,), and `point` as it sees it."""
         part = copy(self)
-        part.l2 = l2
+        part._set_penalty(l2)
         change, W = l2 - self.l2, self._penalised(point.weights)
         value = point.value + 0.5 * change * self.dot(W, W)
         gradient = point.gradient.copy()
         add(self._penalised(gradient), W, cast(self.spread(change), gradient.dtype))
-        return part, Point(point.weights, point.logits, value, gradient)
+        return part, Point(point.weights, point.logits, value, gradient, point.room)
 
     def damped(self, factor):
         """This objective with so much more penalty, for a cautious model at the same point."""
+        if factor == 1:
+            return self
         part = copy(self)
-        part.l2 = self.l2 * factor
+        part._set_penalty(self.l2 * factor)
         return part
 
     def on_rows(self, design, weight, chart=None):
@@ -137,20 +139,21 @@ class Objective:
         part.design, part.target, part.chart = design, None, chart
         part.share = self.share * design.shape[0] / self.design.shape[0]
         part.weight = cast(weight * (design.shape[0] / self.design.shape[0]), design.dtype)
-        part.l2 = self.l2 * 0
+        part._set_penalty(self.l2 * 0)
         return part
 
     # -- per problem ------------------------------------------------------------------
 
     def dot(self, a, b):
         """Inner product of two arrays of weights in every problem, (n_problems,)."""
-        if self.n_problems == 1:
-            xp = self.xp
+        xp = self.xp
+        if self.n_problems == 1 and xp is np:
             if self.design.sparse:
-                flat = sum(over_rows(lambda rows: float(np.vdot(a[rows], b[rows])), a))
-            else:
-                flat = np.vdot(a, b) if xp is np else xp.sum(a * b)
-            return xp.reshape(cast(xp.asarray(flat), xp.float64), (1,))
+                pieces = over_rows(lambda rows: float(np.vdot(a[rows], b[rows])), a)
+                return np.array([sum(pieces)])
+            return np.array([np.vdot(a, b)], dtype=np.float64)
+        if self.n_problems == 1:
+            return xp.reshape(cast(xp.sum(a * b), xp.float64), (1,))
         shape = (a.shape[0], self.n_problems, self.n_classes)
         return np.einsum("pbk,pbk->b", a.reshape(shape), b.reshape(shape))
 

@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 350
 # From the bottom up: a module imports only from the layers before its own.
 LAYERS = [
-    ["skfc._array", "skfc._threads"],
+    ["skfc._array", "skfc._memory", "skfc._threads"],
     ["skfc._softmax", "skfc._targets"],
     ["skfc._design"],
     ["skfc._local"],

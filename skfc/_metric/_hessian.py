@@ -118,7 +118,7 @@ class Hessian(Metric):
             pairs = self._pairs(rows) if self.pairs is None else self.pairs
             sums = sums + curvature[:, rows] @ pairs.T
         sums = sums[:, self.pair_of]
-        H = np.empty((T, P, T, P))
+        H = np.empty((T, P, T, P), dtype=self.dtype)
         H[first, :, second, :] = sums
         H[second, :, first, :] = sums
         # The classes sum to zero, which gives the last one.
@@ -155,7 +155,8 @@ class Hessian(Metric):
         out = np.empty_like(x)
         for b, (factor, unit) in enumerate(self.factor):
             columns = slice(b * o.n_classes, (b + 1) * o.n_classes)
-            flat = x[:, columns].T.ravel() / unit
-            flat, _ = lapack.dpotrs(factor.T, flat, overwrite_b=True)
+            flat = (x[:, columns].T.ravel() / unit).astype(factor.dtype, copy=False)
+            solve = lapack.spotrs if flat.itemsize == 4 else lapack.dpotrs
+            flat, _ = solve(factor.T, flat, overwrite_b=True)
             out[:, columns] = (flat / unit).reshape(-1, P).T
         return self.coordinates.push(out)
