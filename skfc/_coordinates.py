@@ -19,6 +19,22 @@ from skfc._threads import over_rows
 SMALLEST, LARGEST = 1e-150, 1e300
 # Rows of so many classes are cheaper to centre by a matrix product.
 SHORT = 64
+# Data of up to so many numbers are copied.
+FEW_NUMBERS = 2**25
+# Sizes that float32 holds with room to spare.
+SINGLE_RANGE = 1e-30, 1e30
+
+
+def pays_in_single(objective):
+    """Whether a copy of the rows in float32 pays.
+
+    Sparse rows stay as they are. Without a penalty, directions of little curvature want all
+    the digits.
+    """
+    design = objective.design
+    dense = not design.sparse and design.xp is np and design.dtype == np.float64
+    few = design.shape[0] * design.shape[1] <= FEW_NUMBERS
+    return dense and few and objective.is_large and bool((objective.l2 > 0).all())
 
 
 class Coordinates:
@@ -30,6 +46,7 @@ class Coordinates:
     constant : (n_features,) of bool, columns without variance
     penalty : (P,), the diagonal of the penalty in these coordinates, for lambda = 1
     row_weight : (n_samples,), mean weight of the rows over the problems, sums to one
+    light : (n_samples, n_features), the standardised rows in float32, where they pay, or None
     """
 
     def __init__(self, objective):
@@ -39,9 +56,12 @@ class Coordinates:
         self.design = design
         self.intercept = objective.fit_intercept
         self.n_classes = objective.n_classes
+        single, self.light = pays_in_single(objective), None
+        # The centred rows come by on the way to the variance.
+        centred = [np.empty(design.shape, np.float32)] if single and self.intercept else []
         with np.errstate(over="ignore", invalid="ignore"):
             mean = design.mean(weight)
-            scale = np.sqrt(design.variance(weight, mean))
+            scale = np.sqrt(design.variance(weight, mean, *centred))
         self._rescue(mean, scale)
         # Constant columns have rounding noise for variance: only a penalty holds them.
         scale[scale <= 8 * np.finfo(design.dtype).eps * np.abs(mean)] = 0.0
@@ -53,6 +73,19 @@ class Coordinates:
         self.scale = np.where(self.constant, 1.0, np.maximum(scale, SMALLEST))
         penalty = self.scale**-2.0
         self.penalty = np.append(penalty, 0.0) if self.intercept else penalty
+        if single:
+            self.light = self._divide(*centred) if centred else self.standardise(slice(None))
+
+    def _divide(self, centred):
+        """Standardised rows from centred ones, and anew in columns that float32 cannot hold."""
+        smallest, largest = SINGLE_RANGE
+        inside = (self.scale > smallest) & (self.scale < largest)
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred *= np.where(inside, 1.0 / self.scale, 0.0).astype(np.float32)
+        for j in np.flatnonzero(~inside):
+            centred[:, j] = (self.design.column(j) - self.mean[j]) / self.scale[j]
+        centred[:, self.constant] = 0.0
+        return centred
 
     def _rescue(self, mean, scale):
         """Columns whose squares overflow or underflow, again, in units of their largest."""
@@ -72,7 +105,10 @@ class Coordinates:
     @cached_property
     def prominence(self):
         """1 + |x̃_i|² / N of every row: what stands in for its leverage."""
-        norms = self.design.squared_norms(self.mean, self.scale)
+        if self.light is not None:
+            norms = np.einsum("ij,ij->i", self.light, self.light)
+        else:
+            norms = self.design.squared_norms(self.mean, self.scale)
         return 1.0 + norms / len(self.mean)
 
     def pull(self, gradient):
@@ -158,8 +194,10 @@ class Coordinates:
             out *= self.scale[:, None]
         return out
 
-    def standardise(self, rows, dtype):
+    def standardise(self, rows, dtype=np.float32):
         """The standardised rows with these indices, (n_rows, n_features)."""
+        if self.light is not None and dtype == np.float32:
+            return self.light[rows]
         rows = np.arange(self.design.shape[0])[rows]
         out = np.empty((len(rows), len(self.mean)), dtype=dtype)
         for piece in row_blocks(len(rows), 8 * len(self.mean), 2**20, 64):
@@ -170,10 +208,13 @@ class Coordinates:
         out[:, self.constant] = 0.0
         return out
 
-    def with_ones(self, rows):
-        """Standardised rows (n_rows, P) in float64, with the intercept's column of ones."""
-        x = self.standardise(rows, np.float64)
-        return np.column_stack([x, np.ones(len(x))]) if self.intercept else x
+    def with_ones(self, rows, dtype=np.float64):
+        """Standardised rows (n_rows, P), with the intercept's column of ones."""
+        x = self.standardise(rows, dtype) if self.light is None else self.light[rows]
+        out = np.empty((len(x), len(self.mean) + self.intercept), dtype=dtype)
+        out[:, : len(self.mean)] = x
+        out[:, len(self.mean) :] = 1.0
+        return out
 
     def gram(self, rows, weight):
         """Weighted Gram matrix (P, P) of standardised rows; sparse ones stay sparse."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skfc._coordinates import FEW_NUMBERS
 from skfc._design import LITTLE, DenseDesign
 from skfc._local import Curvature
 from skfc._objective import SINGLE_FROM
@@ -11,7 +12,7 @@ MIN_ROWS = 2000
 ROWS_PER_FEATURE = 8
 # All rows are taken up to so many times as many. Of data of few numbers, up to more times: to draw
 # and to copy rows, at every iterate, costs more than it saves, and all of them make better steps.
-FEW_TIMES, MANY_TIMES, FEW_NUMBERS = 1.5, 5, 2**25
+FEW_TIMES, MANY_TIMES = 1.5, 5
 # Passes are in float32 until the decrement is below this share of the objective: with a penalty
 # and means not far from zero, and else. Losses below the last have lost digits too.
 SINGLE, COARSE, SMALL_LOSS = 1e-6, 1e-4, 1e-3
@@ -67,6 +68,8 @@ class CurvatureSampler:
         self.size = max(MIN_ROWS, ROWS_PER_FEATURE * self.design.shape[1])
         self.dtype = working_dtype(objective, self.size * self.design.shape[1])
         self._whole = None
+        if coordinates.light is not None:
+            self._whole, self.dtype = DenseDesign(coordinates.light), np.float32
         self._last = None, None
 
     @property
@@ -95,15 +98,10 @@ class CurvatureSampler:
         Without a penalty, directions of little curvature want all the digits: dense rows keep
         them, sparse ones get them back sooner.
         """
-        design = objective.design
-        if design.sparse:
+        if objective.design.sparse:
             return objective.lighter()
-        pays = design.xp is np and design.dtype == np.float64 and self._few and objective.is_large
-        if not pays or not (objective.l2 > 0).all():
+        if self.coordinates.light is None:
             return objective
-        if self._whole is None:
-            self.dtype = np.float32
-            self._whole = self._copy(slice(None))
         return objective.in_chart(self._whole, self.coordinates)
 
     def at(self, objective, point):

@@ -65,6 +65,25 @@ def test_what_stays_as_it_is(raw, C, dtype, rows):
     assert light(objective)[0] is objective
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+def test_light_rows_are_the_standardised_ones(raw, intercept):
+    """Also in columns that float32 cannot hold, and in constant ones."""
+    X, y, scale = raw
+    X = X.copy()
+    for j, size in enumerate([1e-140, 1e-35, 1e35, 1e200]):
+        X[:, 3 * j + 1] *= size
+    X[:, 3], X[:, 4] = 7.0, 0.0
+    objective = Objective(
+        make_design(X), y, np.ones((1, n)), np.ones(1), n_classes=T, fit_intercept=intercept
+    )
+    coordinates = make_metric(objective, "kronecker").coordinates
+    expected = (X - coordinates.mean) / coordinates.scale
+    expected[:, coordinates.constant] = 0.0
+    assert coordinates.constant.sum() == (2 if intercept else 1)
+    assert_allclose(coordinates.light, expected, rtol=1e-6, atol=1e-30)
+    assert_allclose((expected**2).mean(axis=0)[~coordinates.constant], 1.0)
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
 @pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-10])
 @pytest.mark.parametrize("C", [0.01, 100.0])

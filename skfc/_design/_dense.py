@@ -129,15 +129,18 @@ class DenseDesign(ArrayDesign):
             total += weight[rows].astype(self.dtype) @ self.X[rows]
         return total
 
-    def variance(self, weight, mean):
+    def variance(self, weight, mean, centred=None):
         """Weighted variance of every feature, (n_features,).
 
-        The rounding of `mean` is taken out again: a constant column has variance zero.
+        The rounding of `mean` is taken out again: a constant column has variance zero. An
+        array `centred`, of the shape of X, gets x - mean.
         """
         total, offset = np.zeros(self.shape[1]), np.zeros(self.shape[1])
         mean = mean.astype(self.dtype)
         for rows in self._pieces():
             x = self.X[rows] - mean
+            if centred is not None:
+                centred[rows] = x
             w = weight[rows].astype(self.dtype)
             offset += w @ x
             np.square(x, out=x)

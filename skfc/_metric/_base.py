@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from skfc._coordinates import LARGEST
+from skfc._coordinates import LARGEST, SINGLE_RANGE
 from skfc._sampling import CurvatureSampler
 from skfc._threads import over_rows
 
 # Relative to a unit diagonal: directions with less curvature count as having none.
 TINY = 1e-13
-# Sizes of an inverse that float32 holds with room to spare.
-SINGLE_RANGE = 1e-30, 1e30
 # What is added to a unit diagonal to keep a singular matrix positive definite.
 JITTER = {np.float32: 1e-6, np.float64: 1e-10}
 

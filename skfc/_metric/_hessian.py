@@ -58,9 +58,8 @@ class Hessian(Metric):
         self.size = size
         self.sample, importance = leverage_rows(coordinates, size)
         self.importance = importance / objective.design.shape[0]
-        x = coordinates.with_ones(self.sample).T
-        self.dtype = working_dtype(objective, x.size * len(x) // 2)
-        self.rows = x = x.astype(self.dtype, copy=False)
+        self.dtype = working_dtype(objective, len(self.sample) * P**2 // 2)
+        self.rows = x = coordinates.with_ones(self.sample, self.dtype).T
         # Constant columns keep a weight of zero, in any curvature.
         self.idle = np.zeros(P)
         self.idle[: len(coordinates.constant)] = coordinates.constant
