@@ -71,6 +71,7 @@ class Coordinates:
         self.mean = mean
         self.constant = scale == 0
         self.scale = np.where(self.constant, 1.0, np.maximum(scale, SMALLEST))
+        self._cast, self._constant = {}, np.flatnonzero(self.constant)
         penalty = self.scale**-2.0
         self.penalty = np.append(penalty, 0.0) if self.intercept else penalty
         if single:
@@ -119,24 +120,21 @@ class Coordinates:
         of constant columns, whose best weight is zero.
         """
         out = balance(gradient.copy(), self.n_classes)
-        scale = self.scale.astype(out.dtype)[:, None]
-        if not self.intercept:
-            out /= scale
-            out[self.constant] = 0.0
-            return out
-        out[:-1] -= np.outer(self.mean.astype(out.dtype), out[-1])
-        out[:-1] /= scale
-        out[:-1][self.constant] = 0.0
+        mean, _, inverse = self._columns(out.dtype)
+        W = out[: len(mean)]
+        if self.intercept:
+            W -= mean * out[-1]
+        W *= inverse
+        W[self._constant] = 0.0
         return out
 
     def push(self, step):
         """A step (P, K) from these coordinates back to W and b; overwrites it."""
-        scale = self.scale.astype(step.dtype)[:, None]
-        if not self.intercept:
-            step /= scale
-            return step
-        step[:-1] /= scale
-        step[-1] -= self.mean.astype(step.dtype) @ step[:-1]
+        mean, _, inverse = self._columns(step.dtype)
+        W = step[: len(mean)]
+        W *= inverse
+        if self.intercept:
+            step[-1] -= mean[:, 0] @ W
         return step
 
     def filter(self, gradient, inverse):
@@ -176,23 +174,30 @@ class Coordinates:
 
     def carry(self, step):
         """A step (P, K) in W and b, in these coordinates: the inverse of `push`."""
+        mean, scale, _ = self._columns(step.dtype)
         out = step.copy()
+        W = out[: len(mean)]
         if self.intercept:
-            out[-1] += self.mean @ step[:-1]
-            out[:-1] *= self.scale[:, None]
-        else:
-            out *= self.scale[:, None]
+            out[-1] += mean[:, 0] @ W
+        W *= scale
         return out
 
     def pull_back(self, gradient):
         """A gradient in these coordinates, in W and b: the inverse of `pull`."""
+        mean, scale, _ = self._columns(gradient.dtype)
         out = gradient.copy()
+        W = out[: len(mean)]
+        W *= scale
         if self.intercept:
-            out[:-1] *= self.scale[:, None]
-            out[:-1] += np.outer(self.mean, gradient[-1])
-        else:
-            out *= self.scale[:, None]
+            W += mean * out[-1]
         return out
+
+    def _columns(self, dtype):
+        """Mean, scale and its inverse as columns (n_features, 1) of `dtype`."""
+        if dtype not in self._cast:
+            columns = self.mean, self.scale, 1.0 / self.scale
+            self._cast[dtype] = [v.astype(dtype)[:, None] for v in columns]
+        return self._cast[dtype]
 
     def standardise(self, rows, dtype=np.float32):
         """The standardised rows with these indices, (n_rows, n_features)."""

@@ -68,7 +68,7 @@ def test_what_stays_as_it_is(raw, C, dtype, rows):
 @pytest.mark.parametrize("intercept", [True, False])
 def test_light_rows_are_the_standardised_ones(raw, intercept):
     """Also in columns that float32 cannot hold, and in constant ones."""
-    X, y, scale = raw
+    X, y, _ = raw
     X = X.copy()
     for j, size in enumerate([1e-140, 1e-35, 1e35, 1e200]):
         X[:, 3 * j + 1] *= size
