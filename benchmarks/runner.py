@@ -16,6 +16,7 @@ from benchmarks.worker import Failed, Stopped, Worker
 
 CAP = 20.0  # a rival that is slower than this many times ours is stopped, and counts as this
 FLOOR = 1.0  # seconds that every fit may take, however fast ours is
+REPEATS = {0.1: 11, 2: 5, 10: 3, math.inf: 1}  # below so many seconds so many
 FAR = 3.0  # rivals slower than this many times the best one are not repeated
 REFERENCE_TOL = 1e-11
 NO_TIME = "no time"
@@ -160,8 +161,10 @@ def climb(attempt, n_settings, targets):
 
 
 def n_repeats(seconds):
-    """Five below two seconds, one above ten."""
-    return 5 if seconds < 2 else 3 if seconds <= 10 else 1
+    """Eleven below a tenth of a second, five below two seconds, one above ten."""
+    for longest, repeats in REPEATS.items():
+        if seconds < longest:
+            return repeats
 
 
 def relative(value, optimum):
@@ -242,7 +245,7 @@ def repeat(cell, problem, contestants, targets, ours, end):
             if t == target and (name == ours or run.seconds <= FAR * min(rivals)):
                 seconds.setdefault((name, run.setting), [])
     first_seconds = {(name, run.setting): run.seconds for (_, name), run in chosen.items()}
-    for turn in range(5):
+    for turn in range(max(REPEATS.values())):
         for (name, setting), taken in seconds.items():
             once = first_seconds[name, setting]
             if turn < n_repeats(once) and once <= 10 and time.perf_counter() < end:
