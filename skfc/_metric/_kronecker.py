@@ -8,6 +8,8 @@ from skfc._sampling import leverage_rows
 
 # Rows that a Gram matrix is taken over: so many, and more per feature.
 BASE_ROWS, GRAM_ROWS = 1000, 8
+# What rounding of a Gram matrix may be of the penalty.
+EVEN = 1e-10
 # Rows that the mean of diag(p) - p pᵀ is taken over, at most about.
 PILOT_ROWS = 4000
 
@@ -66,23 +68,48 @@ class Kronecker(Factored):
         l2 = positive.min() if len(positive) else 0.0
         # Without a penalty, directions of next to no curvature hide longer.
         self.doubt = Metric.doubt if (objective.l2 > 0).all() else Diagonal.doubt
+        self.l2, self._cast = l2, {}
+        if l2 > 0 and self._is_even(A):
+            self._decompose_in_units_of_penalty(A)
+        else:
+            self._decompose(A)
+        self.a = np.where(self.a > TINY * self.a.max(), self.a, 0.0)
+
+    def _is_even(self, A):
+        """Whether the penalty is far above what rounding of A is, in units where it is one."""
+        penalty = self.coordinates.penalty
+        N = len(self.coordinates.mean)
+        return (np.diag(A)[:N] * EVEN < self.l2 * penalty[:N]).all()
+
+    def _decompose(self, A):
         # B = A / T + lambda D, scaled to a unit diagonal, is tame whatever the units.
-        ridge = coordinates.ridge(l2)
-        diagonal = np.diag(A) / objective.n_classes + ridge
+        T = self.objective.n_classes
+        ridge = self.coordinates.ridge(self.l2)
+        diagonal = np.diag(A) / T + ridge
         self.unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
         A /= np.outer(self.unit, self.unit)
-        if l2 == 0.0:
-            a, self.Q = np.linalg.eigh(A)
-            self.penalty = np.zeros_like(a)
+        if self.l2 == 0.0:
+            self.a, self.Q = np.linalg.eigh(A)
+            self.penalty = np.zeros_like(self.a)
         else:
-            B = A / objective.n_classes
+            B = A / T
             B[np.diag_indices_from(B)] += ridge / self.unit**2
             inverse = np.linalg.inv(factorise(B, TINY))
-            a, Q = np.linalg.eigh(inverse @ A @ inverse.T)
+            self.a, Q = np.linalg.eigh(inverse @ A @ inverse.T)
             self.Q = inverse.T @ Q
             # Qᵀ B Q = 1, so that what A does not explain of it is the penalty.
-            self.penalty = np.maximum(1.0 - a / objective.n_classes, 0.0) / l2
-        self.a = np.where(a > TINY * a.max(), a, 0.0)
+            self.penalty = np.maximum(1.0 - self.a / T, 0.0) / self.l2
+
+    def _decompose_in_units_of_penalty(self, A):
+        # Features are centred: what couples them to the intercept is noise of the sample.
+        N = len(self.coordinates.mean)
+        self.unit = np.ones(len(A))
+        self.unit[:N] = np.sqrt(self.coordinates.penalty[:N])
+        self.penalty = np.zeros(len(A))
+        self.penalty[:N] = 1.0
+        self.a, self.Q = np.diag(A).copy(), np.eye(len(A))
+        W = A[:N, :N] / np.outer(self.unit[:N], self.unit[:N])
+        self.a[:N], self.Q[:N, :N] = np.linalg.eigh(W)
 
     def effective_dimension(self, l2):
         """How many directions of the features the penalty `l2` leaves free, at most P."""
@@ -91,13 +118,21 @@ class Kronecker(Factored):
 
     def root(self):
         """A root (P, P) of the inverse of A / T + lambda D."""
-        return self.Q / self.unit[:, None]
+        B = self.a / self.objective.n_classes + self.l2 * self.penalty
+        return self.Q / np.sqrt(np.where(B > 0, B, np.inf)) / self.unit[:, None]
 
     def _solve(self, x):
-        x /= self.unit[:, None]
-        x = self.Q @ self._filter(self.Q.T @ x)
-        x /= self.unit[:, None]
+        Q, unit = self._basis(x.dtype)
+        x /= unit
+        x = Q @ self._filter(Q.T @ x)
+        x /= unit
         return x
+
+    def _basis(self, dtype):
+        """Q, and the unit as a column, in `dtype`."""
+        if dtype not in self._cast:
+            self._cast[dtype] = self.Q.astype(dtype), self.unit.astype(dtype)[:, None]
+        return self._cast[dtype]
 
 
 class LowRank(Factored):
