@@ -159,6 +159,21 @@ def test_tol_and_gap_are_relative_distances_to_the_minimum(name, C, tol):
     assert gap / 10 - 1e-13 <= model.optimality_gap_ <= 10 * gap + 1e-13
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("C", [1e2, 1e3, 1e4])
+def test_a_loose_fit_of_rows_all_but_decided_is_not_ended_early(C, seed):
+    """The few rows that are left hide in a metric that the others have made."""
+    X, y = load_digits(return_X_y=True)
+    X = np.vstack([X, X]) + 2 * np.random.default_rng(seed).standard_normal((2 * len(X), 64))
+    X, y = StandardScaler().fit_transform(X), np.tile(y, 2)
+    best = fit(X, y, C=C).loss_curve_[-1]
+    for tol in (1e-1, 1e-2, 1e-3):
+        model = fit(X, y, C=C, tol=tol)
+        gap = model.loss_curve_[-1] / best - 1
+        assert gap <= 10 * tol
+        assert gap <= 10 * model.optimality_gap_
+
+
 @pytest.mark.parametrize("preconditioner", [*METRICS, None])
 @pytest.mark.parametrize("max_iter", [0, 1, 3])
 def test_gap_of_an_unfinished_fit(data, preconditioner, max_iter):

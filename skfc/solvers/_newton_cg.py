@@ -30,8 +30,12 @@ WOLFE = 0.25
 NEAR = 0.03
 CONTRACTION = 0.2
 # A step from a sample keeps this share of what it promises, or else rows that matter are
-# missing. One that promises so much less than the last may have missed what is left.
-KEPT, COLLAPSE = 0.1, 0.02
+# missing. One that promises so much less than the last may have missed what is left: far from
+# the minimum it takes so many conjugate-gradient steps to be believed.
+KEPT, COLLAPSE, DOUBT = 0.1, 0.03, 5
+# Below this mean loss most rows are decided, and the few others make blocks too stiff in places:
+# so many steps before the end of the fit is believed.
+DECIDED, LAST_DOUBT = 0.05, 12
 # A step of which less than this share is taken went beyond where its model holds.
 SHORT = 0.5
 # From a penalty to the next, once the decrement is below this share of the objective.
@@ -56,6 +60,7 @@ def newton_cg(objective, metric, weights):
         # In a poor metric few steps may miss directions that tell of the end, where the last
         # iteration has seen them.
         far = level or before > point.value[0]
+        decided = point.value[0] < DECIDED
         least = max(LEAST_STEPS if far else metric.doubt, n_steps // 2)
         step, decrement, n_steps, damping = believable_step(
             objective, metric, point, light, before, max(damping - 1, 0),
@@ -72,7 +77,8 @@ def newton_cg(objective, metric, weights):
             seen = point.value if damping else decrement
             yield Iterate(
                 objective, point, seen, metric.solve, stalled, sampler.at,
-                max(metric.doubt, n_steps), None if damping else metric.renew,
+                max(LAST_DOUBT if decided else metric.doubt, n_steps),
+                None if damping or (decided and n_steps < LAST_DOUBT) else metric.renew,
             )  # fmt: skip
         ray = objective.ray(point, -step)
         steps = search(ray, WOLFE)
@@ -98,7 +104,7 @@ def newton_cg(objective, metric, weights):
             level -= 1
 
 
-def believable_step(objective, metric, point, dtype, before, damping, **how):
+def believable_step(objective, metric, point, dtype, before, damping, *, share, steps):
     """A Newton step that promises no more than F, of a penalty FACTOR**damping times as strong.
 
     F is not negative: a row that is on the wrong side for sure has a gradient but no
@@ -111,11 +117,14 @@ def believable_step(objective, metric, point, dtype, before, damping, **how):
         metric.update(model, point)
         newton = partial(
             newton_step, model, metric.sampler.at(model, point), gradient, metric.solve,
-            most=point.value, **how,
+            most=point.value, share=share,
         )  # fmt: skip
-        step, decrement, n_steps = newton()
-        if decrement[0] < COLLAPSE * before < np.inf and metric.renew(point):
-            step, decrement, n_steps = newton()
+        step, decrement, n_steps = newton(steps=steps)
+        if decrement[0] < COLLAPSE * before < np.inf:
+            far = before >= NEAR * point.value[0]
+            least = max(steps[0], DOUBT) if far else steps[0]
+            if metric.renew(point) or n_steps < least:
+                step, decrement, n_steps = newton(steps=(least, steps[1]))
         if decrement[0] <= point.value[0] or not model.penalised or damping >= MAX_LEVEL:
             return step, decrement, n_steps, damping
         damping += 1
