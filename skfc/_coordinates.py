@@ -25,6 +25,11 @@ FEW_NUMBERS = 2**25
 SINGLE_RANGE = 1e-30, 1e30
 
 
+def is_small(design):
+    """Whether a copy of all rows is small."""
+    return design.shape[0] * design.shape[1] <= FEW_NUMBERS
+
+
 def pays_in_single(objective):
     """Whether a copy of the rows in float32 pays.
 
@@ -33,8 +38,7 @@ def pays_in_single(objective):
     """
     design = objective.design
     dense = not design.sparse and design.xp is np and design.dtype == np.float64
-    few = design.shape[0] * design.shape[1] <= FEW_NUMBERS
-    return dense and few and objective.is_large and bool((objective.l2 > 0).all())
+    return dense and is_small(design) and objective.is_large and (objective.l2 > 0).all()
 
 
 class Coordinates:
@@ -201,8 +205,6 @@ class Coordinates:
 
     def standardise(self, rows, dtype=np.float32):
         """The standardised rows with these indices, (n_rows, n_features)."""
-        if self.light is not None and dtype == np.float32:
-            return self.light[rows]
         rows = np.arange(self.design.shape[0])[rows]
         out = np.empty((len(rows), len(self.mean)), dtype=dtype)
         for piece in row_blocks(len(rows), 8 * len(self.mean), 2**20, 64):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skfc._coordinates import FEW_NUMBERS
+from skfc._coordinates import is_small
 from skfc._design import LITTLE, DenseDesign
 from skfc._local import Curvature
 from skfc._objective import SINGLE_FROM
@@ -73,14 +73,8 @@ class CurvatureSampler:
         self._last = None, None
 
     @property
-    def _few(self):
-        """Whether a copy of all rows is small."""
-        n, N = self.design.shape
-        return n * N <= FEW_NUMBERS
-
-    @property
     def takes_all(self):
-        times = MANY_TIMES if self._few else FEW_TIMES
+        times = MANY_TIMES if is_small(self.design) else FEW_TIMES
         return self.design.sparse or self.design.shape[0] <= times * self.size
 
     def is_spent(self, objective, decrement, value):

@@ -87,7 +87,7 @@ def over_rows(function, array):
 
     For sums and products of arrays like it: pieces and their temporaries stay in the cache.
     """
-    n_pieces = _n_pieces(array)
+    n_pieces = array.nbytes // PIECE_BYTES if isinstance(array, np.ndarray) else 0
     if n_pieces < 2:
         return [function(slice(None))]
     edges = [len(array) * k // n_pieces for k in range(n_pieces + 1)]
@@ -101,14 +101,7 @@ def add(y, x, scale):
         part = y[rows, :]
         part += x[rows, :] * scale
 
-    if _n_pieces(y) < 2:
-        y += x * scale
-    else:
-        over_rows(piece, y)
-
-
-def _n_pieces(array):
-    return array.nbytes // PIECE_BYTES if isinstance(array, np.ndarray) else 0
+    over_rows(piece, y)
 
 
 def _get_pool():

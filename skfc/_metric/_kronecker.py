@@ -131,7 +131,7 @@ class Kronecker(Factored):
     def _basis(self, dtype):
         """Q, and the unit as a column, in `dtype`."""
         if dtype not in self._cast:
-            self._cast[dtype] = self.Q.astype(dtype), self.unit.astype(dtype)[:, None]
+            self._cast[dtype] = self.Q.astype(dtype, copy=False), self.unit.astype(dtype)[:, None]
         return self._cast[dtype]
 
 
