@@ -54,7 +54,7 @@ class Cell:
     def ratio(self, target, ours, rivals, cap=CAP):
         """Best rival's time over ours, between 1 / cap and cap.
 
-        None where no rival took part, or none arrived and one ended for want of time.
+        None where no rival took part, or for want of time: ours, or one's where none arrived.
         """
         ends = [runs[-1].note for name, runs in self.runs.items() if name in rivals and runs]
         if not ends or (self.best(target, rivals) is None and NO_TIME in ends):
@@ -62,7 +62,7 @@ class Cell:
         own = self.times[target].get(ours)
         best = self.best(target, rivals)
         if own is None:
-            return 1 / cap
+            return None if any(run.note == NO_TIME for run in self.runs[ours]) else 1 / cap
         return (
             cap if best is None else min(cap, self.times[target][best]["median"] / own["median"])
         )

@@ -139,6 +139,8 @@ def test_capped_and_missing_times():
     assert alone.ratio("ours", "skfc", ["other"]) is None
     stopped.note = runner.NO_TIME
     assert cell.ratio("ours", "skfc", ["other"]) is None
+    late = dataclasses.replace(cell, runs={"skfc": [stopped], "other": [runner.Run(0.1, 1.0)]})
+    assert late.ratio("theirs", "skfc", ["other"]) is None
 
 
 def test_tables_are_placed_between_their_marks():
