@@ -9,13 +9,10 @@ from enum import Enum
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from skfc._conjugate_gradients import newton_step
+from skfc._gap import confirm, relative
 from skfc._memory import keep_freed_memory
 from skfc._threads import one_of_several
 
-# Confirming a gap: conjugate gradients on the Hessian, to this share of it.
-GAP_SHARE = 0.3
-GAP_STEPS = 50
 # Iterations without a smaller decrement or value before rounding is held to be all that is left.
 PATIENCE = 25
 SEPARATED_VALUE = 1e-3
@@ -98,11 +95,11 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
         last = np.full(len(which), n_iter >= max_iter)
         asked = np.flatnonzero((near | floor | last) & ~separated)
         if len(asked):
-            gap[asked] = confirm(iterate, asked)
+            confirmed, most = confirm(iterate, asked)
+            gap[asked] = relative(most, value[asked])
             small = np.maximum(decrement[asked], np.finfo(float).tiny)
-            absolute = gap[asked] / (1 + gap[asked]) * value[asked]
             if iterate.renew is None:
-                ratio[which[asked]] = np.maximum(absolute / small, 1.0)
+                ratio[which[asked]] = np.maximum(confirmed / small, 1.0)
         done = (gap <= tol) | floor | last | separated
         for j in np.flatnonzero(done):
             status = (
@@ -123,40 +120,6 @@ def solve(generate, objective, metric, weights, *, tol, max_iter, verbose=0):
         n_iter += 1
     solver.close()
     return fits
-
-
-def relative(gap, value):
-    """(F - F*) / F* from F - F* and F."""
-    optimum = np.maximum(value - gap, np.finfo(float).tiny)
-    return np.where(gap < value, gap / optimum, np.inf)
-
-
-def confirm(iterate, which):
-    """The relative gap of the problems `which`: half the Newton decrement.
-
-    Where the solver has not taken it from the Hessian in a metric of this point, conjugate
-    gradients do.
-    """
-    if iterate.renew and not iterate.renew(iterate.point):
-        return relative(iterate.decrement[which], iterate.point.value[which])
-    objective, point, columns = iterate.objective, iterate.point, slice(None)
-    part = len(which) < objective.n_problems
-    if part:
-        columns = objective.columns(which)
-        objective, point = objective.take(which), point.take(which, columns)
-
-    def precondition(r):
-        if not part:
-            return iterate.precondition(r)
-        whole = np.zeros_like(iterate.point.gradient)
-        whole[:, columns] = r
-        return iterate.precondition(whole)[:, columns]
-
-    _, decrement, _ = newton_step(
-        objective, iterate.hessian(objective, point), point.gradient, precondition,
-        share=GAP_SHARE, steps=(iterate.doubt, GAP_STEPS),
-    )  # fmt: skip
-    return relative(decrement, point.value)
 
 
 def find_separated(iterate):

@@ -5,6 +5,7 @@ line from it, on which a trial step costs no product with X; a :class:`Curvature
 Hessian there.
 """
 
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -145,6 +146,45 @@ class Curvature:
         o.work.passes += o.share
         _, out = o._sum(block, direction.dtype)
         o.add_penalty(out, direction)
+        return out
+
+    def of(self, rows):
+        """The data part of a few `rows`, a mask (n_problems, n_rows), alone."""
+        o, part = self.objective, copy(self)
+        index = np.flatnonzero(rows.any(axis=0))
+        weight = o.weight[:, index] * rows[:, index]
+        part.objective = o.on_rows(type(o.design)(o.design.X[index]), weight, o.chart)
+        part.proba, part.weight = self.proba[:, index], part.objective.weight
+        return part
+
+    def moves(self, step):
+        """By how much `step` moves logits against one another, (n_problems, n_rows).
+
+        Rows without weight count as not moved.
+        """
+        out = self._over_rows(step, lambda dz, p: dz.max(axis=1) - dz.min(axis=1))
+        out *= self.objective.weight > 0
+        return out
+
+    def along(self, direction):
+        """What every row adds to <direction, H direction>, (n_problems, n_rows)."""
+
+        o = self.objective
+
+        def row(dz, p):
+            return np.einsum("bkn,bkn->bn", o._kernel.curvature(p, dz + 0, None), dz)
+
+        return self._over_rows(direction, row) * o.weight / self.proba.shape[1]
+
+    def _over_rows(self, direction, function):
+        o, inner = self.objective, self.objective._inner(direction)
+        out = np.empty(o.weight.shape, dtype=self.proba.dtype)
+
+        def block(rows):
+            dz = o._stack(o._forward(inner, rows))
+            out[:, rows] = function(dz, o._stack(self.proba[:, rows]))
+
+        list(o.design.map(block))
         return out
 
     def diagonal(self, mean, scale):

@@ -146,3 +146,12 @@ class SampledHessian:
         out = self.data(direction)
         self.objective.add_penalty(out, direction)
         return out
+
+    def of(self, rows):
+        return self.data.of(rows)
+
+    def moves(self, step):
+        return self.data.moves(step)
+
+    def along(self, direction):
+        return self.data.along(direction)

@@ -23,6 +23,7 @@ LAYERS = [
     ["skfc._local"],
     ["skfc._objective"],
     ["skfc._coordinates", "skfc._conjugate_gradients"],
+    ["skfc._gap"],
     ["skfc._sampling"],
     ["skfc._metric"],
     ["skfc.solvers"],

@@ -6,6 +6,7 @@ their probabilities to a multiple of √tol.
 """
 
 import warnings
+from itertools import product
 
 import numpy as np
 import problems
@@ -172,6 +173,21 @@ def test_a_loose_fit_of_rows_all_but_decided_is_not_ended_early(C, seed):
         gap = model.loss_curve_[-1] / best - 1
         assert gap <= 10 * tol
         assert gap <= 10 * model.optimality_gap_
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_the_end_is_not_where_one_huge_value_hides_it(load, solver):
+    """A feature is of no use while one row has its curvature; then that row is decided."""
+    table, y = load(return_X_y=True)
+    for C, size, row in product((1.0, 1e4), (1e3, 1e5, 1e6), (7, -2)):
+        X = table.copy()
+        X[row, 3] = np.sign(row) * size * X[:, 3].std()
+        best = Reference(X, one_hot(y), C=C).minimise()[2]
+        model = fit(X, y, C=C, solver=solver, tol=1e-6)
+        gap = model.loss_curve_[-1] / best - 1
+        assert gap <= 1e-5
+        assert gap <= 10 * model.optimality_gap_ + 1e-10
 
 
 @pytest.mark.parametrize("preconditioner", [*METRICS, None])

@@ -22,6 +22,7 @@ from skfc._objective import Objective
 from skfc._parameters import PRECONDITIONERS
 from skfc.solvers import SOLVERS
 from skfc.solvers._gd import ACCURACY, largest_curvature
+from skfc.solvers._iterate import Start
 from skfc.solvers._newton_cg import believable_step, level_of, newton_cg
 
 TOL = 1e-8
@@ -392,6 +393,22 @@ def test_a_warm_start_is_not_believed_in_the_kronecker_form():
     assert metric.grams is None
     assert metric.renew(point)
     assert metric.grams is not None
+
+
+def test_what_float32_has_led_up_from_the_start_starts_again():
+    X, y = problems.overlapping(200, 6, raw=False)
+    weight = np.ones((2, 200))
+    exact = Objective(make_design(X), y, weight, np.array([1.0, 1.0]), n_classes=3)
+    start = Start(np.zeros(exact.shape), exact.at(np.zeros(exact.shape)).value)
+    down = -0.1 * exact.at(start.weights).gradient
+    astray = down * np.repeat([1.0, -1.0], 3)
+    point = start.settle(exact, astray.copy())
+    assert_array_equal(point.weights[:, :3], down[:, :3])
+    assert_array_equal(point.weights[:, 3:], 0.0)
+    assert_array_equal(point.value, exact.at(point.weights).value)
+    last = start.take(np.array([1]), exact.columns(np.array([1])))
+    assert_array_equal(last.value, start.value[1:])
+    assert_array_equal(last.weights, start.weights[:, 3:])
 
 
 def test_steps_that_go_too_far_are_damped():

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from skfc.solvers._iterate import Iterate
+from skfc.solvers._iterate import Iterate, Start
 from skfc.solvers._line_search import search
 
 MEMORY = 10
@@ -19,6 +19,7 @@ def lbfgs(objective, metric, weights):
     """Generate iterates from `weights`; a sent index array keeps those problems only."""
     exact, objective = objective, metric.sampler.lighten(objective)
     point = objective.at(weights)
+    start = Start(weights, point.value)
     metric.refresh(point)
     pairs, n_iter = [], 0
     fresh = stalled = np.zeros(objective.n_problems, dtype=bool)
@@ -27,14 +28,15 @@ def lbfgs(objective, metric, weights):
         direction = -precondition(point.gradient)
         decrement = -0.5 * objective.dot(direction, point.gradient)
         keep = yield Iterate(
-            objective, point, decrement, precondition, stalled, metric.sampler.at, metric.doubt
-        )
+            objective, point, decrement, precondition, metric.solve, stalled, metric.sampler.at,
+            metric.doubt,
+        )  # fmt: skip
         if keep is not None:
             columns = objective.columns(keep)
             exact, objective = exact.take(keep), objective.take(keep)
             metric.take(objective, keep)
             point, direction, fresh = point.take(keep, columns), direction[:, columns], fresh[keep]
-            decrement = decrement[keep]
+            decrement, start = decrement[keep], start.take(keep, columns)
             pairs = [(s[:, columns], y[:, columns], rho[keep]) for s, y, rho in pairs]
         ray = objective.ray(point, direction)
         steps = search(ray)
@@ -43,7 +45,7 @@ def lbfgs(objective, metric, weights):
         spent = stuck.any() or metric.sampler.is_spent(objective, decrement, point.value)
         if spent and objective.precision != exact.precision:
             objective, stuck = exact, np.zeros_like(stuck)
-            point = exact.at(weights + direction * exact.spread(steps))
+            point = start.settle(exact, weights + direction * exact.spread(steps))
         else:
             point = ray.move(steps)
         n_iter += 1

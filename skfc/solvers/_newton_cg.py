@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from skfc._conjugate_gradients import newton_step
-from skfc.solvers._iterate import Iterate
+from skfc.solvers._iterate import Iterate, Start
 from skfc.solvers._line_search import search
 
 # The Newton equation is solved up to this share of the decrement, near the minimum and far.
@@ -48,6 +48,7 @@ def newton_cg(objective, metric, weights):
     objective = sampler.lighten(exact)
     light = objective.dtype
     point = objective.at(weights.astype(light))
+    start = Start(weights, point.value)
     metric.update(objective, point)
     level, damping = level_of(objective, metric, point), 0
     before, n_steps = np.inf, 0
@@ -72,20 +73,29 @@ def newton_cg(objective, metric, weights):
         if level:
             # How far the minimum is cannot be seen from here: as far as can be.
             final, seen = objective.with_penalty(l2, point)
-            yield Iterate(final, seen, seen.value, metric.solve, stalled, sampler.at, metric.doubt)
+            yield Iterate(
+                final,
+                seen,
+                seen.value,
+                metric.solve,
+                metric.solve,
+                stalled,
+                sampler.at,
+                metric.doubt,
+            )
         else:
             seen = point.value if damping else decrement
             yield Iterate(
-                objective, point, seen, metric.solve, stalled, sampler.at,
+                objective, point, seen, metric.solve, metric.solve, stalled, sampler.at,
                 max(LAST_DOUBT if decided else metric.doubt, n_steps),
-                None if damping or (decided and n_steps < LAST_DOUBT) else metric.renew,
+                None if damping or (decided and n_steps < LAST_DOUBT) else metric.renew, step,
             )  # fmt: skip
         ray = objective.ray(point, -step)
         steps = search(ray, WOLFE)
         spent = not level and sampler.is_spent(objective, decrement, point.value)
         spent |= steps[0] == 0
         if spent and objective.precision != exact.precision:
-            point = exact.at(point.weights - step * steps)
+            point = start.settle(exact, point.weights - step * steps)
             objective = exact
             continue
         if steps[0] == 0 and metric.renew(point):
