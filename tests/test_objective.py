@@ -171,6 +171,27 @@ def test_a_ray_agrees_with_fresh_points(data, C, t, rng):
     assert_allclose(moved.gradient, fresh.gradient, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("container", DESIGNS)
+def test_curvature_row_by_row(data, container, fit_intercept, rng):
+    X, y, weight = data
+    weights = np.stack([weight, (np.arange(n) % 3 > 0).astype(float)])
+    objective = Objective(
+        DESIGNS[container](X, SPLITS[3]), y, weights, np.full(2, np.inf), n_classes=T,
+        fit_intercept=fit_intercept,
+    )  # fmt: skip
+    V, D = (weights_of(rng, fit_intercept, n_problems=2) for _ in range(2))
+    H = objective.curvature(objective.at(V))
+    assert_allclose(H.along(D).sum(axis=1), objective.dot(D, H(D)), rtol=1e-12)
+    some = rng.random((2, n)) < 0.3
+    assert_allclose(H.of(some)(D) + H.of(~some)(D), H(D), rtol=1e-11, atol=1e-13)
+    along = np.where(some, H.along(D), 0.0).sum(axis=1)
+    assert_allclose(objective.dot(D, H.of(some)(D)), along, rtol=1e-11)
+    dz = (X @ D[:N] + (D[N] if fit_intercept else 0.0)).reshape(n, 2, T)
+    expected = np.where(weights > 0, np.ptp(dz, axis=2).T, 0.0)
+    assert_allclose(H.moves(D), expected, rtol=1e-12)
+
+
 def test_class_curvature_is_the_mean_over_rows(data, rng):
     X, y, weight = data
     V = weights_of(rng)
