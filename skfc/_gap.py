@@ -48,7 +48,8 @@ def confirm(iterate, which):
             objective, hessian, point.gradient, own(iterate.precondition),
             share=SHARE, steps=(iterate.doubt, MAX_STEPS),
         )  # fmt: skip
-    return decrement, beyond(objective, hessian, point, step, decrement, own(iterate.metric))
+    metric = own(iterate.metric or iterate.precondition)
+    return decrement, beyond(objective, hessian, point, step, decrement, metric)
 
 
 def beyond(objective, hessian, point, step, decrement, metric):

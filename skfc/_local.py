@@ -168,7 +168,6 @@ class Curvature:
 
     def along(self, direction):
         """What every row adds to <direction, H direction>, (n_problems, n_rows)."""
-
         o = self.objective
 
         def row(dz, p):
@@ -184,6 +183,7 @@ class Curvature:
             dz = o._stack(o._forward(inner, rows))
             out[:, rows] = function(dz, o._stack(self.proba[:, rows]))
 
+        o.work.passes += o.share / 2
         list(o.design.map(block))
         return out
 

@@ -57,14 +57,7 @@ def gd(objective, metric, weights, *, learning_rate="auto", momentum="auto"):
                 "too large. Lower it, or set it to 'auto'."
             )
         yield Iterate(
-            objective,
-            point,
-            decrement,
-            gauge.solve,
-            gauge.solve,
-            stalled,
-            Objective.curvature,
-            gauge.doubt,
+            objective, point, decrement, gauge.solve, stalled, Objective.curvature, gauge.doubt
         )
         ahead = point.weights + rate * direction
         uphill = np.vdot(gradient, ahead - last) > 0

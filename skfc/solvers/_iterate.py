@@ -43,7 +43,6 @@ class Iterate:
     point : where they are
     decrement : (n_problems,), half the Newton decrement as the solver sees it
     precondition : an approximate inverse of the Hessian at `point`, on arrays (P, K)
-    metric : the inverse of the metric alone, on arrays (P, K)
     stalled : (n_problems,), True where no step lowers the value any more
     hessian : function from the objective and the point to the Hessian, exact or from a
         sample of rows
@@ -51,15 +50,16 @@ class Iterate:
     renew : where `decrement` has come from the Hessian, in a metric of an older point:
         function of the point that renews it, and returns whether there was need
     step : (P, K), the Newton step that `decrement` has come from, where there is `renew`
+    metric : the inverse of the metric, where that alone is not `precondition`
     """
 
     objective: Objective
     point: Point
     decrement: np.ndarray
     precondition: Callable
-    metric: Callable
     stalled: np.ndarray
     hessian: Callable
     doubt: int
     renew: Callable | None = None
     step: np.ndarray | None = None
+    metric: Callable | None = None

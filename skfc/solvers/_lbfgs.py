@@ -28,8 +28,8 @@ def lbfgs(objective, metric, weights):
         direction = -precondition(point.gradient)
         decrement = -0.5 * objective.dot(direction, point.gradient)
         keep = yield Iterate(
-            objective, point, decrement, precondition, metric.solve, stalled, metric.sampler.at,
-            metric.doubt,
+            objective, point, decrement, precondition, stalled, metric.sampler.at, metric.doubt,
+            metric=metric.solve,
         )  # fmt: skip
         if keep is not None:
             columns = objective.columns(keep)

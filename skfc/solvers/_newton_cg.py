@@ -73,20 +73,11 @@ def newton_cg(objective, metric, weights):
         if level:
             # How far the minimum is cannot be seen from here: as far as can be.
             final, seen = objective.with_penalty(l2, point)
-            yield Iterate(
-                final,
-                seen,
-                seen.value,
-                metric.solve,
-                metric.solve,
-                stalled,
-                sampler.at,
-                metric.doubt,
-            )
+            yield Iterate(final, seen, seen.value, metric.solve, stalled, sampler.at, metric.doubt)
         else:
             seen = point.value if damping else decrement
             yield Iterate(
-                objective, point, seen, metric.solve, metric.solve, stalled, sampler.at,
+                objective, point, seen, metric.solve, stalled, sampler.at,
                 max(LAST_DOUBT if decided else metric.doubt, n_steps),
                 None if damping or (decided and n_steps < LAST_DOUBT) else metric.renew, step,
             )  # fmt: skip
