@@ -13,6 +13,9 @@ import numpy as np
 
 from skfc._array import cast
 
+# Rows by themselves are copied where they are at most one in so many.
+FEW = 8
+
 
 @dataclass
 class Point:
@@ -149,11 +152,14 @@ class Curvature:
         return out
 
     def of(self, rows):
-        """The data part of a few `rows`, a mask (n_problems, n_rows), alone."""
-        o, part = self.objective, copy(self)
+        """The data part of `rows`, a mask (n_problems, n_rows), alone."""
+        o, part, design = self.objective, copy(self), self.objective.design
         index = np.flatnonzero(rows.any(axis=0))
-        weight = o.weight[:, index] * rows[:, index]
-        part.objective = o.on_rows(type(o.design)(o.design.X[index]), weight, o.chart)
+        if len(index) * FEW <= design.shape[0]:
+            design = type(design)(design.X[index])
+        else:
+            index = slice(None)
+        part.objective = o.on_rows(design, o.weight[:, index] * rows[:, index], o.chart)
         part.proba, part.weight = self.proba[:, index], part.objective.weight
         return part
 
