@@ -42,19 +42,38 @@ class Point:
 
 
 class Ray:
-    """F along weights + t * direction, from cached logits. `slope` is that at t = 0."""
+    """F along weights + t * direction, from cached logits.
 
-    def __init__(self, objective, point, direction):
+    `slope` is that at t = 0, and `one` are value and slope at t = 1. With `whole` the gradient
+    there comes with them, block by block, which costs least where t = 1 is the step; without,
+    it waits for the step.
+    """
+
+    def __init__(self, objective, point, direction, *, whole=True):
         self.objective, self.point, self.direction = objective, point, direction
         self.slope = objective.dot(point.gradient, direction)
-        self._step_one()
+        room, design = point.room, objective.design
+        self.logits = design.logits(objective.n_columns) if room is None else room
+        self._one_gradient = None
+        if whole:
+            self._step_one()
+        else:
+            self._look()
+
+    def _look(self):
+        """Logits of the direction, and no gradient yet: half a pass."""
+        o, inner = self.objective, self.objective._inner(self.direction)
+
+        def block(rows):
+            self.logits[:, rows] = o._forward(inner, rows)
+
+        o.work.passes += 0.5
+        list(o.design.map(block))
+        self.one = self.evaluate(o.xp.ones_like(self.slope), o.xp.arange(o.n_problems))
 
     def _step_one(self):
         """Logits of the direction, and value and gradient at t = 1, block by block."""
-        o = self.objective
-        room = self.point.room
-        self.logits = o.design.logits(o.n_columns) if room is None else room
-        inner = o._inner(self.direction)
+        o, inner = self.objective, self.objective._inner(self.direction)
 
         def block(rows):
             dz = o._forward(inner, rows)
@@ -91,8 +110,8 @@ class Ray:
             dz = self.logits[columns, rows]
             z = part._stack(self.point.logits[columns, rows] + scale * dz)
             loss, residual = o._kernel.residual(z, o._target(rows), part.weight[:, rows])
-            slope = o.xp.sum(cast(residual * part._stack(dz), o.xp.float64), axis=(1, 2))
-            return loss, slope
+            slope = o.xp.sum(residual * part._stack(dz), axis=1)
+            return loss, o.xp.sum(cast(slope, o.xp.float64), axis=1)
 
         value, slope = 0.0, 0.0
         for v, s in o.design.map(block):
@@ -112,14 +131,15 @@ class Ray:
             if other.shape[0]:
                 self.logits[:, rows] *= scale
             point.logits[:, rows] += self.logits[:, rows]
-        value, gradient = self._one_value, self._one_gradient
-        if other.shape[0] == t.shape[0]:
+        if self._one_gradient is None or other.shape[0] == t.shape[0]:
             value, gradient = o._gradient(point.logits, weights)
-        elif other.shape[0]:
-            columns = o.columns(other)
-            value[other], gradient[:, columns] = o.take(other)._gradient(
-                point.logits[columns], weights[:, columns]
-            )
+        else:
+            value, gradient = self._one_value, self._one_gradient
+            if other.shape[0]:
+                columns = o.columns(other)
+                value[other], gradient[:, columns] = o.take(other)._gradient(
+                    point.logits[columns], weights[:, columns]
+                )
         return Point(weights, point.logits, value, gradient, self.logits)
 
 

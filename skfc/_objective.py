@@ -26,6 +26,8 @@ from skfc._threads import add, over_rows
 
 # Numbers from which on they are held in float32, where that is enough.
 SINGLE_FROM = 2**17
+# From so many features and classes on, products with dense rows take longer than all else.
+HEAVY_FEATURES, HEAVY_CLASSES = 500, 100
 
 
 @dataclass
@@ -79,6 +81,12 @@ class Objective:
         """Whether a pass is enough work for float32 to pay."""
         n, N = self.design.shape
         return n * max(self.n_columns, 0 if self.design.sparse else N) > SINGLE_FROM
+
+    @property
+    def is_heavy(self):
+        """Whether products with X are most of a pass, beside exponentials and to read X."""
+        many = self.design.shape[1] >= HEAVY_FEATURES and self.n_columns >= HEAVY_CLASSES
+        return many and not self.design.sparse
 
     @property
     def shape(self):
@@ -243,7 +251,7 @@ class Objective:
     # -- points -------------------------------------------------------------------------
 
     def at(self, weights):
-        """The :class:`Point` at `weights` (P, K): one pass."""
+        """The :class:`Point` at `weights` (P, K): one pass, or half of one where W = 0."""
         logits = self.design.logits(self.n_columns)
         inner = self._inner(weights)
         null = not self.xp.any(self._penalised(weights) != 0)  # no product is needed
@@ -253,7 +261,7 @@ class Objective:
             z = logits[:, rows] + 0
             return self._kernel.residual(self._stack(z), self._target(rows), self.weight[:, rows])
 
-        self.work.passes += 1
+        self.work.passes += 0.5 if null else 1
         value, gradient = self._finish(block, weights)
         return Point(weights, logits, value, gradient)
 
@@ -267,9 +275,12 @@ class Objective:
         self.work.passes += 0.5
         return self._finish(block, weights)
 
-    def ray(self, point, direction):
-        """The half line from `point` along `direction`: one pass, which tries step one."""
-        return Ray(self, point, direction)
+    def ray(self, point, direction, *, whole=True):
+        """The half line from `point` along `direction`: a pass, which tries step one.
+
+        Without `whole` it is half of one, and the other half comes with the step.
+        """
+        return Ray(self, point, direction, whole=whole)
 
     def curvature(self, point):
         """The Hessian at `point`, as a function of directions (P, K)."""

@@ -111,8 +111,9 @@ def test_float32_keeps_its_type_and_sums_in_float64(data, rng):
     assert_allclose(point.gradient, exact.gradient, atol=1e-5)
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("container", DESIGNS)
-def test_several_problems_equal_one_at_a_time(data, container, rng):
+def test_several_problems_equal_one_at_a_time(data, container, whole, rng):
     X, y, weight = data
     C = np.array([0.1, 10.0, np.inf])
     weights = np.stack([weight, rng.uniform(0, 1, n), (np.arange(n) % 3 > 0).astype(float)])
@@ -122,7 +123,7 @@ def test_several_problems_equal_one_at_a_time(data, container, rng):
     point = together.at(V)
     applied, spectra = together.curvature(point)(D), together.class_curvature(point)
     steps = np.array([1.0, 0.25, 0.0])
-    ray = together.ray(point, D)
+    ray = together.ray(point, D, whole=whole)
     slope, one = ray.slope, [v.copy() for v in ray.one]
     tried = ray.evaluate(steps[:2], np.array([0, 1]))
     kept = together.take(np.array([2])).at(V[:, 2 * T :])
@@ -151,12 +152,13 @@ def test_several_problems_equal_one_at_a_time(data, container, rng):
 
 @pytest.mark.parametrize("C", [1.0, np.inf])
 @pytest.mark.parametrize("t", [0.0, 0.1, 1.0, 3.5])
-def test_a_ray_agrees_with_fresh_points(data, C, t, rng):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_ray_agrees_with_fresh_points(data, C, t, whole, rng):
     X, y, weight = data
     objective = make(X, y, weight, C)
     V, D = weights_of(rng), weights_of(rng)
     fresh = objective.at(V + t * D)
-    ray = objective.ray(objective.at(V), D)
+    ray = objective.ray(objective.at(V), D, whole=whole)
     assert_allclose(ray.slope[0], np.sum(objective.at(V).gradient * D), rtol=1e-12)
     value, slope = ray.evaluate(np.array([t]), np.array([0]))
     assert_allclose(value, fresh.value, rtol=1e-12)
@@ -236,7 +238,8 @@ def test_inputs_are_not_mutated(data, rng):
 
 @pytest.mark.parametrize("C", [1.0, np.inf])
 @pytest.mark.parametrize("soft", [False, True])
-def test_array_api(data, C, soft, rng):
+@pytest.mark.parametrize("whole", [True, False])
+def test_array_api(data, C, soft, whole, rng):
     """Points, rays and curvature under the strict namespace equal those of NumPy."""
     xp = pytest.importorskip("array_api_strict")
     X, y, weight = data
@@ -253,7 +256,7 @@ def test_array_api(data, C, soft, rng):
     assert_allclose(np.asarray(b.gradient), a.gradient, **close)
     Hd = strict.curvature(b)(xp.asarray(D))
     assert_allclose(np.asarray(Hd), plain.curvature(a)(D), **close)
-    p, q = plain.ray(a, D), strict.ray(b, xp.asarray(D))
+    p, q = plain.ray(a, D), strict.ray(b, xp.asarray(D), whole=whole)
     assert_allclose(np.asarray(q.slope), p.slope, **close)
     for s, r in zip(q.one, p.one, strict=True):
         assert_allclose(np.asarray(s), r, **close)
@@ -290,3 +293,16 @@ def test_passes_are_counted_once_for_all_views(data, rng):
     half = changed.on_rows(DenseDesign(X[::2]), weight[None, ::2])
     Curvature(half, point.logits[:, ::2].copy())(weights_of(rng))
     assert objective.work.passes == 2.5
+
+
+@pytest.mark.parametrize(
+    ("whole", "t", "passes"), [(True, 1, 1), (True, 0.5, 1.5), (False, 1, 1), (False, 0.5, 1)]
+)
+def test_a_step_costs_one_pass(data, whole, t, passes, rng):
+    """Half more only where the gradient has come with step one and another was taken."""
+    X, y, weight = data
+    objective = make(X, y, weight, 1.0)
+    point = objective.at(np.zeros((N + 1, T)))
+    assert objective.work.passes == 0.5  # there are no logits to compute
+    objective.ray(point, weights_of(rng), whole=whole).move(np.array([t]))
+    assert objective.work.passes == 0.5 + passes

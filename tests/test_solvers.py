@@ -429,3 +429,21 @@ def test_steps_that_go_too_far_are_damped():
     solver.close()
     assert any(seen[1:])  # damped steps say nothing of the end
     assert len(seen) < 25
+
+
+def test_gradients_wait_for_the_step_where_products_are_heavy(monkeypatch):
+    """The same iterates, and half a pass less for every step that is not one."""
+    X, y = problems.overlapping(300, 12)
+    passes, paths = [], []
+    for many in (1, 10**6):
+        monkeypatch.setattr("skfc._objective.HEAVY_FEATURES", many)
+        monkeypatch.setattr("skfc._objective.HEAVY_CLASSES", many)
+        objective = Objective(make_design(X), y, np.ones((1, 300)), np.array([1e4]), n_classes=3)
+        assert objective.is_heavy == (many == 1)
+        solver = newton_cg(
+            objective, make_metric(objective, "kronecker"), np.zeros(objective.shape)
+        )
+        paths.append([next(solver).point.value[0] for _ in range(12)])
+        passes.append(objective.work.passes)
+    assert_allclose(*paths, rtol=1e-9)
+    assert passes[0] < passes[1]

@@ -52,6 +52,7 @@ def newton_cg(objective, metric, weights):
     metric.update(objective, point)
     level, damping = level_of(objective, metric, point), 0
     before, n_steps = np.inf, 0
+    whole = not objective.is_heavy
     stalled = np.zeros(1, dtype=bool)
     while True:
         here = l2 * FACTOR**level
@@ -81,7 +82,7 @@ def newton_cg(objective, metric, weights):
                 max(LAST_DOUBT if decided else metric.doubt, n_steps),
                 None if damping or (decided and n_steps < LAST_DOUBT) else metric.renew, step,
             )  # fmt: skip
-        ray = objective.ray(point, -step)
+        ray = objective.ray(point, -step, whole=whole)
         steps = search(ray, WOLFE)
         spent = not level and sampler.is_spent(objective, decrement, point.value)
         spent |= steps[0] == 0
