@@ -83,8 +83,8 @@ class Ray:
 
         o.work.passes += 1
         weights = self.point.weights + self.direction
-        self._one_value, self._one_gradient = o._finish(block, weights)
-        self.one = self._one_value, o.dot(self._one_gradient, self.direction)
+        value, self._one_gradient = o._finish(block, weights)
+        self.one = value, o.dot(self._one_gradient, self.direction)
 
     @cached_property
     def _penalty(self):
@@ -134,7 +134,7 @@ class Ray:
         if self._one_gradient is None or other.shape[0] == t.shape[0]:
             value, gradient = o._gradient(point.logits, weights)
         else:
-            value, gradient = self._one_value, self._one_gradient
+            value, gradient = self.one[0], self._one_gradient
             if other.shape[0]:
                 columns = o.columns(other)
                 value[other], gradient[:, columns] = o.take(other)._gradient(
