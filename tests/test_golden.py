@@ -12,7 +12,7 @@ from golden import CASES, LARGEST, measure, read, reference, sketch
 from numpy.testing import assert_allclose
 
 ROWS, ARRAYS = read()
-# A sketch of SKETCH columns is so many times as long as what it is of, at most.
+# A sketch is as long as what it is of on average, and hardly ever so many times as long.
 LONGER = 1.5
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
