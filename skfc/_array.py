@@ -1,6 +1,15 @@
-"""Array namespaces: the only module that knows which array libraries there are."""
+"""Array namespaces: the only module that knows which array libraries there are.
+
+Where NumPy has a faster or a more exact way than the array API standard, the choice between
+the two is made here, so that everything above has one copy.
+"""
 
 import numpy as np
+from scipy.linalg import lapack
+
+# One number per problem (values, slopes, steps) lives on the host whatever X is; this is the
+# namespace of such arrays.
+host = np
 
 
 def namespace(array):
@@ -55,3 +64,107 @@ def as_like(array, like):
 def to_numpy(array):
     """A NumPy view or copy of `array`."""
     return array if isinstance(array, np.ndarray) else np.from_dlpack(array)
+
+
+def itemsize(array):
+    """Bytes of a number of a floating-point array: 4 or 8."""
+    return 4 if array.dtype == namespace(array).float32 else 8
+
+
+def epsilon(array):
+    """The machine epsilon of a floating-point array."""
+    return 2.0**-23 if itemsize(array) == 4 else 2.0**-52
+
+
+def outer(a, b):
+    """The outer product of two vectors."""
+    return a[:, None] * b[None, :]
+
+
+def concatenate(arrays, axis=0):
+    """Arrays put together along an axis."""
+    xp = namespace(arrays[0])
+    return np.concatenate(arrays, axis) if xp is np else xp.concat(arrays, axis=axis)
+
+
+def add_to_diagonal(A, values):
+    """A + diag(values) for a square A, in place where that is cheap."""
+    xp = namespace(A)
+    if xp is np:
+        np.einsum("ii->i", A)[...] += values
+        return A
+    return A + xp.eye(A.shape[0], dtype=A.dtype) * values
+
+
+def diagonal(A):
+    """The diagonal of a square matrix, a copy."""
+    xp = namespace(A)
+    return A.diagonal().copy() if xp is np else xp.linalg.diagonal(A) + 0
+
+
+def eigh(A):
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices (..., P, P)."""
+    values, vectors = namespace(A).linalg.eigh(A)
+    return values, vectors
+
+
+def cholesky(A):
+    """The lower Cholesky factor, or None where A is not positive definite to rounding."""
+    try:
+        L = namespace(A).linalg.cholesky(A)
+    except np.linalg.LinAlgError:
+        return None
+    return L if bool(namespace(A).all(namespace(A).isfinite(L))) else None
+
+
+def cholesky_solve(L, b):
+    """(L Lᵀ)⁻¹ b for a vector or columns b."""
+    xp = namespace(L)
+    if xp is np:
+        solve = lapack.spotrs if L.itemsize == 4 else lapack.dpotrs
+        return solve(L.T, b.astype(L.dtype, copy=False))[0]
+    columns = b if b.ndim == 2 else b[:, None]
+    x = xp.linalg.solve(xp.matmul(L, L.T), cast(columns, L.dtype))
+    return x if b.ndim == 2 else x[:, 0]
+
+
+def triangular_solve(L, b):
+    """L⁻ᵀ b for a vector b: a random b then has the covariance (L Lᵀ)⁻¹."""
+    xp = namespace(L)
+    if xp is np:
+        solve = lapack.strtrs if L.itemsize == 4 else lapack.dtrtrs
+        return solve(L.T, b)[0]
+    return xp.linalg.solve(L.T, b[:, None])[:, 0]
+
+
+def inverse_factor(L):
+    """L⁻¹ for a lower triangular L."""
+    return namespace(L).linalg.inv(L)
+
+
+def random_normal(shape, like):
+    """Standard normal numbers of a fixed seed, in the library and type of `like`."""
+    numbers = np.random.default_rng(0).standard_normal(shape)
+    if isinstance(like, np.ndarray):
+        return numbers.astype(like.dtype)
+    xp = namespace(like)
+    return xp.asarray(numbers, dtype=like.dtype, device=like.device)
+
+
+def permute(array, axes):
+    """`array` with its axes in another order."""
+    xp = namespace(array)
+    return array.transpose(axes) if xp is np else xp.permute_dims(array, axes)
+
+
+def tile(vector, n):
+    """A vector n times in a row."""
+    return concatenate([vector] * n)
+
+
+def pair_places(n):
+    """(n, n): where the pair (i, j) stands among those of the upper triangle, by rows."""
+    place = np.empty((n, n), dtype=np.intp)
+    first, second = np.triu_indices(n)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    return place

@@ -1,20 +1,16 @@
 """The estimator: validate, wire, store."""
 
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skfc import _fitting, _scoring, _targets
-from skfc._design import make_design
-from skfc._metric import make_metric
-from skfc._objective import Objective
+from skfc import _driver, _scoring, _targets
 from skfc._parameters import check_parameters
+from skfc._problem import Method, Problem, finish
 from skfc._softmax import kernel
-from skfc.solvers import SOLVERS, choose_solver
 
 # How X is validated, in fit and in predict: no copy of what is already right.
 ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
@@ -40,6 +36,11 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         Inverse strength of the penalty, positive; `np.inf` is no penalty.
     fit_intercept : bool, default=True
         Whether to learn `intercept_`; without, it is zero.
+    standardize : bool, default=False
+        Whether the penalty is on coefficients in units of the features' standard deviations
+        (sample-weighted, around the mean), so that `C` means the same whatever the units of
+        the features are; `coef_` is in the units of `X`. False is the penalty of
+        `LogisticRegression`. Sparse `X` is never centred.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, `{label: weight}`; labels left out have weight one.
         "balanced" weights a class inversely to its total sample weight.
@@ -155,6 +156,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         *,
         C=1.0,
         fit_intercept=True,
+        standardize=False,
         class_weight=None,
         classes=None,
         label_smoothing=0.0,
@@ -170,6 +172,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     ):
         self.C = C
         self.fit_intercept = fit_intercept
+        self.standardize = standardize
         self.class_weight = class_weight
         self.classes = classes
         self.label_smoothing = label_smoothing
@@ -227,23 +230,15 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 "y must hold at least two classes with positive weight; got one class, "
                 f"{solved.classes.tolist()}."
             )
-        design = make_design(X, rotate=True)
-        with _fitting.arithmetic(design):
-            objective = Objective(
-                design, solved.target, solved.weight[None], np.array([float(self.C)]),
-                n_classes=len(active), fit_intercept=self.fit_intercept,
-            )  # fmt: skip
-            metric = make_metric(objective, self.preconditioner)
-            solver = choose_solver(metric) if self.solver == "auto" else self.solver
-            options = {name: getattr(self, name) for name in SOLVERS[solver].options}
-            start = self._start(objective, solved, targets.classes, active)
-            (fit,) = _fitting.solve(
-                partial(SOLVERS[solver].generate, **options), objective, metric, start,
-                tol=self.tol, max_iter=self.max_iter, verbose=int(self.verbose),
-            )  # fmt: skip
-            self._store(X, design, fit, targets, active)
-        self.solver_ = solver
-        _fitting.warn(fit, self.tol, self.max_iter)
+        problem = Problem(
+            X, [solved], fit_intercept=self.fit_intercept, standardize=self.standardize,
+            sample_weight=None if self.class_weight is None else read[-1][None],
+        )  # fmt: skip
+        method = Method.of(self)
+        start = self._start(problem, targets.classes, active)
+        (fit,), solver = problem.solve(method, np.array([float(self.C)]), start=start)
+        self._store(problem, X, fit, solver, targets, active)
+        _driver.warn(fit, self.tol, self.max_iter, method)
         return self
 
     def _read(self, X, y, sample_weight):
@@ -263,25 +258,25 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             )
         return X, classes, target, weight
 
-    def _start(self, objective, solved, classes, active):
-        """The coefficients of the last fit with `warm_start`, else the null model."""
-        if self.warm_start and hasattr(self, "coef_"):
-            same = self.classes_.tolist() == classes.tolist()
-            if same and self.coef_.shape[1] == self.n_features_in_:
-                rows = [objective.design.turn(self.coef_.T), self.intercept_[None]]
-                rows = rows[: 1 + self.fit_intercept]
-                return np.vstack(rows)[:, active].astype(np.float64)
-        if self.preconditioner is None:
-            return np.zeros(objective.shape)
-        return null_model(solved, objective.shape, self.fit_intercept)
+    def _start(self, problem, classes, active):
+        """The coefficients of the last fit with `warm_start`, as a start, else None."""
+        if not (self.warm_start and hasattr(self, "coef_")):
+            return None
+        same = self.classes_.tolist() == classes.tolist()
+        if not (same and self.coef_.shape[1] == self.n_features_in_):
+            return None
+        return problem.start(self.coef_[active], self.intercept_[active])
 
-    def _store(self, X, design, fit, targets, active):
+    def _store(self, problem, X, fit, solver, targets, active):
         """Fitted attributes; everything that can fail comes before the first of them."""
-        coef, intercept = finish(fit.weights, X, design, targets, active, self.fit_intercept)
+        coef, intercept = finish(
+            *problem.coefficients(fit.theta), X, targets, active, self.fit_intercept
+        )
+        gap = problem.stored_gap(fit, coef[active], intercept[active])
         self.coef_, self.intercept_, self.classes_ = coef, intercept, targets.classes
-        self.n_iter_ = fit.n_iter
+        self.n_iter_, self.solver_ = fit.n_iter, solver
         self.loss_curve_ = np.array(fit.loss_curve)
-        self.optimality_gap_ = fit.gap
+        self.optimality_gap_ = gap
 
     def _logits(self, X):
         """Logits, class-major (n_classes, n_samples)."""
@@ -422,59 +417,3 @@ def unchanged_on_failure(estimator):
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-def null_model(solved, shape, fit_intercept):
-    """Weights (P, n_classes) of the model that knows the shares of the classes only."""
-    weights = np.zeros(shape)
-    if fit_intercept:
-        prior = np.log(solved.class_totals())
-        weights[-1] = prior - prior.mean()
-    return weights
-
-
-def finish(weights, X, design, targets, active, fit_intercept):
-    """Solved `weights` (P, n_active) as coefficients and intercepts of all classes.
-
-    One vector added to every row changes no probability: the mean is the free part. The
-    classes without weight get their stated row and intercept.
-    """
-    N, T = X.shape[1], targets.n_classes
-    W = design.restore(weights[: design.shape[1]]).T
-    b = weights[-1] if fit_intercept else np.zeros(len(active))
-    coef, intercept = np.zeros((T, N)), np.zeros(T)
-    coef[active] = W - W.mean(axis=0)
-    intercept[active] = b - b.mean()
-    absent = np.setdiff1d(np.arange(T), active)
-    if len(absent):
-        logits = X @ coef[active].T + intercept[active]
-        intercept[absent] = absent_intercept(logits, targets.weight, len(absent))
-        if fit_intercept:
-            intercept -= intercept.mean()
-    with np.errstate(over="ignore"):
-        coef, intercept = coef.astype(X.dtype), intercept.astype(X.dtype)
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise ValueError(
-            f"The coefficients overflow {X.dtype}: X holds values too small or too "
-            "large for it; rescale its columns."
-        )
-    return coef, intercept
-
-
-def absent_intercept(logits, weight, n_absent):
-    """The logit that gives each of `n_absent` classes mean probability 0.5 / (s + 0.5 u).
-
-    `logits` (n_samples, n_active) are those of the classes with weight.
-    """
-    total = weight.sum()
-    log_target = np.log(0.5 / (total + 0.5 * n_absent))
-    rest = special.logsumexp(logits, axis=1)
-    share = weight / total
-
-    def excess(b):
-        return special.logsumexp(-np.logaddexp(rest - b, np.log(n_absent)), b=share) - log_target
-
-    low, high = rest.min() + log_target - 1, rest.max() + 1
-    while excess(high) < 0:
-        high += 10
-    return optimize.brentq(excess, low, high)

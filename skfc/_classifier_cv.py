@@ -7,12 +7,10 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
-from skfc import _fitting, _targets
+from skfc import _driver, _targets
 from skfc._classifier import SoftmaxFCClassifier, unchanged_on_failure
-from skfc._design import make_design
-from skfc._objective import Objective
 from skfc._parameters import check_parameters
-from skfc._path import solve_batch
+from skfc._problem import Method, Problem
 from skfc._scoring import neg_log_loss_scorer
 from skfc._search import (
     Fold,
@@ -164,6 +162,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         refit=True,
         selection="best",
         fit_intercept=True,
+        standardize=False,
         class_weight=None,
         classes=None,
         label_smoothing=0.0,
@@ -182,6 +181,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         self.refit = refit
         self.selection = selection
         self.fit_intercept = fit_intercept
+        self.standardize = standardize
         self.class_weight = class_weight
         self.classes = classes
         self.label_smoothing = label_smoothing
@@ -238,10 +238,9 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         scorer, routed = self._route(sample_weight, params)
         X, *read = self._read(X, y, sample_weight)
         folds = self._split(X, *read, routed.splitter.split)
-        design = make_design(X, rotate=True)
-        method = self.get_params(deep=False)
-        with _fitting.arithmetic(design):
-            paths = solve_folds(X, design, folds, Cs, method)
+        method = Method.of(self)
+        parameters = {"fit_intercept": self.fit_intercept, "standardize": self.standardize}
+        paths = solve_folds(X, folds, Cs, method, parameters)
         if scorer is None:
             scores = [
                 log_losses(X, *read, *of_fold) for of_fold in zip(folds, *paths[:2], strict=True)
@@ -257,8 +256,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         self.cv_results_ = tabulate(Cs, scores, paths.n_iter)
         self.coefs_paths_, self.intercepts_paths_ = paths.coef, paths.intercept
         if self.refit:
-            last = self._refit(X, design, *read, paths, method)
-            _fitting.warn(last, self.tol, self.max_iter)
+            last = self._refit(X, *read, paths, method)
+            _driver.warn(last, self.tol, self.max_iter, method)
         else:
             self._average(paths, read[0])
         warn_of_paths(paths, self.tol, self.max_iter)
@@ -309,7 +308,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                     f"The training rows of fold {k} of cv must hold at least two classes with "
                     f"positive weight; got {classes[present].tolist()}."
                 )
-            folds.append(Fold(settled, active, test))
+            folds.append(Fold(settled, active, test, share))
         return folds
 
     def _score(self, scorer, X, classes, target, weight, folds, Cs, paths, score_params):
@@ -328,22 +327,21 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 scores[k, i] = scorer(model, X[fold.test], y[fold.test], **held_out)
         return scores
 
-    def _refit(self, X, design, classes, target, weight, paths, method):
+    def _refit(self, X, classes, target, weight, paths, method):
         """Fit all rows at `C_`, from the mean of the folds."""
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
-        solved, best = targets.keep(active), self.best_index_
-        start = [design.turn(paths.coef[:, best].mean(axis=0)[active].T)]
-        if self.fit_intercept:
-            start.append(paths.intercept[:, best].mean(axis=0)[None, active])
-        with _fitting.arithmetic(design):
-            objective = Objective(
-                design, solved.target, solved.weight[None], np.array([self.C_]),
-                n_classes=len(active), fit_intercept=self.fit_intercept,
-            )  # fmt: skip
-            start = np.vstack(start).astype(np.float64)
-            (fit,), self.solver_ = solve_batch(objective, start, method)
-            self._store(X, design, fit, targets, active)
+        problem = Problem(
+            X, [targets.keep(active)], fit_intercept=self.fit_intercept,
+            standardize=self.standardize,
+            sample_weight=None if self.class_weight is None else weight[None],
+        )  # fmt: skip
+        best = self.best_index_
+        start = problem.start(
+            paths.coef[:, best].mean(axis=0)[active], paths.intercept[:, best].mean(axis=0)[active]
+        )
+        (fit,), solver = problem.solve(method, np.array([self.C_]), start=start, name="skfc refit")
+        self._store(problem, X, fit, solver, targets, active)
         return fit
 
     def _average(self, paths, classes):

@@ -1,19 +1,37 @@
 """Preconditioned conjugate gradients on a Hessian, for problems in lock-step."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from skfc._threads import add
-
-# Steps over which the speed of the decrement's growth is judged.
-LOOK_BACK = 3
+from skfc._array import host, namespace
+from skfc._tuned import TUNED
 
 
-def newton_step(objective, hessian, gradient, precondition, *, share, steps, most=np.inf):
-    """Minimise -<g, x> + <x, H x> / 2; returns x, half the Newton decrement, and steps.
+@dataclass(frozen=True)
+class NewtonStep:
+    """The outcome of conjugate gradients.
+
+    Attributes
+    ----------
+    step : (P, K), about H⁻¹ g
+    decrement : (n_problems,), <g, H⁻¹ g> / 2, which is F - F* up to third order
+    n_products : int, products with the Hessian
+    broken : (n_problems,), whether rounding ended them: the decrement is then unknown
+    """
+
+    step: np.ndarray
+    decrement: np.ndarray
+    n_products: int
+    broken: np.ndarray
+
+
+def newton_step(objective, hessian, gradient, precondition, *, share, least, most, limit=None):
+    """Minimise -<g, x> + <x, H x> / 2.
 
     The decrement grows from below, at last geometrically: the steps end when what is
     still to come, by the speed of the last ones, is less than `share` of it. Where the
-    penalty alone is enough to say so, they need not be any number.
+    penalty alone shows this, they end earlier than after `least`.
 
     Parameters
     ----------
@@ -21,60 +39,74 @@ def newton_step(objective, hessian, gradient, precondition, *, share, steps, mos
         inverse of the first
     gradient : (P, K)
     share : what may be still to come, as a share of the decrement
-    most : what the decrement cannot exceed; steps end where it would, by rounding
-    steps : the least and the most steps; a poor preconditioner hides directions that
-        only a few more of them find
+    least, most : the least and the most products; a poor preconditioner hides directions
+        that only more of them find
+    limit : (n_problems,), what the decrement cannot exceed; steps end where it would
 
     Returns
     -------
-    step : (P, K), about H⁻¹ g
-    decrement : (n_problems,), <g, H⁻¹ g> / 2, which is F - F* up to third order
-    n_steps : int
+    NewtonStep
     """
-    dot, spread = objective.dot, objective.spread
-    r = gradient.copy()
+    limit = host.inf if limit is None else limit
+    dot = objective.dot
+    r = gradient + 0
     z = precondition(r)
-    p, rz = z.copy(), dot(r, z)
-    step = np.zeros_like(r)
-    decrement, gains = np.zeros(objective.n_problems), []
-    for k in range(1, steps[1] + 1):
+    p, rz = z + 0, dot(r, z)
+    step = namespace(r).zeros_like(r)
+    decrement, gains = host.zeros(objective.n_problems), []
+    broken = ~(rz > 0) & (dot(r, r) > 0)
+    for k in range(1, most + 1):
         Hp = hessian(p)
-        alpha = _ratio(rz, dot(p, Hp))
+        pHp = dot(p, Hp)
+        broken |= ~(pHp > 0) & (rz > 0)
+        alpha = ratio(rz, pHp)
         if k > 1:
-            alpha[decrement + 0.5 * alpha * rz > most] = 0.0
+            alpha[decrement + 0.5 * alpha * rz > limit] = 0.0
             if not alpha.any():
                 break
         gains.append(0.5 * alpha * rz)
         decrement += gains[-1]
-        scale = spread(alpha).astype(r.dtype)
-        add(step, p, scale)
-        if k >= steps[0] and (_to_come(gains) <= share * decrement).all():
+        objective.add(step, p, alpha)
+        if k >= least and (still_to_come(gains) <= share * decrement).all():
             break
-        add(r, Hp, -scale)
+        objective.add(r, Hp, -alpha)
         z = precondition(r)
-        if (objective.most_to_come(r, z) <= share * decrement).all():
+        if (most_to_come(objective, r, z) <= share * decrement).all():
             break
         rz, before = dot(r, z), rz
         p, z = z, p
-        add(p, z, spread(_ratio(rz, before)).astype(r.dtype))
-    return step, decrement, k
+        objective.add(p, z, ratio(rz, before))
+    return NewtonStep(step, decrement, k, broken & ~(decrement > 0))
 
 
-def _to_come(gains):
+def most_to_come(objective, residual, preconditioned):
+    """A bound of <r, H⁻¹ r> / 2, (n_problems,): the penalty is curvature that H has at least.
+
+    The intercepts have none of it; for their part stands that in the preconditioner.
+    """
+    N = objective.rows.shape[1]
+    b = slice(N, residual.shape[0])
+    of_intercepts = host.abs(objective.dot(residual[b, :], preconditioned[b, :]))
+    return objective.penalty.conjugate(residual) + of_intercepts
+
+
+def still_to_come(gains):
     """What a geometric series with these last terms has still to add.
 
-    By the slower one of its speeds over a few steps and over half of them: gains come
-    unevenly, and many small ones in a poor metric add up.
+    By the slower one of its speeds over a few terms and over half of them: gains come
+    unevenly, and many small ones under a poor preconditioner add up.
     """
     last = len(gains) - 1
     if last < 1:
-        return np.where(gains[-1] > 0, np.inf, 0.0)
+        return host.where(gains[-1] > 0, host.inf, 0.0)
     q = 0.0
-    for n in {min(last, LOOK_BACK), (last + 1) // 2}:
-        q = np.maximum(q, np.minimum(_ratio(gains[-1], gains[-1 - n]), 1.0) ** (1 / n))
-    return np.divide(gains[-1] * q, 1 - q, out=np.full_like(q, np.inf), where=q < 1)
+    for n in {min(last, TUNED.look_back), (last + 1) // 2}:
+        q = host.maximum(q, host.minimum(ratio(gains[-1], gains[-1 - n]), 1.0) ** (1 / n))
+    return host.divide(gains[-1] * q, 1 - q, out=host.full_like(q, host.inf), where=q < 1)
 
 
-def _ratio(a, b):
+def ratio(a, b):
     """a / b, and 0 where b is not positive: rounding has taken over there."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+    return host.divide(a, b, out=host.zeros_like(a), where=b > 0)
+
+

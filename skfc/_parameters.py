@@ -81,6 +81,7 @@ def _or_auto(check):
 CHECKS = {
     "C": _number(Real, 0, open_low=True, infinite=True),
     "fit_intercept": _flag,
+    "standardize": _flag,
     "class_weight": _class_weight,
     "label_smoothing": _share,
     "solver": _one_of("auto", *SOLVERS),

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _targets
-from skfc._classifier import finish, null_model
-from skfc._fitting import Status
-from skfc._path import solve_path
+from skfc._continuation import step_in_log_C
+from skfc._driver import Status
+from skfc._problem import Problem, finish
 from skfc._softmax import kernel
+from skfc._tuned import TUNED
 
 SELECTIONS = ("best", "one_standard_error")
 
@@ -26,6 +27,7 @@ class Fold:
     train: _targets.Targets
     active: np.ndarray
     test: np.ndarray
+    sample_weight: np.ndarray
 
 
 class Paths(NamedTuple):
@@ -98,40 +100,102 @@ def take_rows(value, rows, n):
     return np.asarray(value)[rows] if per_row else value
 
 
-def solve_folds(X, design, folds, Cs, method):
-    """The `Paths` of all folds, those with the same classes and targets together."""
-    ascending = np.argsort(Cs, kind="stable")
-    fits, left = [None] * len(folds), len(folds) * len(Cs)
+# Logits of an iterate, of a direction and residuals, (n_classes, n_samples) each, and
+# pairs, iterates and gradients of (P, n_classes): what a problem takes.
+LOGIT_ARRAYS, VECTORS = 3, 26
+
+
+def solve_folds(X, folds, Cs, method, parameters):
+    """The `Paths` of all folds, those with the same classes, targets and scales together.
+
+    Parameters
+    ----------
+    method : Method
+    parameters : dict of `fit_intercept` and `standardize`
+    """
+    order = np.argsort(Cs, kind="stable")
+    done, left = [None] * len(folds), len(folds) * len(Cs)
 
     def progress(C, n_solved):
         nonlocal left
         left -= n_solved
-        if method["verbose"]:
+        if method.verbose:
             print(f"[skfc] C={C:.4g}: {left} of {len(folds) * len(Cs)} problems left", flush=True)
 
+    quiet = replace(method, verbose=max(0, int(method.verbose) - 1))
     for alike in group(folds):
-        solved = [folds[k].train.keep(folds[k].active) for k in alike]
-        shape = design.shape[1] + method["fit_intercept"], solved[0].n_classes
-        starts = [null_model(t, shape, method["fit_intercept"]) for t in solved]
-        found, solver = solve_path(
-            design, solved, starts, Cs[ascending],
-            method | {"verbose": max(0, int(method["verbose"]) - 1)}, progress,
-        )  # fmt: skip
-        for k, path in zip(alike, found, strict=True):
-            fits[k] = [path[i] for i in np.argsort(ascending)]
-    done = [
-        [
-            finish(f.weights, X, design, fold.train, fold.active, method["fit_intercept"])
-            for f in path
-        ]
-        for fold, path in zip(folds, fits, strict=True)
-    ]
-    coef, intercept = (np.array([[fit[j] for fit in path] for path in done]) for j in (0, 1))
+        for part in groups(X, len(folds[alike[0]].active), alike):
+            for some, problem in problems_of(X, [folds[k] for k in part], part, parameters):
+                paths, solver = solve_path(problem, Cs[order], quiet, progress)
+                for k, path in zip(some, paths, strict=True):
+                    fold, path = folds[k], [path[i] for i in np.argsort(order)]
+                    pairs = [problem.coefficients(fit.theta) for fit in path]
+                    pairs = [
+                        finish(*pair, X, fold.train, fold.active, parameters["fit_intercept"])
+                        for pair in pairs
+                    ]
+                    done[k] = pairs, path
+    coef, intercept = (np.array([[pair[j] for pair in pairs] for pairs, _ in done]) for j in (0, 1))
     n_iter, gap, status = (
-        np.array([[getattr(f, name) for f in path] for path in fits])
+        np.array([[getattr(fit, name) for fit in path] for _, path in done])
         for name in ("n_iter", "gap", "status")
     )
     return Paths(coef, intercept, n_iter, gap, status, solver)
+
+
+def problems_of(X, folds, which, parameters):
+    """Problems of folds, with who is in each: one, or one per fold where scales are far apart.
+
+    A value in held-out rows that is far out of the range of a fold would decide its scales.
+    """
+    solved = [fold.train.keep(fold.active) for fold in folds]
+    weights = None
+    if parameters["standardize"]:
+        weights = np.stack([fold.sample_weight for fold in folds])
+    problem = Problem(X, solved, sample_weight=weights, **parameters)
+    std, scale = problem.moments.std, problem.frame.scale
+    if ((std > 0) & (std * TUNED.apart < scale)).any() and len(folds) > 1:
+        for k, targets in enumerate(solved):
+            one = None if weights is None else weights[k : k + 1]
+            yield [which[k]], Problem(X, [targets], sample_weight=one, **parameters)
+    else:
+        yield which, problem
+
+
+def solve_path(problem, Cs, method, progress):
+    """Fits of all problems at all `Cs`, a list per problem, and the name of the solver.
+
+    Every C starts from the ones before it: the coefficients move smoothly in log C, so a
+    straight line through the last two of them is close to the next.
+
+    Parameters
+    ----------
+    Cs : (n_Cs,), ascending
+    method : Method
+    progress : function, called with a C and the number of problems solved at it
+    """
+    n, N = problem.rows.shape
+    paths = [[] for _ in range(problem.n_problems)]
+    K = problem.n_problems * problem.n_classes
+    cache = {} if 4 * N * (K * N + n) <= TUNED.group_bytes else None
+    last, start = problem.null_model(), None
+    for i, C in enumerate(Cs):
+        C_all = np.full(problem.n_problems, C)
+        fits, solver = problem.solve(method, C_all, start=start, cache=cache)
+        for path, fit in zip(paths, fits, strict=True):
+            path.append(fit)
+        before, last = last, np.hstack([fit.theta for fit in fits])
+        start = last + step_in_log_C(Cs, i) * (last - before)
+        progress(C, problem.n_problems)
+    return paths, solver
+
+
+def groups(X, n_classes, folds):
+    """Lists of folds that fit into the memory together."""
+    n, N = X.shape
+    each = n_classes * (LOGIT_ARRAYS * n * X.dtype.itemsize + VECTORS * (N + 1) * 8)
+    size = max(1, int(TUNED.group_bytes // each))
+    return [folds[k : k + size] for k in range(0, len(folds), size)]
 
 
 def group(folds):

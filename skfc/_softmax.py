@@ -1,4 +1,4 @@
-r"""Pure functions on logits: softmax, cross-entropy, its residual and curvature.
+r"""Pure functions of one block of rows: softmax, cross-entropy, its residual and curvature.
 
 For one row with logits z, target probabilities y and weight m,
 
@@ -12,17 +12,24 @@ share the data are stacked first, and rows come last so that reductions over the
 classes run along long rows of memory. There are two of them with one meaning, chosen
 by :func:`kernel`: NumPy in place, and any array-API library out of place. A target is
 an integer array (n_rows,) of class indices, or probabilities (n_classes, n_rows).
+
+The functions of a block, below, are what `Rows.sum` runs on every block: each takes the
+block, the logits of the weights or direction that was given (K, n_rows), and the arrays
+that an earlier function left with the block, and returns `(values, residual, state)`.
+They can be pickled and sent to where the block lives.
 """
 
 from types import SimpleNamespace
 
 import numpy as np
 
-from skfc._array import namespace
+from skfc._array import cast, concatenate, itemsize, namespace
 
 # Shifted logits are clipped here before `exp`: exp(-80) and exp(-600), times a weight,
 # stay clear of subnormal numbers, which slow matrix products down tenfold.
 LOWEST = {4: -80.0, 8: -600.0}
+# Mean losses below this have lost digits in log(1 + e): log1p of e takes over.
+SMALL_LOSS = {4: 1e-3, 8: 1e-5}
 
 
 def _residual_numpy(logits, target, weight):
@@ -35,15 +42,31 @@ def _residual_numpy(logits, target, weight):
     else:
         at_target = np.einsum("kn,bkn->bn", target, logits)
     total = _exp_numpy(logits)
-    loss = np.log(total)
-    loss -= at_target
-    loss = np.einsum("bn,bn->b", weight, loss, dtype=np.float64, casting="same_kind")
+    loss = _weighted_sum(weight, np.log(total) - at_target)
+    decided = (loss < SMALL_LOSS[logits.itemsize] * weight.sum(axis=1)).any()
+    if decided:
+        rest = _sum_of_others(logits)
+        loss = _weighted_sum(weight, np.log1p(rest) - at_target)
+        right = labels and entries[index] == 1.0
     logits *= (weight / total)[:, None, :]
-    if labels:
-        entries[index] -= weight
-    else:
+    if not labels:
         logits -= target * weight[:, None, :]
+        return loss, logits
+    entries[index] -= weight
+    if decided:  # 1 - p without cancellation
+        entries[index] = np.where(right, -weight * rest / total, entries[index])
     return loss, logits
+
+
+def _weighted_sum(weight, rows):
+    return np.einsum("bn,bn->b", weight, rows, dtype=np.float64, casting="same_kind")
+
+
+def _sum_of_others(exponentials):
+    """The sum over the classes without the largest, which is exactly one."""
+    largest = exponentials == 1.0
+    rest = np.where(largest, 0, exponentials).sum(axis=1)
+    return rest + (largest.sum(axis=1) - 1).astype(rest.dtype)
 
 
 def _entries(logits, target):
@@ -75,13 +98,18 @@ def _probabilities_numpy(logits):
     return logits
 
 
-def _curvature_numpy(proba, ray, weight):
-    """Curvature applied to `ray`, which is overwritten; a weight of None is one."""
-    ray -= np.einsum("bkn,bkn->bn", proba, ray)[:, None, :]
-    ray *= proba
+def _curvature_numpy(proba, dz, weight):
+    """Curvature applied to `dz`, which is overwritten; a weight of None is one."""
+    dz -= np.einsum("bkn,bkn->bn", proba, dz)[:, None, :]
+    dz *= proba
     if weight is not None:
-        ray *= weight[:, None, :]
-    return ray
+        dz *= weight[:, None, :]
+    return dz
+
+
+def _inner_numpy(a, b):
+    """Sums over classes and rows of a * b, (n_problems,)."""
+    return np.einsum("bkn,bkn->b", a, b, dtype=np.float64, casting="same_kind")
 
 
 def _shift(logits, axis=1):
@@ -91,19 +119,23 @@ def _shift(logits, axis=1):
 
 def _residual_generic(logits, target, weight):
     xp = namespace(logits)
-    if target.ndim == 1:
-        classes = xp.arange(logits.shape[1], dtype=target.dtype)
-        target = xp.astype(classes[:, None] == target[None, :], logits.dtype)
+    target = _one_hot(target, logits)
     shifted = _shift(logits)
-    e = xp.exp(xp.maximum(shifted, xp.asarray(LOWEST[_itemsize(xp, logits)], dtype=logits.dtype)))
+    lowest = xp.asarray(LOWEST[itemsize(logits)], dtype=logits.dtype)
+    e = xp.exp(xp.maximum(shifted, lowest))
     total = xp.sum(e, axis=1, keepdims=True)
     rows = xp.log(total[:, 0, :]) - xp.sum(target[None, ...] * shifted, axis=1)
     loss = xp.sum(xp.astype(weight * rows, xp.float64), axis=1)
     return loss, weight[:, None, :] * (e / total - target[None, ...])
 
 
-def _itemsize(xp, array):
-    return 4 if array.dtype == xp.float32 else 8
+def _one_hot(target, logits):
+    """`target` as probabilities (n_classes, n_rows)."""
+    if target.ndim == 2:
+        return target
+    xp = namespace(logits)
+    classes = xp.arange(logits.shape[1], dtype=target.dtype)
+    return xp.astype(classes[:, None] == target[None, :], logits.dtype)
 
 
 def _probabilities_generic(logits, axis=1):
@@ -119,20 +151,190 @@ def log_probabilities(logits, axis=1):
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
-def _curvature_generic(proba, ray, weight):
+def _curvature_generic(proba, dz, weight):
     xp = namespace(proba)
-    out = proba * (ray - xp.sum(proba * ray, axis=1, keepdims=True))
+    out = proba * (dz - xp.sum(proba * dz, axis=1, keepdims=True))
     return out if weight is None else weight[:, None, :] * out
 
 
+def _inner_generic(a, b):
+    xp = namespace(a)
+    return xp.sum(xp.sum(cast(a * b, xp.float64), axis=2), axis=1)
+
+
 IN_PLACE = SimpleNamespace(
-    residual=_residual_numpy, probabilities=_probabilities_numpy, curvature=_curvature_numpy
-)
+    residual=_residual_numpy, probabilities=_probabilities_numpy,
+    curvature=_curvature_numpy, inner=_inner_numpy,
+)  # fmt: skip
 GENERIC = SimpleNamespace(
-    residual=_residual_generic, probabilities=_probabilities_generic, curvature=_curvature_generic
-)
+    residual=_residual_generic, probabilities=_probabilities_generic,
+    curvature=_curvature_generic, inner=_inner_generic,
+)  # fmt: skip
 
 
 def kernel(xp):
     """The kernel for arrays of namespace `xp`: functions that may overwrite their input."""
     return IN_PLACE if xp is np else GENERIC
+
+
+# -- functions of a block: (block, logits, *state) -> (values, residual, state) -----------------
+
+
+def evaluate(block, logits):
+    """Loss and residual at logits, which stay with the block."""
+    loss, residual = block.kernel.residual(block.stack(logits + 0), block.target, block.weight)
+    return (loss,), block.flat(residual), (logits,)
+
+
+def evaluate_again(block, _, logits):
+    """Loss and residual at the logits that are with the block."""
+    return evaluate(block, logits)
+
+
+def evaluate_shifted(block, _, logits, *, shift):
+    """Loss and residual with intercepts moved by `shift` (K,)."""
+    return evaluate(block, logits + block.like(shift)[:, None])
+
+
+def intercept_model(block, _, logits, *, shift):
+    """Loss, and its gradient (K,) and Hessian (n_problems, T, T) in intercepts moved by `shift`."""
+    xp = namespace(logits)
+    moved = logits + block.like(shift)[:, None]
+    (S, _), _, _ = class_curvature(block, None, moved, stride=1)
+    loss, residual = block.kernel.residual(block.stack(moved), block.target, block.weight)
+    sums = xp.sum(cast(block.flat(residual), xp.float64), axis=1)
+    return (loss, sums, S), None, (logits,)
+
+
+def look_along(block, direction, logits, room=None):
+    """Keep the logits of a direction beside those of the iterate."""
+    return (), None, (logits, fill(room, direction))
+
+
+def step_along(block, direction, logits, room=None):
+    """`look_along`, and loss, residual and slope at step one, of the direction's logits."""
+    kept = fill(room, direction)
+    direction += logits  # what came from the product is free to be overwritten
+    loss, residual = block.kernel.residual(block.stack(direction), block.target, block.weight)
+    slope = block.kernel.inner(residual, block.stack(kept))
+    return (loss, slope), block.flat(residual), (logits, kept)
+
+
+def try_steps(block, _, logits, direction, *, steps, columns, problems):
+    """Loss and slope at `steps` of some problems: no product with X."""
+    dz = direction[columns, :]
+    z = logits[columns, :] + block.like(steps)[:, None] * dz
+    weight = block.weight if problems is None else block.weight[problems, :]
+    loss, residual = block.kernel.residual(block.stack(z), block.target, weight)
+    return (loss, block.kernel.inner(residual, block.stack(dz))), None, (logits, direction)
+
+
+def move_along(block, _, logits, direction, *, steps):
+    """The logits after `steps` (K,), or step one where that is None; the old are overwritten."""
+    if steps is not None:
+        direction *= block.like(steps)[:, None]
+    logits += direction
+    return (), None, (logits, direction)
+
+
+def keep_probabilities(block, _, logits, *unused):
+    """Probabilities at the logits that are with the block."""
+    return (), None, (block.flat(block.kernel.probabilities(block.stack(logits + 0))),)
+
+
+def curve(block, direction, proba):
+    """The curvature applied to the logits of a direction."""
+    weight = None if block.unit_weight else block.weight
+    dz = block.kernel.curvature(block.stack(proba), block.stack(direction), weight)
+    return (), block.flat(dz), (proba,)
+
+
+def curvature_diagonal(block, _, proba):
+    """m p (1 - p): the diagonal of the curvature of every row."""
+    _, _, (weights,) = curvature_weights(block, None, proba)
+    return (), weights, (proba,)
+
+
+def curvature_weights(block, _, proba):
+    """The diagonal of the curvature of every row, as a state (K, n_rows)."""
+    return (), None, (block.flat(block.stack(proba * (1 - proba)) * block.weight[:, None, :]),)
+
+
+def pair_weights(block, _, proba, *, n_classes):
+    """The curvature m (p_k [k = j] - p_k p_j) of every row for pairs of the classes but the last.
+
+    A state (n_problems * T (T - 1) / 2, n_rows), pairs k <= j by rows of the upper triangle.
+    """
+    xp, T = namespace(proba), n_classes
+    p, weight, out = block.stack(proba), block.weight, []
+    for k in range(T - 1):
+        # p (1 - p) without cancellation, for a p next to one.
+        others = xp.sum(p[:, :k, :], axis=1) + xp.sum(p[:, k + 1 :, :], axis=1)
+        first = weight * p[:, k, :] * others
+        rest = -(weight * p[:, k, :])[:, None, :] * p[:, k + 1 : T - 1, :]
+        out += [first[:, None, :], rest]
+    return (), None, (block.flat(concatenate(out, axis=1)),)
+
+
+def squared_norms(block, products, *, n, scale):
+    """Sums of squares of products (q * n, n_rows) over q, times `scale`, as a state (n, n_rows)."""
+    xp = namespace(products)
+    x = xp.reshape(products, (-1, n, products.shape[-1]))
+    return (), None, (xp.sum(x * x, axis=0) * block.like(scale),)
+
+
+def row_curvature(block, _, logits, *unused):
+    """The trace of every row's curvature, m (1 - |p|²), summed over problems, stays (n_rows,)."""
+    p = block.kernel.probabilities(block.stack(logits + 0))
+    xp = namespace(p)
+    trace = xp.maximum(1.0 - xp.sum(p * p, axis=1), block.like(1e-12))
+    return (), None, (xp.sum(trace * block.weight, axis=0),)
+
+
+def keep_weights(block, *unused):
+    """The weights of the rows, as a state."""
+    return (), None, (block.weight,)
+
+
+def class_curvature(block, _, logits, *unused, stride):
+    """Sums over every `stride`-th row of m (diag(p) - p pᵀ), and of m."""
+    xp = namespace(logits)
+    p = block.kernel.probabilities(block.stack(logits[:, ::stride] + 0))
+    weight = block.weight[:, ::stride]
+    weighted = p * weight[:, None, :]
+    S = -xp.matmul(weighted, p.swapaxes(1, 2) if xp is np else xp.permute_dims(p, (0, 2, 1)))
+    diagonal = xp.sum(weighted, axis=2)
+    S = S + xp.eye(p.shape[1], dtype=p.dtype)[None, ...] * diagonal[:, None, :]
+    return (cast(S, xp.float64), cast(xp.sum(weight, axis=1), xp.float64)), None, (logits,)
+
+
+def movement(block, direction, proba, *, far):
+    """How much of <d, H d> is of rows whose logits move by more than `far`, and all of it."""
+    xp = namespace(direction)
+    dz = block.stack(direction)
+    moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
+    p = block.stack(proba)
+    rows = xp.sum(dz * block.kernel.curvature(p, dz + 0, block.weight), axis=1)
+    far_rows = xp.where(moved > far, rows, xp.zeros_like(rows))
+    sums = (xp.sum(cast(part, xp.float64), axis=1) for part in (far_rows, rows))
+    return tuple(sums), None, (proba,)
+
+
+def separation(block, _, logits, *unused):
+    """How many rows of positive weight have another logit at or above their label's."""
+    xp = namespace(logits)
+    z = block.stack(logits)
+    target = _one_hot(block.target, z)[None, ...]
+    others = xp.max(xp.where(target > 0, xp.full_like(z, -xp.inf), z), axis=1)
+    own = xp.min(xp.where(target > 0, z, xp.full_like(z, xp.inf)), axis=1)
+    wrong = (own <= others) & (block.weight > 0)
+    mixed = (xp.sum(cast(target > 0, z.dtype), axis=1) > 1) & (block.weight > 0)
+    return (xp.sum(cast(wrong | mixed, xp.float64), axis=1),), None, (logits,)
+
+
+def fill(room, values):
+    """A copy of `values` in the memory `room`, where there is some."""
+    if room is None or namespace(values) is not np:
+        return values + 0
+    np.copyto(room, values)
+    return room

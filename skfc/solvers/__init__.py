@@ -1,16 +1,20 @@
 """The methods, one file each, and a table of what each can do.
 
-A solver is a generator: `solver(objective, metric, weights)` yields an `Iterate` for
+A solver is a generator: `solver(objective, preconditioner, theta)` yields an `Iterate` for
 every step it has taken, the start included, and knows nothing of tolerances, iteration
-limits, printing or warnings. What the driver sends back are the problems to go on with.
+limits, printing or warnings. What the driver sends back is a `Change`: the problems to go
+on with, or another objective.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from skfc.solvers._gd import gd
+from skfc.solvers._iterate import GO_ON, Change, Iterate
 from skfc.solvers._lbfgs import lbfgs
-from skfc.solvers._newton_cg import newton_cg
+from skfc.solvers._newton import newton
+
+__all__ = ["GO_ON", "SOLVERS", "Change", "Iterate", "Solver", "choose_solver"]
 
 
 @dataclass(frozen=True)
@@ -18,22 +22,23 @@ class Solver:
     """A method and what it can do."""
 
     generate: Callable
-    l1: bool = False  # takes an L1 penalty
     batched: bool = False  # takes several problems that share their rows
+    continuation: bool = False  # goes from strong penalties to weak ones
+    single: bool = False  # may begin in single precision
     options: tuple = ()  # parameters of the estimator that it takes, by name
 
 
 SOLVERS = {
-    "lbfgs": Solver(lbfgs, batched=True),
-    "newton-cg": Solver(newton_cg),
+    "lbfgs": Solver(lbfgs, batched=True, single=True),
+    "newton-cg": Solver(newton, continuation=True, single=True),
     "gd": Solver(gd, options=("learning_rate", "momentum")),
 }
 
 
-def choose_solver(metric):
-    """The rule of `solver="auto"`, which goes by the metric.
+def choose_solver(preconditioner):
+    """The rule of `solver="auto"`, which goes by the class of the preconditioner.
 
     With the factor of a Hessian, every L-BFGS step is nearly a Newton step and costs one
     pass. Elsewhere Newton-CG needs the fewest passes, and the fewest vectors.
     """
-    return "lbfgs" if metric.is_newton else "newton-cg"
+    return "lbfgs" if preconditioner.is_newton else "newton-cg"

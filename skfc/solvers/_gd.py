@@ -1,4 +1,4 @@
-"""Full-batch gradient descent with Nesterov momentum, in the metric, for one problem.
+"""Full-batch gradient descent with Nesterov momentum, preconditioned, for one problem.
 
 The textbook algorithm. From x₀ = y₀,
 
@@ -7,131 +7,141 @@ The textbook algorithm. From x₀ = y₀,
 
 with M = 1 without a preconditioner, and β = 0 without momentum. The iterates are the y:
 one pass each gives their value and their gradient.
+
+Without a preconditioner the gradient is that of the coefficients of X as it is, so that a
+number as the rate means what it means everywhere.
 """
 
-import numpy as np
-
-from skfc._metric import Diagonal, Identity
-from skfc._objective import Objective
-from skfc.solvers._iterate import Iterate
+from skfc._array import host, random_normal
+from skfc._preconditioner import Diagonal, Identity
+from skfc._tuned import TUNED
+from skfc.solvers._iterate import Iterate, enter
 from skfc.solvers._line_search import ROUNDING
 
-# The largest eigenvalue: Lanczos steps until the residual is this share of it.
-ACCURACY = 0.01
-MAX_STEPS = 30
-# Share of the decrease that the slope promises: rate <= 1 / curvature, or just no rise.
-SMOOTH, DESCENT = 0.5, 1e-4
-MAX_HALVINGS = 40
-# The metric looks at the iterates 1, 2, 4, 8 ..., and when F has fallen by this factor.
-FALLEN = 0.5
 
-
-def gd(objective, metric, weights, *, learning_rate="auto", momentum="auto"):
-    """Generate iterates from `weights`.
+def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto"):
+    """Generate iterates from `theta`.
 
     Parameters
     ----------
-    learning_rate : a number is the constant rate. "auto" is 1 in a metric, and without one
-        1 / L with L a bound of the curvature; F then never rises: where it would, the step
+    learning_rate : a number is the constant rate. "auto" is 1 with a preconditioner, and without
+        one 1 / L with L a bound of the curvature; F then never rises: where it would, the step
         is halved.
     momentum : a number is the constant β. "auto" is Nesterov's schedule, started again
         where it leads uphill (O'Donoghue and Candès 2015).
     """
-    point = objective.at(weights)
-    textbook = isinstance(metric, Identity)
-    # Plain gradients do not say how far the minimum is: a cheap metric measures that.
-    gauge = Diagonal(objective, metric.coordinates) if textbook else metric
-    gauge.refresh(point)
+    evaluation = objective.at(theta)
+    textbook = isinstance(preconditioner, Identity)
+    # Plain gradients do not say how far the minimum is: a cheap preconditioner measures that.
+    measure = Diagonal(objective) if textbook else preconditioner
+    measure.update(objective, evaluation, renew=True)
     adaptive = learning_rate == "auto"
     start = natural_rate(objective, textbook) if adaptive else learning_rate
-    rate, last, theta, n_iter = start, point.weights, 1.0, 0
-    measured, stalled = point.value[0], np.full(1, rate == 0.0)
+    rate, last, weight, n_iter = start, evaluation.theta, 1.0, 0
+    measured, stalled = evaluation.value[0], host.full(1, rate == 0.0)
     while True:
-        gradient = point.gradient
-        direction = -metric.solve(gradient)
-        measure = gauge.solve(gradient) if textbook else -direction
-        decrement = 0.5 * objective.dot(measure, gradient)
-        if learning_rate != "auto" and not np.isfinite(point.value + decrement).all():
+        gradient = evaluation.gradient
+        direction = -preconditioner.solve(gradient)
+        measured_step = measure.solve(gradient) if textbook else -direction
+        decrement = 0.5 * objective.dot(measured_step, gradient)
+        if not adaptive and not host.isfinite(evaluation.value + decrement).all():
             raise ValueError(
                 f"The objective overflows at learning_rate={learning_rate!r}: the steps are "
                 "too large. Lower it, or set it to 'auto'."
             )
-        yield Iterate(
-            objective, point, decrement, gauge.solve, stalled, Objective.curvature, gauge.doubt
-        )
-        ahead = point.weights + rate * direction
-        uphill = np.vdot(gradient, ahead - last) > 0
+        change = yield Iterate(
+            objective, evaluation, decrement, measure.solve, whole_hessian,
+            measure.least_steps, stalled, host.zeros(1, dtype=bool),
+        )  # fmt: skip
+        if change.objective is not None:
+            objective = change.objective
+            evaluation = enter(objective, evaluation)
+            last, weight = evaluation.theta, 1.0
+            continue
+        ahead = evaluation.theta + rate * direction
+        uphill = objective.dot(gradient, ahead - last)[0] > 0
         if momentum == "auto":
-            before = 1.0 if uphill else theta
-            theta = (1 + np.sqrt(1 + 4 * before**2)) / 2
-            beta = (before - 1) / theta
+            before = 1.0 if uphill else weight
+            weight = (1 + host.sqrt(1 + 4 * before**2)) / 2
+            beta = (before - 1) / weight
         else:
             beta = 0.0 if uphill and adaptive else momentum
-        ray = objective.ray(point, ahead + beta * (ahead - last) - point.weights)
-        step = backtrack(ray, DESCENT if beta else SMOOTH) if adaptive else 1.0
-        last, point = ahead, ray.move(np.full(1, step))
+        line = objective.line(evaluation, ahead + beta * (ahead - last) - evaluation.theta)
+        share = TUNED.armijo if beta else TUNED.smooth_share
+        step = backtrack(line, share) if adaptive else 1.0
+        last, evaluation = ahead, line.move(host.full(1, step))
         n_iter += 1
         if step < 1.0:  # the momentum has led uphill; without it, the rate was too large
-            stalled = np.full(1, step == 0.0 and beta == 0.0)
+            stalled = host.full(1, step == 0.0 and beta == 0.0)
             rate *= 1.0 if beta else step
-            last, theta = point.weights, 1.0
-        power_of_two = n_iter & (n_iter - 1) == 0
-        if power_of_two or point.value[0] < FALLEN * measured:
-            gauge.refresh(point)
-            measured = point.value[0]
-            rate = start
+            last, weight = evaluation.theta, 1.0
+        # The preconditioner looks at the iterates 1, 2, 4, 8 ..., and when F has halved.
+        if n_iter & (n_iter - 1) == 0 or evaluation.value[0] < 0.5 * measured:
+            measure.update(objective, evaluation, renew=True)
+            measured, rate = evaluation.value[0], start
+
+
+def whole_hessian(objective, evaluation):
+    """The Hessian on all rows."""
+    return objective.hessian(evaluation)
 
 
 def natural_rate(objective, textbook):
-    """1 in a metric, and 1 / L without, which needs no search (Nesterov 1983)."""
+    """1 with a preconditioner, and 1 / L without, which needs no search (Nesterov 1983)."""
     bound = largest_curvature(objective) if textbook else 1.0
     return 1.0 / bound if bound > 0 else 0.0
 
 
-def backtrack(ray, share):
+def backtrack(line, share):
     """The first of 1, 1/2, 1/4 ... that gives `share` of what the slope promises, else 0."""
-    if not ray.slope[0] < 0:  # rounding is all that is left of the gradient
+    if not line.slope[0] < 0:  # rounding is all that is left of the gradient
         return 0.0
-    start = ray.point.value[0]
-    noise = ROUNDING[ray.logits.itemsize] * abs(start)
-    step, which = 1.0, np.arange(1)
-    value = ray.one[0]
-    for _ in range(MAX_HALVINGS):
-        if value[0] <= start + share * step * ray.slope[0] + noise:
+    start = line.evaluation.value[0]
+    noise = ROUNDING[line.itemsize] * abs(start)
+    step, value = 1.0, line.at_unit_step[0]
+    for _ in range(TUNED.most_halvings):
+        if value[0] <= start + share * step * line.slope[0] + noise:
             return step
         step /= 2
-        value, _ = ray.evaluate(np.full(1, step), which)
+        value, _ = line.at(host.full(1, step), host.arange(1))
     return 0.0
 
 
 def largest_curvature(objective):
-    """An upper bound of the largest eigenvalue of every Hessian of F.
+    """An upper bound of the largest eigenvalue of every Hessian of F, in the units of X.
 
     Böhning (1992): H ≼ ½ (I - 11ᵀ/T) ⊗ XᵀSX/s + λ. The first term is T/2 times the Hessian
     of the loss where all logits are zero; Lanczos finds its largest eigenvalue from
     below, and the residual is added for what may be missing.
     """
-    half = objective.n_classes / 2
-    curvature = objective.curvature(objective.at(np.zeros(objective.shape)))
+    xp = objective.rows.xp
+    half, frame = objective.rows.n_classes / 2, objective.rows.frame
+    v = xp.zeros(objective.shape, dtype=xp.float64)
+    curvature = objective.hessian(objective.at(v))
 
     def bound(v):
+        v = frame.step_from_user(v)
         out = half * curvature(v)
-        objective.add_penalty(out, (1 - half) * v)
-        return out
+        objective.penalty.add_gradient(out, (1 - half) * v)
+        return frame.gradient_to_user(out)
 
-    v = np.random.default_rng(0).standard_normal(objective.shape)
-    basis, T = [v / np.linalg.norm(v)], np.zeros((MAX_STEPS + 1, MAX_STEPS + 1))
-    for k in range(1, MAX_STEPS + 1):
+    def norm(v):
+        return host.sqrt(objective.dot(v, v))[0]
+
+    v = random_normal(objective.shape, v)
+    most = TUNED.lanczos_steps
+    basis, T = [v / norm(v)], host.zeros((most + 1, most + 1))
+    for k in range(1, most + 1):
         v = bound(basis[-1])
-        T[k - 1, k - 1] = np.vdot(basis[-1], v)
+        T[k - 1, k - 1] = objective.dot(basis[-1], v)[0]
         for q in 2 * basis:  # twice: once leaves rounding
-            v -= q * np.vdot(q, v)
-        residual = np.linalg.norm(v)
-        if not np.isfinite(residual):
-            return np.inf
-        values, vectors = np.linalg.eigh(T[:k, :k])
+            v = v - q * objective.dot(q, v)[0]
+        residual = norm(v)
+        if not host.isfinite(residual):
+            return host.inf
+        values, vectors = host.linalg.eigh(T[:k, :k])
         missing = residual * abs(vectors[-1, -1])
-        if missing <= ACCURACY * values[-1] or residual == 0.0:
+        if missing <= TUNED.lanczos_accuracy * values[-1] or residual == 0.0:
             break
         T[k, k - 1] = T[k - 1, k] = residual
         basis.append(v / residual)

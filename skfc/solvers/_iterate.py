@@ -1,36 +1,13 @@
-"""What a solver yields to the driver."""
+"""What a solver yields to the driver, and what it gets back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from skfc._local import Point
-from skfc._objective import Objective
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a solver began: `weights` (P, K), and their `value` (n_problems,)."""
-
-    weights: np.ndarray
-    value: np.ndarray
-
-    def take(self, keep, columns):
-        return Start(self.weights[:, columns], self.value[keep])
-
-    def settle(self, exact, weights):
-        """The point at `weights` by exact passes.
-
-        Where rounding has led those before astray, up from the start, it is the start again.
-        """
-        point = exact.at(weights)
-        worse = np.flatnonzero(point.value > self.value)
-        if not len(worse):
-            return point
-        columns = exact.columns(worse)
-        weights[:, columns] = self.weights[:, columns]
-        return exact.at(weights)
+from skfc._array import cast
+from skfc._conjugate_gradients import NewtonStep
+from skfc._objective import Evaluation, Objective
 
 
 @dataclass(frozen=True)
@@ -40,26 +17,50 @@ class Iterate:
     Attributes
     ----------
     objective : the objective of these problems
-    point : where they are
+    evaluation : where they are
     decrement : (n_problems,), half the Newton decrement as the solver sees it
-    precondition : an approximate inverse of the Hessian at `point`, on arrays (P, K)
+    precondition : an approximate inverse of the Hessian there, on arrays (P, K)
+    hessian : function from objective and evaluation to the Hessian, exact or on a sample
+    least_steps : the least conjugate-gradient steps of an estimate with `precondition`
     stalled : (n_problems,), True where no step lowers the value any more
-    hessian : function from the objective and the point to the Hessian, exact or from a
-        sample of rows
-    doubt : conjugate-gradient steps that a confirmation of `decrement` takes at least
-    renew : where `decrement` has come from the Hessian, in a metric of an older point:
-        function of the point that renews it, and returns whether there was need
-    step : (P, K), the Newton step that `decrement` has come from, where there is `renew`
-    metric : the inverse of the metric, where that alone is not `precondition`
+    doubtful : (n_problems,), True where the model did not hold at the last step
+    newton : the NewtonStep that `decrement` is from, where it is one on the Hessian with a
+        preconditioner formed here; else None
     """
 
     objective: Objective
-    point: Point
+    evaluation: Evaluation
     decrement: np.ndarray
     precondition: Callable
-    stalled: np.ndarray
     hessian: Callable
-    doubt: int
-    renew: Callable | None = None
-    step: np.ndarray | None = None
-    metric: Callable | None = None
+    least_steps: int
+    stalled: np.ndarray
+    doubtful: np.ndarray
+    newton: NewtonStep | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the driver asks of a solver: problems to keep, and another objective."""
+
+    keep: np.ndarray | None = None
+    objective: Objective | None = None
+
+
+GO_ON = Change()
+
+
+def enter(objective, evaluation, step=None):
+    """The evaluation from which a solver goes on with another `objective`.
+
+    With the same rows nothing needs to be computed. On others a planned `step` is taken on the
+    way, unless it leads up.
+    """
+    theta = cast(evaluation.theta, objective.rows.parameter_dtype)
+    if step is None:
+        return objective.at(theta)
+    found = objective.at(theta + step)
+    worse = found.value > evaluation.value * (1 + 1e-3)
+    if not worse.any():
+        return found
+    return objective.at(theta)

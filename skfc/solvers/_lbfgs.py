@@ -1,81 +1,80 @@
 """Preconditioned L-BFGS (Nocedal 1980), for problems in lock-step.
 
-The inverse of the metric stands where the textbook has a multiple of the identity. All
-problems of a batch take their iterations together, each with its own step, and leave
+The inverse of the preconditioner stands where the textbook has a multiple of the identity.
+All problems of a batch take their iterations together, each with its own step, and leave
 when the driver drops them.
 """
 
 from functools import partial
 
-import numpy as np
-
-from skfc.solvers._iterate import Iterate, Start
+from skfc._array import cast, host
+from skfc._tuned import TUNED
+from skfc.solvers._iterate import Iterate, enter
 from skfc.solvers._line_search import search
 
-MEMORY = 10
 
-
-def lbfgs(objective, metric, weights):
-    """Generate iterates from `weights`; a sent index array keeps those problems only."""
-    exact, objective = objective, metric.sampler.lighten(objective)
-    point = objective.at(weights)
-    start = Start(weights, point.value)
-    metric.refresh(point)
-    pairs, n_iter = [], 0
-    fresh = stalled = np.zeros(objective.n_problems, dtype=bool)
+def lbfgs(objective, preconditioner, theta):
+    """Generate iterates from `theta`."""
+    evaluation = objective.at(theta)
+    preconditioner.update(objective, evaluation)
+    pairs = []
+    fresh = stalled = doubtful = host.zeros(objective.n_problems, dtype=bool)
     while True:
-        precondition = partial(inverse_product, objective, metric, pairs)
-        direction = -precondition(point.gradient)
-        decrement = -0.5 * objective.dot(direction, point.gradient)
-        keep = yield Iterate(
-            objective, point, decrement, precondition, stalled, metric.sampler.at, metric.doubt,
-            metric=metric.solve,
+        precondition = partial(inverse_product, objective, preconditioner, pairs)
+        direction = -precondition(evaluation.gradient)
+        decrement = -0.5 * objective.dot(direction, evaluation.gradient)
+        change = yield Iterate(
+            objective, evaluation, decrement, precondition, preconditioner.sampler.at,
+            preconditioner.least_steps, stalled, doubtful,
         )  # fmt: skip
-        if keep is not None:
+        if change.keep is not None:
+            keep = change.keep
             columns = objective.columns(keep)
-            exact, objective = exact.take(keep), objective.take(keep)
-            metric.take(objective, keep)
-            point, direction, fresh = point.take(keep, columns), direction[:, columns], fresh[keep]
-            decrement, start = decrement[keep], start.take(keep, columns)
+            objective, evaluation = objective.problems(keep, evaluation)
+            preconditioner = preconditioner.problems(objective, keep, evaluation)
+            direction, decrement = direction[:, columns], decrement[keep]
+            fresh, doubtful = fresh[keep], doubtful[keep]
             pairs = [(s[:, columns], y[:, columns], rho[keep]) for s, y, rho in pairs]
-        ray = objective.ray(point, direction)
-        steps = search(ray)
-        weights, gradient = point.weights, point.gradient
-        stuck = steps == 0
-        spent = stuck.any() or metric.sampler.is_spent(objective, decrement, point.value)
-        if spent and objective.precision != exact.precision:
-            objective, stuck = exact, np.zeros_like(stuck)
-            point = start.settle(exact, weights + direction * exact.spread(steps))
+        last = evaluation
+        if change.objective is not None:
+            objective = change.objective
+            evaluation = enter(objective, last, cast(direction, objective.rows.parameter_dtype))
+            stuck = stalled = host.zeros(objective.n_problems, dtype=bool)
         else:
-            point = ray.move(steps)
-        n_iter += 1
-        # Where no step was found, old curvature may have misled: forget it. Nothing to
-        # forget means that rounding is all that is left.
-        stalled = stuck & fresh
+            line = objective.line(evaluation, direction)
+            steps = search(line)
+            evaluation = line.move(steps)
+            stuck = steps == 0
+            # Where no step was found, old curvature may have misled: forget it. Nothing to
+            # forget means that rounding is all that is left.
+            stalled = stuck & fresh
+            doubtful = steps < TUNED.short_step
         fresh = stuck
-        if metric.is_due(n_iter):
-            metric.refresh(point)
-            if metric.is_newton:
-                pairs = []
-                continue
-        s, y = point.weights - weights, point.gradient - gradient
-        curvature = objective.dot(s, y)
-        usable = curvature > 0
-        rho = np.divide(1.0, curvature, out=np.zeros_like(curvature), where=usable)
-        pairs = [(s, y, np.where(stuck, 0.0, rho)) for s, y, rho in pairs[1 - MEMORY :]]
-        pairs.append((s, y, rho))
+        if preconditioner.update(objective, evaluation) and preconditioner.is_newton:
+            pairs = []
+            continue
+        pairs = [(s, y, host.where(stuck, 0.0, rho)) for s, y, rho in pairs[1 - TUNED.memory :]]
+        pairs.append(pair(objective, last, evaluation))
 
 
-def inverse_product(objective, metric, pairs, vector):
-    """H v by the two-loop recursion, the inverse of the metric in its middle."""
-    q = vector.copy()
+def pair(objective, last, evaluation):
+    """Step, change of the gradient, and the inverse of their product."""
+    s, y = evaluation.theta - last.theta, evaluation.gradient - last.gradient
+    curvature = objective.dot(s, y)
+    rho = host.divide(1.0, curvature, out=host.zeros_like(curvature), where=curvature > 0)
+    return s, y, rho
+
+
+def inverse_product(objective, preconditioner, pairs, vector):
+    """H v by the two-loop recursion, the inverse of the preconditioner in its middle."""
+    q = vector + 0
     alphas = []
     for s, y, rho in reversed(pairs):
         alpha = rho * objective.dot(s, q)
-        q -= y * objective.spread(alpha)
+        objective.add(q, y, -alpha)
         alphas.append(alpha)
-    q = metric.solve(q)
+    q = preconditioner.solve(q)
     for (s, y, rho), alpha in zip(pairs, reversed(alphas), strict=True):
         beta = rho * objective.dot(y, q)
-        q += s * objective.spread(alpha - beta)
+        objective.add(q, s, alpha - beta)
     return q

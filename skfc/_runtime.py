@@ -1,4 +1,4 @@
-"""One pool of threads for the products that release the interpreter lock."""
+"""What a fit takes from the machine: threads, freed memory, and how overflow is treated."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ import joblib
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-PIECE_BYTES = 2**18
+from skfc._tuned import TUNED
 
 _pool = None
 
@@ -25,7 +25,7 @@ def n_threads():
 
 @cache
 def blas_libraries():
-    """The BLAS of NumPy and SciPy, which are loaded by now; to look for them takes a while."""
+    """The BLAS libraries of NumPy and SciPy; both are loaded by now, and the search is slow."""
     return ThreadpoolController().select(user_api="blas")
 
 
@@ -40,21 +40,25 @@ class _Fits:
             self.running += by
             self.on_pool += by * on_pool
             if self.running > 1 or self.on_pool or self.limits is not None:
-                # Of all threads that are alive only the first to set limits can change
-                # them again, and a fit may outlive the one that was first.
+                # A limit can only be changed by the thread that set it first, if that thread
+                # is alive. A fit may outlive it, so a thread of its own sets every limit.
                 setter = Thread(target=self._share)
                 setter.start()
                 setter.join()
 
     def _share(self):
-        if self.limits is not None:
-            self.limits.restore_original_limits()
-            self.limits = None
+        self.restore()
         if self.running > 1 or self.on_pool:
             blas = blas_libraries()
             counts = [library["num_threads"] for library in blas.info()]
             share = 1 if self.on_pool else max(counts, default=1) // self.running
             self.limits = blas.limit(limits=max(1, share))
+
+    def restore(self):
+        """Give BLAS the threads back that it had before the first fit."""
+        if self.limits is not None:
+            self.limits.restore_original_limits()
+            self.limits = None
 
 
 _fits = _Fits()
@@ -66,13 +70,21 @@ def one_of_several(*, on_pool=False):
 
     Each would call BLAS with all of its threads, which then wait for one another. So would
     they and the pool, where a fit's products run `on_pool`: BLAS then has one thread. The
-    limit is the process's, and is taken back when the fit is over.
+    limit holds for the process, and is taken back when the fit is over.
     """
     _fits.change(1, on_pool)
     try:
         yield
     finally:
         _fits.change(-1, on_pool)
+
+
+@contextmanager
+def fit_arithmetic(rows):
+    """Around a fit: no floating-point warnings, a share of the threads, memory that is kept."""
+    keep_freed_memory()
+    with np.errstate(all="ignore"), one_of_several(on_pool=rows.on_pool):
+        yield
 
 
 def thread_map(function, items):
@@ -87,21 +99,25 @@ def over_rows(function, array):
 
     For sums and products of arrays like it: pieces and their temporaries stay in the cache.
     """
-    n_pieces = array.nbytes // PIECE_BYTES if isinstance(array, np.ndarray) else 0
+    n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
     if n_pieces < 2:
         return [function(slice(None))]
     edges = [len(array) * k // n_pieces for k in range(n_pieces + 1)]
     return thread_map(function, [slice(a, b) for a, b in pairwise(edges)])
 
 
-def add(y, x, scale):
-    """y += x * scale for arrays (P, K) and a scale per column, in place."""
+@cache
+def keep_freed_memory():
+    """Let freed arrays of up to some megabytes be used again, not handed back.
 
-    def piece(rows):
-        part = y[rows, :]
-        part += x[rows, :] * scale
-
-    over_rows(piece, y)
+    The temporaries of a fit come and go. At first glibc gives each of more than 128 kB back
+    to the system, and to fetch its pages again takes longer than what is done with them: a
+    third of a fit of some 10 ms. It stops doing so, up to the size of the largest block that
+    the process has ever freed. Here is such a block; its pages are never touched. Where
+    `mallopt` or the environment has set the thresholds, and with another C library, nothing
+    changes.
+    """
+    np.empty(TUNED.kept_block_bytes, dtype=np.uint8)
 
 
 def _get_pool():
@@ -111,10 +127,12 @@ def _get_pool():
     return _pool
 
 
-def _forget_pool():
+def _after_fork():
+    """A forked child has the pool but not its threads, and the limit but not the fit."""
     global _pool, _fits
+    _fits.restore()
     _pool, _fits = None, _Fits()
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has the object but not its threads
-    os.register_at_fork(after_in_child=_forget_pool)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -8,13 +8,10 @@ of texts occur in one of them only.
 
 import numpy as np
 
-from skfc._design._sparse import PIECE_VALUES
-
-# Fewer features than this share of them are worth it.
-WORTH = 0.8
+from skfc._tuned import TUNED
 
 
-class Rotation:
+class MergedColumns:
     """X Q, with orthonormal columns of Q that have one entry, or those of one row of X.
 
     Attributes
@@ -54,13 +51,13 @@ class Rotation:
         indptr = np.append(0, ends).astype(X.indptr.dtype)
         return type(X)((data, indices, indptr), shape=(X.shape[0], n_left))
 
-    def turn(self, weights):
-        """Weights (n_features, n_columns) as those of the product."""
-        return self.Q.T @ weights
+    def presolve(self, coef):
+        """Coefficients (T, n_features) as those of the product."""
+        return (self.Q.T @ coef.T).T
 
-    def restore(self, weights):
-        """Weights of the product as those of all features."""
-        return self.Q @ weights
+    def postsolve(self, coef):
+        """Coefficients of the product as those of all features."""
+        return (self.Q @ coef.T).T
 
 
 def norms(entries, starts, whose):
@@ -72,13 +69,13 @@ def norms(entries, starts, whose):
     return size * np.sqrt(np.add.reduceat(scaled**2, starts))
 
 
-def rotation(X):
-    """The :class:`Rotation` of a CSR, or None where it would not leave much fewer features."""
+def merge_columns(X):
+    """The :class:`MergedColumns` of a CSR, or None where not many fewer features are left."""
     counts = np.zeros(X.shape[1], dtype=np.intp)
-    for start in range(0, X.nnz, PIECE_VALUES):  # bincount takes a wider copy
-        counts += np.bincount(X.indices[start : start + PIECE_VALUES], minlength=X.shape[1])
+    for start in range(0, X.nnz, TUNED.piece_values):  # bincount takes a wider copy
+        counts += np.bincount(X.indices[start : start + TUNED.piece_values], minlength=X.shape[1])
     single = counts <= 1
-    if len(single) - single.sum() > WORTH * len(single):
+    if len(single) - single.sum() > TUNED.merge_share * len(single):
         return None
-    found = Rotation(X, single)
-    return found if 0 < found.X.shape[1] <= WORTH * len(single) else None
+    found = MergedColumns(X, single)
+    return found if 0 < found.X.shape[1] <= TUNED.merge_share * len(single) else None

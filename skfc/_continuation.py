@@ -1,0 +1,118 @@
+"""Stages of a fit: the objectives that lead to the one that was asked for.
+
+Far from the minimum the quadratic model promises more than there is. There, a stronger
+penalty has its minimum where the model holds, and the way leads over a few of them, each a
+tenth of the one before. And products in single precision are enough until the minimum is
+near. Both are one mechanism: a stage is an objective, and when to leave it.
+"""
+
+import math
+
+import numpy as np
+
+from skfc._array import host
+from skfc._tuned import TUNED
+
+
+class Stages:
+    """The stages of one fit; `objective` is that of the present one.
+
+    Parameters
+    ----------
+    exact : the objective that was asked for
+    single : whether the solver may begin in single precision
+    continuation : whether it may begin with a stronger penalty
+    """
+
+    def __init__(self, exact, *, single, continuation):
+        self.exact = exact
+        self.objective = exact.single() if single else exact
+        self.level = None if continuation else 0
+
+    @property
+    def is_last(self):
+        """Whether the present objective is the one that was asked for."""
+        return self.level == 0 and self.objective.rows is self.exact.rows
+
+    @property
+    def may_end(self):
+        """Whether a fit may end in this stage: at any precision, with its own penalty."""
+        return not self.level
+
+    def problems(self, index):
+        """Go on with the problems `index`."""
+        alike = self.objective.rows is self.exact.rows
+        (self.exact,) = self.exact.problems(index)
+        (part,) = (self.exact,) if alike else self.objective.problems(index)
+        self.objective = part
+
+    def asked(self, evaluation):
+        """Value of the objective that was asked for at an evaluation of this stage."""
+        if not self.level:
+            return evaluation.value
+        here, asked = self.objective.penalty, self.exact.penalty
+        theta = evaluation.theta
+        return evaluation.value + 0.5 * (asked.dot(theta, theta) - here.dot(theta, theta))
+
+    def next(self, iterate, doubtful):
+        """The objective of the next stage, or None to stay in this one.
+
+        `doubtful` says that an end was found here that needs the exact rows to be judged.
+        """
+        if self.level is None:
+            self.level = level_of(iterate)
+            if not self.level:
+                return None
+        elif self.level:
+            value, stuck = iterate.evaluation.value[0], iterate.stalled[0]
+            if not (iterate.decrement[0] < TUNED.arrived * value or stuck):
+                return None
+            self.level -= 1
+        elif self.is_last or not (doubtful or self._is_spent(iterate)):
+            return None
+        else:
+            self.objective = self.exact
+            return self.objective
+        penalty = self.exact.penalty.scaled(TUNED.stronger**self.level)
+        self.objective = self.objective.with_penalty(penalty)
+        return self.objective
+
+    def _is_spent(self, iterate):
+        """Whether single precision has brought a problem as far as it can."""
+        value, decrement = iterate.evaluation.value, iterate.decrement
+        rows = self.objective.rows
+        near_zero = not rows.sparse or bool((np.abs(rows.frame.shift) <= TUNED.near_zero).all())
+        share = TUNED.single_until if near_zero else TUNED.single_until_coarse
+        share = host.where(self.exact.penalty.strict, share, TUNED.single_until_coarse)
+        spent = (decrement < share * value) | (value < TUNED.small_loss) | iterate.stalled
+        return bool(spent.any())
+
+
+def level_of(iterate):
+    """The least number of stronger penalties for which the model is to be believed.
+
+    F is not negative. Where a step along the preconditioned gradient, by the quadratic model,
+    takes off more than all of F, the model does not hold.
+    """
+    objective, evaluation = iterate.objective, iterate.evaluation
+    step = iterate.precondition(evaluation.gradient)
+    penalty = objective.penalty.dot(step, step)[0]
+    slope = objective.dot(evaluation.gradient, step)[0]
+    if 0.5 * slope**2 <= penalty * evaluation.value[0]:  # the data have some curvature too
+        return 0
+    hessian = iterate.hessian(objective, evaluation)
+    missing = 0.5 * slope**2 / evaluation.value[0] - objective.dot(step, hessian(step))[0]
+    if not (missing > 0 and penalty > 0):
+        return 0
+    levels = math.ceil(math.log(1 + missing / penalty) / math.log(TUNED.stronger))
+    return min(levels, TUNED.most_levels)
+
+
+def step_in_log_C(Cs, i):
+    """How far from C number i to the next, in units of the way from the one before.
+
+    In log C; at most one, and zero where there is no such way.
+    """
+    if i == 0 or i + 1 == len(Cs) or Cs[i] == Cs[i - 1] or not math.isfinite(Cs[i + 1]):
+        return 0.0
+    return min(math.log(Cs[i + 1] / Cs[i]) / math.log(Cs[i] / Cs[i - 1]), 1.0)

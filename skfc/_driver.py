@@ -1,0 +1,258 @@
+"""The driver round a solver: stages, tolerance, iteration limit, monitors, status."""
+
+import warnings
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from skfc._continuation import Stages
+from skfc._monitors import History, Progress
+from skfc._optimality import estimate, lower_bound, relative
+from skfc._softmax import separation
+from skfc._tuned import TUNED
+from skfc.solvers import GO_ON, Change
+
+OVERFLOW = (
+    "X holds values so large or so small that the arithmetic of {} overflows: rescale its columns."
+)
+
+
+class Status(Enum):
+    """Why a fit ended."""
+
+    CONVERGED = "converged"
+    FLOOR = "at the floor of the arithmetic"
+    STUCK = "no step lowers the objective, far above that floor"
+    MAX_ITER = "max_iter reached"
+    SEPARATED = "separable"
+    STOPPED = "stopped by a monitor"
+
+
+@dataclass
+class Fit:
+    """The outcome of one problem.
+
+    Attributes
+    ----------
+    theta : (P, n_classes)
+    gap : (F - F*) / F*, estimated, or where `proven` bounded
+    C : the inverse strength of its penalty
+    """
+
+    theta: np.ndarray
+    status: Status
+    n_iter: int
+    gap: float
+    proven: bool
+    loss_curve: list = field(repr=False)
+    C: float = np.inf
+
+
+class Run:
+    """One run of a solver on every problem of an objective, to its end."""
+
+    def __init__(self, solver, objective, preconditioner, theta, *, tol, max_iter, monitors=(),
+                 suspicious=False, options=None, coefficients=None):  # fmt: skip
+        n = objective.n_problems
+        self.stages = Stages(objective, single=solver.single, continuation=solver.continuation)
+        self.generator = solver.generate(
+            self.stages.objective, preconditioner, theta, **(options or {})
+        )
+        self.tol, self.max_iter = tol, max_iter
+        self.history = History(n)
+        self.monitors = (self.history, *monitors)
+        self.coefficients = coefficients
+        # An end far from where the fit began in the dark needs a proof: a warm start.
+        self.suspicious = suspicious
+        self.which, self.fits = np.arange(n), [None] * n
+        self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
+        self.least_decrement, self.least_value = np.full(n, np.inf), np.full(n, np.inf)
+        self.since = np.zeros(n, dtype=int)
+        self.wants_exact = False
+
+    def run(self):
+        """The list of `Fit`."""
+        n_iter, change = -1, None
+        while len(self.which):
+            iterate = self.generator.send(change)
+            if self.wants_exact or change is None or change.objective is None:
+                n_iter += 1
+            change = self.judge(iterate, n_iter)
+        self.generator.close()
+        for monitor in self.monitors:
+            monitor.end(self.fits)
+        return self.fits
+
+    def judge(self, iterate, n_iter):
+        """Look at an iterate: end what has ended, and say how to go on."""
+        raise_for_overflow(iterate)
+        value = self.stages.asked(iterate.evaluation)
+        gap = relative(self.ratio[self.which] * iterate.decrement, value)
+        if not self.stages.may_end:
+            gap = np.full_like(gap, np.inf)
+        stop = self.tell(n_iter, value, gap, iterate)
+        separated = find_separated(iterate)
+        floor = self.is_at_floor(iterate, value)
+        last = np.full(len(value), n_iter >= self.max_iter or stop)
+        asked = np.flatnonzero(((gap <= self.tol) | floor | last) & ~separated)
+        proven, doubtful = np.zeros(len(value), dtype=bool), False
+        if len(asked) and self.stages.may_end:
+            gap, proven, doubtful = self.confirm(iterate, asked, gap, floor | last)
+        done = (gap <= self.tol) | floor | last | separated
+        if doubtful and not self.stages.is_last and not last.any():
+            done &= ~np.isin(np.arange(len(done)), asked)
+        for j in np.flatnonzero(done):
+            status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop,
+                               gap[j] <= np.sqrt(eps_of(iterate)))  # fmt: skip
+            columns = iterate.objective.columns(np.array([j]))
+            theta = iterate.evaluation.theta[:, columns]
+            k = self.which[j]
+            self.fits[k] = Fit(
+                theta, status, n_iter, float(gap[j]), bool(proven[j]), self.history.curves[k]
+            )
+        keep = np.flatnonzero(~done) if done.any() else None
+        if keep is not None:
+            self.which = self.which[keep]
+            if not len(keep):
+                return GO_ON
+            self.stages.problems(keep)
+        return Change(keep, self.stages.next(iterate, doubtful))
+
+    def tell(self, n_iter, value, gap, iterate):
+        """Tell the monitors; returns whether one asks to stop."""
+        progress = Progress(
+            n_iter, self.which, len(self.fits), value, gap,
+            lambda: self.coefficients(iterate.evaluation.theta),
+        )  # fmt: skip
+        return any([bool(monitor.step(progress)) for monitor in self.monitors])
+
+    def is_at_floor(self, iterate, value):
+        """Whether rounding is all that is left: no step, or many iterations without progress."""
+        which, eps = self.which, eps_of(iterate)
+        lowest = self.least_value[which]
+        better = (iterate.decrement < self.least_decrement[which]) | (
+            value < lowest * (1 - 10 * eps)
+        )
+        self.least_decrement[which] = np.minimum(iterate.decrement, self.least_decrement[which])
+        self.least_value[which] = np.minimum(value, lowest)
+        self.since[which] = np.where(better, 0, self.since[which] + 1)
+        level = value <= self.least_value[which] * (1 + 1e4 * eps)
+        patience = (self.since[which] >= TUNED.patience) & level
+        return (iterate.stalled | patience) & self.stages.is_last
+
+    def confirm(self, iterate, asked, gap, ending):
+        """Gaps of the problems `asked`, confirmed on the Hessian, or proven where it is doubtful.
+
+        `ending` problems end whatever the gap is. Returns gaps, which are proven, and
+        whether an end is in doubt.
+        """
+        value, which = iterate.evaluation.value, self.which
+        found = estimate(iterate, asked)
+        gap = gap.copy()
+        gap[asked] = relative(found.decrement, value[asked])
+        if iterate.newton is None:
+            small = np.maximum(iterate.decrement[asked], np.finfo(float).tiny)
+            self.ratio[which[asked]] = np.maximum(found.decrement / small, 1.0)
+        proven = np.zeros(len(value), dtype=bool)
+        doubtful = (found.doubtful | self.suspicious) & ((gap[asked] <= self.tol) | ending[asked])
+        index = asked[doubtful]
+        if not len(index):
+            return gap, proven, False
+        if not self.stages.is_last and not ending[index].any():
+            gap[index] = np.maximum(gap[index], np.nextafter(self.tol, np.inf))
+            return gap, proven, True
+        self.prove(iterate, index, gap, proven, ending)
+        return gap, proven, bool((gap[index] > self.tol).any())
+
+    def prove(self, iterate, index, gap, proven, ending):
+        """Bound the gaps of the problems `index` from below, or take more steps where none is."""
+        objective, evaluation = iterate.objective, iterate.evaluation
+        part = objective.problems(index, evaluation)
+        k, value = self.which[index], evaluation.value[index]
+        self.lower[k] = np.maximum(self.lower[k], lower_bound(*part))
+        bound = relative(value - self.lower[k], value)
+        strict = objective.penalty.strict[index]
+        proven[index] = strict & (bound <= self.tol)
+        again = index[~proven[index]]
+        gap[index] = np.where(proven[index], np.maximum(gap[index], 0), bound)
+        if len(again) and (ending[again].any() or not strict.all()):
+            thorough = estimate(iterate, again, thorough=True)
+            more = relative(thorough.decrement, value[np.isin(index, again)])
+            free = ~strict[np.isin(index, again)]
+            trusted = ~thorough.doubtful & (free | ending[again])
+            gap[again] = np.where(trusted, more, np.where(free, np.inf, gap[again]))
+
+
+def eps_of(iterate):
+    """The machine epsilon of the logits of an iterate."""
+    rows = iterate.objective.rows
+    return 2.0**-23 if rows.dtype == rows.xp.float32 else 2.0**-52
+
+
+def raise_for_overflow(iterate):
+    """Numbers that are not finite have no way back."""
+    finite = np.isfinite(iterate.evaluation.value) & np.isfinite(iterate.decrement)
+    if not finite.all():
+        raise ValueError(OVERFLOW.format(iterate.objective.rows.dtype))
+
+
+def status_of(converged, floor, separated, stopped, near):
+    """The status of a problem that ends."""
+    if separated:
+        return Status.SEPARATED
+    if converged:
+        return Status.CONVERGED
+    if floor:
+        return Status.FLOOR if near else Status.STUCK
+    return Status.STOPPED if stopped else Status.MAX_ITER
+
+
+def find_separated(iterate):
+    """True where, without penalty, every row is on its side: the loss has no minimum.
+
+    Newton steps then shrink the loss by a constant factor, the decrement with it.
+    """
+    objective, value = iterate.objective, iterate.evaluation.value
+    share = iterate.decrement / value
+    suspect = ~objective.penalty.strict & (value < TUNED.separated_loss) & (share > 0.1)
+    if suspect.any():
+        wrong = objective.rows.sum(separation, state=iterate.evaluation.state, count=False)
+        suspect = suspect & (np.asarray(wrong.values[0]) == 0)
+    return suspect
+
+
+def warn(fit, tol, max_iter, method):
+    """Turn a status into a `ConvergenceWarning` that says what would help."""
+    if fit.status is Status.MAX_ITER:
+        text = (
+            f"The fit stopped at max_iter={max_iter} with its objective an estimated "
+            f"{fit.gap:.1e} above the minimum, relatively; tol={tol:g} was asked for. "
+            + advice(method, "Raise max_iter or tol")
+        )
+    elif fit.status is Status.STUCK:
+        text = (
+            "No further step lowered the objective in the arithmetic at hand: it is an "
+            f"estimated {fit.gap:.1e} above the minimum, relatively; tol={tol:g} was asked "
+            "for. " + advice(method, "Rescale extreme columns or weights, use float64")
+        )
+    elif fit.status is Status.SEPARATED:
+        text = (
+            "The classes are separable: with C=inf the loss falls towards zero for ever "
+            "and no coefficients are the best ones. The fit stopped at a mean loss of "
+            f"{fit.loss_curve[-1]:.1e}, with every row on its side. A finite C gives a "
+            "unique answer."
+        )
+    else:
+        return
+    warnings.warn(text, ConvergenceWarning, stacklevel=4)
+
+
+def advice(method, general):
+    """What would help, by the parameters that are set."""
+    if method["solver"] == "gd" and method["learning_rate"] != "auto":
+        return f"{general}, or leave learning_rate={method['learning_rate']!r} to 'auto'."
+    if method["preconditioner"] != "auto":
+        return f"{general}, or leave preconditioner={method['preconditioner']!r} to 'auto'."
+    return f"{general}."

@@ -1,0 +1,116 @@
+r"""The door between the user's units and the solver's.
+
+Inside, every feature is standardised, x̃ = (x - mean) / scale, and weights are one array
+theta (P, K): a row per feature, the intercept as the last row (absent without intercept),
+and a column per class of every problem. Outside are `coef_` (T, N) and `intercept_` (T,).
+With W = theta[:N] and b = theta[N],
+
+    coefficient = W / scale,     intercept = b - mean · (W / scale)
+
+A constant column has no feature inside: its coefficient is zero, which is the best one.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from skfc._array import concatenate, host, namespace
+from skfc._moments import hypot
+
+# The penalty of a feature in standardised units is scale⁻², kept within the range of float64.
+LARGEST = 1e300
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Centre and scale of the features.
+
+    Attributes
+    ----------
+    mean, scale : (n_features,)
+    inverse : (n_features,), 1 / scale, and 0 for constant columns
+    fit_intercept : bool
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    inverse: np.ndarray
+    fit_intercept: bool
+
+    @classmethod
+    def of(cls, moments, fit_intercept):
+        """The frame of pooled moments. Without an intercept, features are not centred."""
+        xp = namespace(moments.mean)
+        mean, scale, varies = moments.mean[0, :], moments.std[0, :], moments.varies
+        if not fit_intercept:
+            scale, varies = hypot(scale, mean), (moments.low != 0) | (moments.high != 0)
+            mean = xp.zeros_like(mean)
+        varies = varies & (scale > 0)
+        scale = xp.where(varies, scale, xp.ones_like(scale))
+        inverse = xp.where(varies, 1.0 / scale, xp.zeros_like(scale))
+        return cls(mean, scale, inverse, fit_intercept)
+
+    @property
+    def n_features(self):
+        return self.mean.shape[0]
+
+    @property
+    def n_parameters(self):
+        """P: the features, and the intercept."""
+        return self.n_features + self.fit_intercept
+
+    @cached_property
+    def shift(self):
+        """mean / scale, (n_features,): what standardised rows have less."""
+        return self.mean * self.inverse
+
+    def penalty_factors(self, std=None):
+        """The penalty of every feature in standardised units, for lambda = 1.
+
+        That is scale⁻² for coefficients in the units of X, (n_features, 1). For coefficients
+        in units of the standard deviations `std` (n_problems, n_features) it is
+        (std / scale)², (n_features, n_problems).
+        """
+        xp = namespace(self.mean)
+        if std is not None:
+            return (std * self.inverse).T ** 2
+        factors = host.minimum(self.scale**-2.0, LARGEST) if xp is host else self.scale**-2.0
+        return factors[:, None]
+
+    def to_user(self, theta):
+        """Coefficients (K, n_features) and intercepts (K,) of `theta`."""
+        N = self.n_features
+        coef = theta[:N, :] * self.inverse[:, None]
+        xp = namespace(coef)
+        if not self.fit_intercept:
+            return coef.T, xp.zeros_like(coef[0, :])
+        intercept = theta[N, :] - xp.matmul(self.shift[None, :], theta[:N, :])[0, :]
+        return coef.T, intercept
+
+    def from_user(self, coef, intercept):
+        """`theta` (P, K) of coefficients (K, n_features) and intercepts (K,)."""
+        xp = namespace(coef)
+        varies = self.inverse != 0
+        W = xp.where(varies[:, None], coef.T * self.scale[:, None], xp.zeros_like(coef.T))
+        if not self.fit_intercept:
+            return W
+        b = intercept + xp.matmul(self.mean[None, :], coef.T)[0, :]
+        return concatenate([W, b[None, :]])
+
+    def step_from_user(self, step):
+        """A step (P, K) of coefficients and intercepts of X as one of `theta`."""
+        N = self.n_features
+        W = step[:N, :] * self.scale[:, None]
+        if not self.fit_intercept:
+            return W
+        b = step[N, :] + namespace(W).matmul(self.mean[None, :], step[:N, :])[0, :]
+        return concatenate([W, b[None, :]])
+
+    def gradient_to_user(self, gradient):
+        """A gradient (P, K) of `theta` as one of coefficients and intercepts of X."""
+        N = self.n_features
+        W = gradient[:N, :] * self.scale[:, None]
+        if not self.fit_intercept:
+            return W
+        return concatenate([W + self.mean[:, None] * gradient[N:, :], gradient[N:, :]])

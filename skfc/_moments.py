@@ -1,0 +1,108 @@
+r"""Weighted means and standard deviations of features, which merge.
+
+The moments of a union of rows follow from those of its parts (Chan, Golub and LeVeque 1983):
+with total weights a and b, a + b = s and the difference d of the means,
+
+    mean = mean_a + d b / s,     std² = (a std_a² + b std_b²) / s + d² a b / s²
+
+so that blocks, files and machines can be summed in any order. The standard deviation is
+stored, not its square, which may leave the range of float64.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from skfc._array import cast, host, namespace
+
+# Values whose squares stay within the range of their type, by its itemsize.
+SQUARES_IN_RANGE = {4: (1e-15, 1e15), 8: (1e-140, 1e140)}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted moments of rows, for several sets of weights at once.
+
+    Attributes
+    ----------
+    total : (n_problems,), the total weights
+    mean, std : (n_problems, n_features)
+    low, high : (n_features,), bounds of the values; equal where a column is constant
+    """
+
+    total: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, x, weight):
+        """The moments of dense rows x (n_rows, n_features) with weights (n_problems, n_rows)."""
+        xp = namespace(x)
+        low, high = xp.min(x, axis=0), xp.max(x, axis=0)
+        w = cast(weight, x.dtype)
+        total = xp.sum(w, axis=1)
+        share = w / xp.where(total > 0, total, xp.ones_like(total))[:, None]
+        unit = unit_of(low, high)
+        if unit is not None:
+            x = x / unit
+        pooled = xp.sum(share, axis=0) / w.shape[0]
+        centre = xp.matmul(pooled[None, :], x)[0, :]
+        centred = x - centre
+        # The rounding of the centre is measured and taken out again.
+        offset = cast(xp.matmul(share, centred), xp.float64)
+        squares = cast(xp.matmul(share, xp.square(centred)), xp.float64)
+        std = xp.sqrt(xp.maximum(squares - offset**2, xp.zeros_like(squares)))
+        mean = cast(centre, xp.float64) + offset
+        if unit is not None:
+            unit = cast(unit, xp.float64)
+            mean, std = mean * unit, std * unit
+        return cls(
+            cast(total, xp.float64), mean, std, cast(low, xp.float64), cast(high, xp.float64)
+        )
+
+    def __add__(self, other):
+        xp = namespace(self.mean)
+        total = self.total + other.total
+        s = xp.where(total > 0, total, xp.ones_like(total))[:, None]
+        a, b = self.total[:, None] / s, other.total[:, None] / s
+        d = other.mean - self.mean
+        std = hypot(hypot(xp.sqrt(a) * self.std, xp.sqrt(b) * other.std), xp.sqrt(a * b) * d)
+        low, high = xp.minimum(self.low, other.low), xp.maximum(self.high, other.high)
+        return Moments(total, self.mean + d * b, std, low, high)
+
+    def decayed(self, by):
+        """These moments with their weight multiplied by `by`: the past of a stream."""
+        return Moments(self.total * by, self.mean, self.std, self.low, self.high)
+
+    def pooled(self):
+        """The moments of all problems together, each with the same total weight."""
+        xp = namespace(self.mean)
+        one = xp.ones_like(self.total[:1])
+        parts = [
+            Moments(one, self.mean[k : k + 1, :], self.std[k : k + 1, :], self.low, self.high)
+            for k in range(self.total.shape[0])
+        ]
+        return reduce(Moments.__add__, parts)
+
+    @property
+    def varies(self):
+        """(n_features,) of bool: whether a column has two different values."""
+        return self.high > self.low
+
+
+def unit_of(low, high):
+    """Units that bring the squares of columns into range, or None where they are."""
+    xp = namespace(low)
+    size = xp.maximum(xp.abs(low), xp.abs(high))
+    smallest, largest = SQUARES_IN_RANGE[4 if size.dtype == xp.float32 else 8]
+    strange = (size > largest) | ((size < smallest) & (size > 0))
+    return xp.where(strange, size, xp.ones_like(size)) if bool(xp.any(strange)) else None
+
+
+def hypot(a, b):
+    """√(a² + b²) without overflow."""
+    xp = namespace(a)
+    return host.hypot(a, b) if xp is host else xp.hypot(a, b)

@@ -1,0 +1,45 @@
+"""Preconditioners: approximate Hessians in which the gradient is followed.
+
+A preconditioner stands for an approximation M of the Hessian in standardised features;
+`update` looks at an evaluation where that is due, and `solve` applies the inverse of M.
+"""
+
+from skfc._preconditioner._base import Diagonal, Identity, Preconditioner
+from skfc._preconditioner._block_diagonal import BlockDiagonal
+from skfc._preconditioner._full import FullHessian
+from skfc._preconditioner._kronecker import Kronecker, LowRank
+from skfc._tuned import TUNED
+
+__all__ = ["PRECONDITIONERS", "Diagonal", "Identity", "Preconditioner", "choose", "make"]
+
+PRECONDITIONERS = {
+    "hessian": FullHessian,
+    "block-diagonal": BlockDiagonal,
+    "kronecker": Kronecker,
+    "diagonal": Diagonal,
+    None: Identity,
+}
+
+
+def make(objective, name):
+    """The preconditioner called `name`."""
+    kind = PRECONDITIONERS[name]
+    if kind is Kronecker and objective.rows.shape[0] < objective.rows.shape[1]:
+        kind = LowRank
+    return kind(objective)
+
+
+def choose(objective):
+    """The name of the first of the ladder that is affordable beside a pass over the data."""
+    rows = objective.rows
+    n, N = rows.shape
+    small = objective.shape[0] * rows.n_classes <= TUNED.hessian_size
+    # Several problems take their steps together in it, and wait for it once.
+    several = objective.n_problems > 1
+    if small and (several or FullHessian.passes(objective) <= TUNED.hessian_passes):
+        return "hessian"
+    if not rows.sparse and n >= N and rows.n_classes * N**2 <= TUNED.blocks_numbers:
+        return "block-diagonal"
+    if min(n, N) <= TUNED.kronecker_size and not (rows.sparse and N > TUNED.kronecker_size):
+        return "kronecker"
+    return "diagonal"

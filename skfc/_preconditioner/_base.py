@@ -1,0 +1,199 @@
+"""What the preconditioners share, and the two that need no matrix."""
+
+from copy import copy
+from functools import partial
+
+from skfc import _softmax
+from skfc._array import add_to_diagonal, cast, cholesky, concatenate, host, itemsize, namespace
+from skfc._objective import first_of, on_host
+from skfc._row_samples import CurvatureSampler
+from skfc._runtime import over_rows
+from skfc._tuned import TUNED
+
+# Sizes that float32 holds with room to spare.
+SINGLE_RANGE = 1e-30, 1e30
+LARGEST = 1e300
+
+
+class Preconditioner:
+    """An approximation M of the Hessian, in standardised features.
+
+    `refresh` looks at an evaluation, and `solve` applies the inverse of M; it changes
+    nothing. A refresh is due when the steps since the last one (passes and products with a
+    Hessian) have cost as much as it does: `price` of them, and `growth` times as many every
+    time.
+    """
+
+    price, growth = 0.0, 1.0
+    # The least conjugate-gradient steps with it; a poor one hides directions from the first.
+    least_steps = 2
+    # Whether M is the whole Hessian, so that a refresh replaces what L-BFGS remembers.
+    is_newton = False
+
+    def __init__(self, objective):
+        self.sampler = CurvatureSampler(objective)
+        self.l2, self._seen, self._clock, self._interval = objective.penalty.l2, None, 0, 0.0
+
+    def update(self, objective, evaluation, *, renew=False):
+        """Refresh M if it is due, or `renew` it; follow a change of the penalty at once."""
+        work = objective.rows.work
+        first = self._seen is None
+        due = first or work.steps - self._clock >= self._interval or renew
+        if due and evaluation.state is not self._seen:
+            self._form(objective, evaluation)
+            self._interval = max(self.price, self.growth * self._interval)
+        elif (objective.penalty.l2 != self.l2).any():
+            self.follow(objective, evaluation)
+        else:
+            return False
+        self.l2 = objective.penalty.l2
+        return True
+
+    def _form(self, objective, evaluation):
+        self.refresh(objective, evaluation)
+        self._seen, self._clock = evaluation.state, objective.rows.work.steps
+
+    def refresh(self, objective, evaluation):
+        """Form M at an evaluation."""
+
+    def follow(self, objective, evaluation):
+        """Form M for another penalty; the data part may stay."""
+        self._form(objective, evaluation)
+
+    def is_fresh(self, evaluation):
+        """Whether M was formed at `evaluation`."""
+        return self._seen is evaluation.state
+
+    def problems(self, objective, index, evaluation):
+        """The preconditioner of the problems `index`; `objective` and `evaluation` are theirs."""
+        part = copy(self)
+        part.l2, part.sampler = self.l2[index], self.sampler.problems(index)
+        part._seen = evaluation.state if evaluation is not None else None
+        return part
+
+
+class Identity(Preconditioner):
+    """None: the textbook gradient, that of the coefficients of X in its own units."""
+
+    least_steps = 10
+
+    def __init__(self, objective):
+        super().__init__(objective)
+        self.frame = objective.rows.frame
+
+    def refresh(self, objective, evaluation):
+        """Nothing to form."""
+
+    def solve(self, gradient):
+        return self.frame.step_from_user(self.frame.gradient_to_user(gradient))
+
+
+class Diagonal(Preconditioner):
+    """The diagonal of the Hessian: for sparse and very wide data."""
+
+    least_steps = 4
+
+    def __init__(self, objective):
+        super().__init__(objective)
+        self.price, self.n_classes = TUNED.diagonal_price, objective.rows.n_classes
+
+    def refresh(self, objective, evaluation):
+        M = self._data_part(objective, evaluation)
+        self._invert(objective, M)
+
+    def _invert(self, objective, M):
+        o, xp = objective, namespace(M)
+        M[M <= TUNED.no_curvature * xp.max(M)] = 0.0  # without curvature but for rounding
+        ridge = host.minimum(o.penalty.diagonal(o.shape[0]), LARGEST)
+        if o.n_problems > 1:
+            ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)
+        idle = idle_rows(o)
+
+        def invert(rows):
+            m = M[rows, :]
+            m += ridge[rows, :]
+            m[idle[rows], :] = 0.0
+            m[...] = xp.where(m > 0, 1.0 / m, xp.zeros_like(m))
+
+        over_rows(invert, M)
+        smallest, largest = SINGLE_RANGE
+        positive = xp.where(M > 0, M, xp.ones_like(M))
+        fits = bool(xp.max(M) < largest) and bool(xp.min(positive) > smallest)
+        self.inverse = cast(M, xp.float32) if fits else M
+
+    def _data_part(self, objective, evaluation):
+        """The diagonal of the data part of the Hessian, (P, K)."""
+        o = objective
+        xp = o.rows.xp
+        if bool(xp.any(evaluation.theta[: o.rows.shape[1], :] != 0)):
+            return cast(self.sampler.at(o, evaluation).diagonal(), xp.float64)
+        # All rows have the same probabilities, and the features variance one.
+        S = mean_class_curvature(o, evaluation)
+        row = concatenate([S[b].diagonal() for b in range(o.n_problems)])
+        return xp.zeros(o.shape, dtype=xp.float64) + row[None, :]
+
+    def problems(self, objective, index, evaluation):
+        part = super().problems(objective, index, evaluation)
+        stack = self.inverse.reshape(self.inverse.shape[0], -1, self.n_classes)
+        part.inverse = stack[:, index, :].reshape(len(stack), -1)
+        return part
+
+    def solve(self, gradient):
+        xp, inverse, T = namespace(gradient), self.inverse, self.n_classes
+        out = xp.empty_like(gradient)
+
+        def piece(rows):
+            out[rows, :] = centred_over_classes(gradient[rows, :] * inverse[rows, :], T)
+
+        over_rows(piece, gradient)
+        return out
+
+
+def mean_class_curvature(objective, evaluation):
+    """The weighted mean of diag(p) - p pᵀ over a part of the rows, (n_problems, T, T)."""
+    rows = objective.rows
+    function = partial(_softmax.class_curvature, stride=max(1, rows.shape[0] // TUNED.pilot_rows))
+    sums = rows.sum(function, state=first_of(evaluation.state), count=False)
+    S, total = (on_host(v) for v in sums.values)
+    return S / host.maximum(total, host.finfo(float).tiny)[:, None, None]
+
+
+def idle_rows(objective):
+    """(P,) of bool: the features without variance."""
+    frame, xp = objective.rows.frame, objective.rows.xp
+    idle = frame.inverse == 0
+    if not frame.fit_intercept:
+        return idle
+    return concatenate([idle, xp.zeros(1, dtype=idle.dtype)])
+
+
+def centred_over_classes(x, n_classes):
+    """An array (P, K) less its means over the classes of every problem.
+
+    No probability sees that direction: its curvature is rounding alone, and its gradient
+    would grow.
+    """
+    xp = namespace(x)
+    if x.shape[1] == n_classes <= TUNED.few_classes:  # a product is faster than sums of few
+        centring = xp.eye(n_classes, dtype=x.dtype) - 1 / n_classes
+        return xp.matmul(x, centring)
+    stack = xp.reshape(x, (x.shape[0], -1, n_classes))
+    centred = stack - xp.mean(stack, axis=2, keepdims=True)
+    return xp.reshape(centred, x.shape)
+
+
+def factorise(A):
+    """The lower Cholesky factor of a matrix with unit diagonal.
+
+    As little is added to the diagonal as makes it positive definite.
+    """
+    jitter = TUNED.jitter_single if itemsize(A) == 4 else TUNED.jitter_double
+    added = 0.0
+    while True:
+        A = add_to_diagonal(A, jitter - added)
+        L = cholesky(A)
+        if L is not None:
+            return L
+        if not jitter < 1:
+            raise ValueError("no Cholesky factor: the arithmetic overflows")
+        added, jitter = jitter, 100 * jitter

@@ -1,0 +1,147 @@
+"""A block of curvature for every class, for some hundreds of features."""
+
+import math
+from functools import partial
+
+from skfc import _softmax
+from skfc._array import (
+    add_to_diagonal, cast, cholesky_solve, concatenate, diagonal, host, namespace, outer,
+    random_normal, triangular_solve,
+)  # fmt: skip
+from skfc._preconditioner._base import (
+    Preconditioner, centred_over_classes, factorise, idle_rows,
+)  # fmt: skip
+from skfc._preconditioner._kronecker import Kronecker
+from skfc._tuned import TUNED
+
+
+class BlockDiagonal(Preconditioner):
+    """The Gram matrix of the features for every class, weighted by p (1 - p).
+
+    It knows that features can matter where one class is decided and not where another is,
+    and leaves what couples the classes to the solver. It starts as the Kronecker form.
+    Blocks are formed, and later formed again, when the steps since the last refresh have cost
+    as much as they do. Of many rows, a block takes those of leverage in the block before
+    (Cohen, Musco and Musco 2017).
+    """
+
+    def __init__(self, objective):
+        super().__init__(objective)
+        self.n_classes = objective.rows.n_classes
+        self.kronecker = Kronecker(objective)
+        self.least_steps = self.kronecker.least_steps
+        self.grams = self.warm = None
+        self._of_size = TUNED.block_price + math.prod(objective.shape) / TUNED.numbers_per_step
+
+    def update(self, objective, evaluation, *, renew=False):
+        if self.warm is None:
+            N = objective.rows.shape[1]
+            self.warm = bool(objective.rows.xp.any(evaluation.theta[:N, :] != 0))
+        work = objective.rows.work
+        if self.kronecker is not None and not (renew and self.warm):
+            if self._seen is None:
+                self._seen, self._clock, self._interval = (), work.steps, self._of_size
+            if work.steps - self._clock < self._interval:
+                self.l2 = objective.penalty.l2
+                return self.kronecker.update(objective, evaluation)
+        return super().update(objective, evaluation, renew=renew)
+
+    def is_fresh(self, evaluation):
+        if self.kronecker is not None:
+            return not self.warm
+        return super().is_fresh(evaluation)
+
+    def refresh(self, objective, evaluation):
+        """Form the blocks: Gram matrices of the standardised rows of a sample."""
+        hessian = self.sampler.at(objective, evaluation)
+        rows = hessian.rows
+        sums = rows.sum(_softmax.curvature_weights, state=hessian.state, count=False)
+        weights, n_rows = sums.state, rows.shape[0]
+        size = TUNED.gram_rows + TUNED.gram_rows_per_feature * objective.shape[0]
+        steps = math.prod(objective.shape) / TUNED.numbers_per_step
+        if n_rows > TUNED.worth_thinning * size:
+            leverage = self._leverage(rows)
+            if leverage is not None:
+                weights = thinned(weights, leverage, size, rows.n_total)
+                steps = TUNED.probes / 2 + steps * size / n_rows
+        self.price = TUNED.block_price + steps
+        self.grams, self.kronecker = rows.gram(weights), None
+        self.follow(objective, evaluation)
+
+    def follow(self, objective, evaluation):
+        ridge = objective.penalty.diagonal(objective.shape[0])
+        xp, idle = namespace(self.grams), idle_rows(objective)
+        self.factor, units = [], []
+        for k in range(self.grams.shape[0]):
+            B = add_to_diagonal(
+                self.grams[k, ...] + 0, cast(ridge[:, k // self.n_classes], self.grams.dtype)
+            )
+            unit = xp.sqrt(diagonal(B))
+            unit = xp.where((unit > 0) & ~idle, unit, xp.ones_like(unit))
+            self.factor.append(factorise(B / outer(unit, unit)))
+            units.append(unit)
+        self.unit = xp.stack(units, axis=1)
+
+    def _leverage(self, rows):
+        """x̃ᵀ M⁻¹ x̃ of every row of a sample for every block M so far, a state, or None.
+
+        Estimated from products with a few random vectors (Drineas, Magdon-Ismail, Mahoney
+        and Woodruff 2012). Before there are blocks, M is the Gram matrix of the features: near
+        the null model no row is decided yet.
+        """
+        if self.kronecker is not None:
+            if self.warm:
+                return None
+            return self._squared_norms(rows, self.kronecker.root()[:, :, None], 1.0)
+        P, K = self.unit.shape
+        if rows.n_columns != K:
+            return None
+        xp = namespace(self.grams)
+        probes = random_normal((TUNED.probes, P), self.grams)
+        # One by one: more at once wake the threads of SciPy's BLAS, which fight with NumPy's.
+        z = [[triangular_solve(L, probes[i, :]) for L in self.factor] for i in range(TUNED.probes)]
+        z = xp.stack([xp.stack([z[i][k] for i in range(TUNED.probes)]) for k in range(K)], axis=2)
+        units = self.unit[:, None, :]
+        z = xp.stack([z[i, :, :] for i in range(TUNED.probes)], axis=1) / units
+        return self._squared_norms(rows, z, 1.0 / TUNED.probes)
+
+    def _squared_norms(self, rows, z, scale):
+        """|zᵀ x̃|² of every row, for several z (P, q, n_z): a state of arrays (n_z, n_rows)."""
+        P, q, n = z.shape
+        function = partial(_softmax.squared_norms, n=n, scale=scale)
+        return rows.sum(function, z.reshape(P, q * n), count=False).state
+
+    def problems(self, objective, index, evaluation):
+        part = super().problems(objective, index, evaluation)
+        if self.kronecker is not None:
+            part.kronecker = self.kronecker.problems(objective, index, evaluation)
+            return part
+        columns = [int(b) * self.n_classes + k for b in index for k in range(self.n_classes)]
+        part.grams, part.unit = self.grams[columns, ...], self.unit[:, columns]
+        part.factor = [self.factor[k] for k in columns]
+        return part
+
+    def solve(self, gradient):
+        if self.kronecker is not None:
+            return self.kronecker.solve(gradient)
+        xp = namespace(gradient)
+        flat = cast(gradient / cast(self.unit, gradient.dtype), self.grams.dtype).T
+        solved = [cholesky_solve(L, flat[k, :]) for k, L in enumerate(self.factor)]
+        x = cast(xp.stack(solved, axis=1), gradient.dtype) / cast(self.unit, gradient.dtype)
+        return centred_over_classes(x, self.n_classes)
+
+
+def thinned(weights, leverage, size, n_total):
+    """Of weights (K, n_rows) leave about `size` in a row, which stand for all.
+
+    Drawn in proportion to weight times leverage. That is one at most: more, in blocks that
+    have not seen a row, says no more than that it has to be taken. All blocks share a draw.
+    """
+    weight = concatenate([w for (w,) in weights], axis=1)
+    score = concatenate([h for (h,) in leverage], axis=1)
+    chance = host.minimum(weight * score / n_total, 1.0)
+    chance = host.minimum(chance * (size / chance.sum(axis=1, keepdims=True)), 1.0)
+    drawn = host.random.default_rng(0).random(chance.shape[1]) < chance
+    kept = host.divide(weight, chance, out=host.zeros_like(weight), where=drawn)
+    edges = host.cumsum([w.shape[1] for (w,) in weights])[:-1]
+    return [(part,) for part in host.split(kept, edges, axis=1)]

@@ -1,0 +1,122 @@
+"""The Hessian itself, on a sample of rows, for few features and classes."""
+
+from functools import partial
+
+from skfc import _softmax
+from skfc._array import (
+    add_to_diagonal, cast, cholesky_solve, concatenate, diagonal, outer, pair_places, permute, tile,
+)  # fmt: skip
+from skfc._objective import first_of
+from skfc._preconditioner._base import (
+    Preconditioner, centred_over_classes, factorise, idle_rows,
+)  # fmt: skip
+from skfc._preconditioner._kronecker import Kronecker
+from skfc._row_samples import leverage_sample, working_dtype
+from skfc._tuned import TUNED
+
+
+class FullHessian(Preconditioner):
+    """The Hessian on a sample of rows, by its Cholesky factor.
+
+    Where all rows have the same probabilities, as at the null model, that is the Kronecker
+    form, which costs less.
+    """
+
+    is_newton, growth = True, 2.0
+
+    def __init__(self, objective):
+        super().__init__(objective)
+        self.n_classes = objective.rows.n_classes
+        self.price = TUNED.hessian_price_share * self.passes(objective)
+        self.kronecker = self.spectrum = self.sample = None
+        self.size = 0.0
+
+    @staticmethod
+    def passes(objective):
+        """What a refresh costs, in passes over the data, about."""
+        rows, P = objective.rows, objective.shape[0]
+        (n, N), T = rows.shape, rows.n_classes
+        sample = min(n, TUNED.gram_rows + TUNED.hessian_rows_per_direction * P)
+        logit = 4 * N + TUNED.operations_per_logit
+        return sample * (P * T) ** 2 / 2 / (n * T * logit)
+
+    def refresh(self, objective, evaluation):
+        o, N = objective, objective.rows.shape[1]
+        if not bool(o.rows.xp.any(evaluation.theta[:N, :] != 0)):
+            self.kronecker = self.spectrum = Kronecker(o)
+            self.kronecker.refresh(o, evaluation)
+            self.least_steps = self.kronecker.least_steps
+            return
+        self.kronecker, self.least_steps = None, 1
+        self._draw(o)
+        logits = self.sample.carry(first_of(evaluation.state))
+        state = self.sample.rows.sum(_softmax.keep_probabilities, state=logits, count=False).state
+        B, T = o.n_problems, self.n_classes
+        weights = partial(_softmax.pair_weights, n_classes=T)
+        state = self.sample.rows.sum(weights, state=state, count=False).state
+        sums = self.sample.rows.gram(state, pairs=True)
+        ridge = o.penalty.diagonal(o.shape[0])
+        sums = sums.reshape(B, -1, *sums.shape[1:])
+        self.factor = [
+            self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle_rows(o))
+            for b in range(B)
+        ]
+
+    def _draw(self, objective):
+        """Draw the rows of the sample, anew where many more of them are needed."""
+        free = objective.shape[0]
+        if self.spectrum is not None:
+            free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
+        needed = TUNED.gram_rows + TUNED.hessian_rows_per_direction * free
+        if needed <= TUNED.many_more_rows * self.size:
+            return
+        rows, P = objective.rows, objective.shape[0]
+        self.size = needed
+        dtype = working_dtype(objective, min(needed, rows.shape[0]) * P**2 // 2)
+        self.sample = rows.select(leverage_sample(rows, needed), dtype)
+
+    def _factorise(self, sums, ridge, idle):
+        """Cholesky factor of the Hessian, scaled to a unit diagonal, and its scale.
+
+        `sums` (T (T - 1) / 2, P, P) are those of the classes but the last.
+        """
+        xp, T, P = self.sample.rows.xp, self.n_classes, sums.shape[-1]
+        place = pair_places(T - 1)
+        pairs = xp.reshape(xp.take(sums, xp.asarray(place.ravel()), axis=0), (T - 1, T - 1, P, P))
+        # The classes sum to zero, which gives the last one.
+        last = -xp.sum(pairs, axis=1)
+        corner = -xp.sum(last, axis=0)
+        above = concatenate([pairs, last[:, None, :, :]], axis=1)
+        below = concatenate([last, corner[None, :, :]])
+        H = permute(concatenate([above, below[None, ...]]), (0, 2, 1, 3))
+        ridge = tile(cast(ridge, H.dtype) + cast(idle, H.dtype), T)
+        H = add_to_diagonal(xp.reshape(H, (T * P, T * P)), ridge)
+        # One vector added to all classes changes nothing: any curvature there will do.
+        null = xp.mean(xp.reshape(diagonal(H), (T, P)), axis=0)
+        null = xp.where(null == 0, xp.ones_like(null), null)
+        H = xp.reshape(H, (T, P, T, P)) + (xp.eye(P, dtype=H.dtype) * null / T)[None, :, None, :]
+        H = xp.reshape(H, (T * P, T * P))
+        unit = xp.sqrt(diagonal(H))
+        return factorise(H / outer(unit, unit)), unit
+
+    def problems(self, objective, index, evaluation):
+        part = super().problems(objective, index, evaluation)
+        if self.kronecker is not None:
+            part.kronecker = self.kronecker.problems(objective, index, evaluation)
+        else:
+            part.factor = [self.factor[int(b)] for b in index]
+        if self.sample is not None:
+            part.sample = self.sample.problems(index)
+        return part
+
+    def solve(self, gradient):
+        if self.kronecker is not None:
+            return self.kronecker.solve(gradient)
+        P, T = gradient.shape[0], self.n_classes
+        gradient = centred_over_classes(gradient, T)
+        out = []
+        for b, (factor, unit) in enumerate(self.factor):
+            flat = gradient[:, b * T : (b + 1) * T].T.reshape(-1)
+            x = cholesky_solve(factor, cast(flat / cast(unit, flat.dtype), factor.dtype))
+            out.append((cast(x, gradient.dtype) / cast(unit, gradient.dtype)).reshape(T, P).T)
+        return out[0] if len(out) == 1 else concatenate(out, axis=1)

@@ -1,0 +1,212 @@
+"""Kronecker-factored preconditioners: one matrix of the features, one of the classes."""
+
+from skfc._array import (
+    add_to_diagonal, cast, concatenate, diagonal, eigh, host, inverse_factor, namespace, outer,
+)  # fmt: skip
+from skfc._preconditioner._base import (
+    LARGEST, Diagonal, Preconditioner, centred_over_classes, factorise, mean_class_curvature,
+)  # fmt: skip
+from skfc._row_samples import leverage_sample, row_weights
+from skfc._tuned import TUNED
+
+
+class Factored(Preconditioner):
+    """M = A ⊗ S + lambda D in a basis of the features where A and D are diagonal.
+
+    S, the mean of diag(p) - p pᵀ, is (n_classes, n_classes) and follows the iterates.
+    A subclass gives the diagonals `a` and `penalty`, and the basis.
+    """
+
+    def refresh(self, objective, evaluation):
+        xp = objective.rows.xp
+        S = xp.asarray(mean_class_curvature(objective, evaluation))
+        T = S.shape[1]
+        # One vector added to all classes changes nothing: any curvature there will do.
+        trace = xp.sum(S * xp.eye(T)[None, ...], axis=(1, 2))
+        s, self.U = eigh(S + (trace / T**2)[:, None, None])
+        s = xp.where(s < TUNED.no_curvature * xp.max(s, axis=1, keepdims=True), 0.0, s)
+        l2 = xp.asarray(objective.penalty.l2)[:, None]
+        ridge = self.penalty[:, None, None] * l2
+        M = self.a[:, None, None] * s + xp.where(ridge < LARGEST, ridge, LARGEST)
+        self.inverse = xp.where(M > 0, 1.0 / xp.where(M > 0, M, 1.0), 0.0)
+
+    def problems(self, objective, index, evaluation):
+        part = super().problems(objective, index, evaluation)
+        part.U, part.inverse = self.U[index, ...], self.inverse[:, index, :]
+        return part
+
+    def solve(self, gradient):
+        return self._solve(centred_over_classes(gradient, self.n_classes))
+
+    def _divide(self, x):
+        """Divide by M, in the basis of the features."""
+        xp = namespace(x)
+        x = self._rotate(x, self.U)
+        x = x * cast(xp.reshape(self.inverse, x.shape), x.dtype)
+        return self._rotate(x, xp.stack([U.T for U in self.U]))
+
+    def _rotate(self, x, U):
+        xp = namespace(x)
+        U = cast(U, x.dtype)
+        if U.shape[0] == 1:
+            return xp.matmul(x, U[0, ...])
+        stack = xp.reshape(x, (x.shape[0], *U.shape[:2]))
+        parts = [xp.matmul(stack[:, b, :], U[b, ...]) for b in range(U.shape[0])]
+        return concatenate(parts, axis=1)
+
+
+class Kronecker(Factored):
+    """A is the Gram matrix of the features: Martens and Grosse (2015) for one layer.
+
+    One generalised eigenproblem diagonalises A and the penalty together, for every C.
+    """
+
+    price = 0.0
+
+    def __init__(self, objective):
+        super().__init__(objective)
+        rows, P = objective.rows, objective.shape[0]
+        self.n_classes = rows.n_classes
+        importance = leverage_sample(rows, TUNED.gram_rows + TUNED.gram_rows_per_feature * P)
+        weights = [
+            ((i * w.sum(axis=0) / rows.n_problems)[None, :],)
+            for (i,), w in zip(importance, row_weights(rows), strict=True)
+        ]
+        A = cast(rows.gram(weights)[0, ...], rows.xp.float64)
+        l2 = objective.penalty.l2
+        # Without a penalty, directions of next to no curvature hide longer.
+        self.least_steps = 2 if objective.penalty.strict.all() else Diagonal.least_steps
+        self.strength = float(l2[l2 > 0].min()) if (l2 > 0).any() else 0.0
+        self.factors = shared_factors(objective)
+        if self.strength > 0 and self._is_even(A):
+            self._decompose_in_units_of_penalty(A)
+        else:
+            self._decompose(A)
+        xp = rows.xp
+        self.a = xp.where(self.a > TUNED.no_curvature * xp.max(self.a), self.a, 0.0)
+        self._cast = {}
+
+    def _is_even(self, A):
+        """Whether the penalty is far above rounding of A, in units where the penalty is one."""
+        N = self.factors.shape[0]
+        small = diagonal(A)[:N] * TUNED.rounding_of_gram < self.strength * self.factors
+        return bool(namespace(A).all(small))
+
+    def _decompose(self, A):
+        # B = A / T + lambda D, scaled to a unit diagonal, is tame whatever the units.
+        xp, P = namespace(A), A.shape[0]
+        ridge = xp.zeros(P, dtype=A.dtype)
+        ridge[: self.factors.shape[0]] = xp.where(
+            self.strength * self.factors < LARGEST, self.strength * self.factors, LARGEST
+        )
+        B = diagonal(A) / self.n_classes + ridge
+        self.unit = xp.sqrt(xp.where(B > 0, B, 1.0))
+        A = A / outer(self.unit, self.unit)
+        if self.strength == 0.0:
+            self.a, self.Q = eigh(A)
+            self.penalty = xp.zeros_like(self.a)
+            return
+        B = add_to_diagonal(A / self.n_classes, ridge / self.unit**2)
+        inverse = inverse_factor(factorise(B))
+        self.a, Q = eigh(xp.matmul(xp.matmul(inverse, A), inverse.T))
+        self.Q = xp.matmul(inverse.T, Q)
+        # Qᵀ B Q = 1, so that what A does not explain of it is the penalty.
+        rest = 1.0 - self.a / self.n_classes
+        self.penalty = xp.where(rest > 0, rest, 0.0) / self.strength
+
+    def _decompose_in_units_of_penalty(self, A):
+        # Features are centred: what couples them to the intercept is noise of the sample.
+        xp, P, N = namespace(A), A.shape[0], self.factors.shape[0]
+        self.unit, self.penalty = xp.ones(P, dtype=A.dtype), xp.zeros(P, dtype=A.dtype)
+        self.unit[:N], self.penalty[:N] = xp.sqrt(self.factors), 1.0
+        self.a, self.Q = diagonal(A), xp.eye(P, dtype=A.dtype)
+        units = self.unit[:N]
+        self.a[:N], self.Q[:N, :N] = eigh(A[:N, :N] / outer(units, units))
+
+    def effective_dimension(self, l2):
+        """The effective degrees of freedom of the features, tr A (A + T lambda D)⁻¹."""
+        xp = namespace(self.a)
+        free = self.a / self.n_classes
+        whole = free + l2 * self.penalty
+        return float(xp.sum(free / xp.where(whole > TUNED.no_curvature, whole, 1.0)))
+
+    def root(self):
+        """A root (P, P) of the inverse of A / T + lambda D."""
+        xp = namespace(self.a)
+        B = self.a / self.n_classes + self.strength * self.penalty
+        inverse = xp.where(B > 0, 1.0 / xp.sqrt(xp.where(B > 0, B, 1.0)), 0.0)
+        return self.Q * inverse[None, :] / self.unit[:, None]
+
+    def _solve(self, x):
+        xp = namespace(x)
+        Q, unit = self._basis(x.dtype)
+        return xp.matmul(Q, self._divide(xp.matmul(Q.T, x / unit))) / unit
+
+    def _basis(self, dtype):
+        """Q, and the unit as a column, in `dtype`."""
+        if dtype not in self._cast:
+            self._cast[dtype] = cast(self.Q, dtype), cast(self.unit, dtype)[:, None]
+        return self._cast[dtype]
+
+
+class LowRank(Factored):
+    """The Kronecker form for fewer rows than features, by the Gram matrix of the rows.
+
+    In features of units in which the penalty is the identity, directions that the rows do
+    not span have the penalty for all their curvature.
+    """
+
+    price = 0.0
+
+    def __init__(self, objective):
+        super().__init__(objective)
+        rows = objective.rows
+        xp, self.n_classes = rows.xp, rows.n_classes
+        x = rows.select(rows.everything(), xp.float64).rows
+        weight = concatenate(row_weights(rows), axis=1).sum(axis=0) / rows.n_problems
+        l2 = objective.penalty.l2
+        floor = TUNED.least_ridge / self.n_classes / l2.min() if (l2 > 0).all() else 0.0
+        factors = shared_factors(objective)
+        factors = xp.where(factors > floor, factors, floor) if floor else xp.ones_like(factors)
+        self.outside = float(xp.min(factors))
+        self.unit = xp.sqrt(self.outside / factors)
+        X = x.standardised() * self.unit * xp.sqrt(weight / rows.n_total)[:, None]
+        a, U = eigh(xp.matmul(X, X.T))
+        keep = host.flatnonzero(host.asarray(a > TUNED.no_curvature * a[-1]))
+        self.a = a[keep]
+        self.Q = xp.matmul(X.T, U[:, keep] / xp.sqrt(self.a))
+        self.penalty = xp.zeros_like(self.a) + self.outside
+        self.intercept = rows.frame.fit_intercept
+        if self.intercept:
+            self.a = concatenate([self.a, xp.ones_like(self.a[:1])])
+            self.penalty = concatenate([self.penalty, xp.zeros_like(self.a[:1])])
+
+    def refresh(self, objective, evaluation):
+        super().refresh(objective, evaluation)
+        ridge = objective.spread(objective.penalty.l2 * self.outside)
+        self.of_outside = host.divide(1.0, ridge, out=host.zeros_like(ridge), where=ridge > 0)
+
+    def problems(self, objective, index, evaluation):
+        part = super().problems(objective, index, evaluation)
+        part.of_outside = self.of_outside.reshape(-1, self.n_classes)[index].ravel()
+        return part
+
+    def _solve(self, x):
+        xp, N = namespace(x), self.unit.shape[0]
+        unit = cast(self.unit, x.dtype)[:, None]
+        Q = cast(self.Q, x.dtype)
+        W = x[:N, :] * unit
+        inside = xp.matmul(Q.T, W)
+        outside = W - xp.matmul(Q, inside)
+        if self.intercept:
+            inside = concatenate([inside, x[N:, :]])
+        inside = self._divide(inside)
+        scale = xp.asarray(self.of_outside, dtype=x.dtype)
+        W = (outside * scale + xp.matmul(Q, inside[: Q.shape[1], :])) * unit
+        return concatenate([W, inside[Q.shape[1] :, :]]) if self.intercept else W
+
+
+def shared_factors(objective):
+    """The penalty of every feature for lambda = 1, (n_features,): its mean over problems."""
+    factors = objective.penalty.factors
+    return factors.sum(axis=1) / factors.shape[1]

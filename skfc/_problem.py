@@ -1,0 +1,266 @@
+"""Fits of some rows: from validated data and parameters to coefficients, and nothing between.
+
+A :class:`Problem` is the one place where rows, frame, penalty, preconditioner, solver and
+driver are put together: for a classifier, for the folds of a search, and for its refit.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, sparse, special
+
+from skfc import _preconditioner
+from skfc._driver import OVERFLOW, Run
+from skfc._frame import Frame
+from skfc._monitors import ProgressLines
+from skfc._objective import Objective
+from skfc._penalty import Penalty
+from skfc._preconditioner import PRECONDITIONERS
+from skfc._rows import make_rows, merge_columns
+from skfc._runtime import fit_arithmetic
+from skfc._targets import Targets
+from skfc.solvers import SOLVERS, choose_solver
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a fit is done: the estimators' parameters of these names."""
+
+    solver: str = "auto"
+    preconditioner: str | None = "auto"
+    learning_rate: float | str = "auto"
+    momentum: float | str = "auto"
+    tol: float = 1e-6
+    max_iter: int = 1000
+    verbose: int = 0
+
+    @classmethod
+    def of(cls, estimator):
+        """That of an estimator."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: getattr(estimator, name) for name in names})
+
+    def choose(self, objective):
+        """The method with what "auto" stands for."""
+        name = self.preconditioner
+        if name == "auto":
+            name = _preconditioner.choose(objective)
+        solver = self.solver
+        if solver == "auto":
+            solver = choose_solver(PRECONDITIONERS[name])
+        return replace(self, preconditioner=name, solver=solver)
+
+
+class Problem:
+    """Fits of the same rows: one, or folds as weights, at any C.
+
+    Parameters
+    ----------
+    X : validated array or CSR (n_rows, n_features)
+    targets : list of Targets over the same classes, all with weight; they differ in weights
+    fit_intercept, standardize : as in the estimators
+    sample_weight : array (n_problems, n_rows), the weights before class weights, or None where
+        they are those of the targets
+    """
+
+    def __init__(self, X, targets, *, fit_intercept, standardize=False, sample_weight=None):
+        weight = np.stack([t.weight for t in targets])
+        target, sample_weight, X = targets[0].target, sample_weight, X
+        kept = (weight > 0).any(axis=0)
+        if not kept.all():
+            X, weight, target = X[kept], weight[:, kept], target[..., kept]
+            sample_weight = None if sample_weight is None else sample_weight[:, kept]
+        self.total = weight.sum(axis=1)
+        check_total(self.total, weight)
+        weight = weight * (weight.shape[1] / self.total)[:, None]
+        self.merged = merge_columns(X) if sparse.issparse(X) and not standardize else None
+        X = X if self.merged is None else self.merged.X
+        self.n_classes, self.dtype = targets[0].n_classes, X.dtype
+        self.class_totals = np.stack([t.class_totals() for t in targets])
+        rows = make_rows(X, target, weight, self.n_classes)
+        with fit_arithmetic(rows):
+            self.moments = rows.moments()
+            self.frame = Frame.of(self.moments.pooled(), fit_intercept)
+            check_frame(self.frame, X.dtype)
+            self.rows = rows.in_frame(self.frame)
+            std = None
+            if standardize:
+                std = self.moments.std
+                if sample_weight is not None:
+                    unweighted = make_rows(X, target, sample_weight, self.n_classes)
+                    std = unweighted.moments().std
+                std = np.where(std > 0, std, 1.0)
+            self.factors = self.frame.penalty_factors(std)
+
+    @property
+    def n_problems(self):
+        return len(self.total)
+
+    def objective(self, C):
+        """The objective at C (n_problems,)."""
+        with np.errstate(over="ignore"):
+            l2 = 1.0 / C / self.total
+        if not np.isfinite(l2).all():
+            raise ValueError(
+                f"The 'C' parameter is too small: the penalty 1 / C overflows at C={min(C):g}."
+            )
+        return Objective(self.rows, Penalty(l2, self.factors))
+
+    def null_model(self):
+        """theta (P, K) of the models that know the shares of the classes only."""
+        theta = np.zeros((self.frame.n_parameters, self.n_problems * self.n_classes))
+        if self.frame.fit_intercept:
+            prior = np.log(self.class_totals)
+            theta[-1] = (prior - prior.mean(axis=1, keepdims=True)).ravel()
+        return theta
+
+    def start(self, coef, intercept):
+        """theta (P, T) of coefficients (T, n_features) and intercepts (T,)."""
+        coef = coef.astype(np.float64)
+        if self.merged is not None:
+            coef = self.merged.presolve(coef)
+        return self.frame.from_user(coef, intercept.astype(np.float64))
+
+    def coefficients(self, theta):
+        """Coefficients (T, n_features) and intercepts (T,) of one problem, of zero mean.
+
+        One vector added to every row changes no probability: the penalty says which.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        theta = theta - theta.mean(axis=1, keepdims=True)
+        coef, intercept = self.frame.to_user(theta)
+        if self.merged is not None:
+            coef = self.merged.postsolve(coef)
+        return coef, intercept - intercept.mean()
+
+    def solve(self, method, C, *, start=None, monitors=(), cache=None, name="skfc"):
+        """Fits at C (n_problems,), and the name of the solver.
+
+        Problems are solved in lock-step if the solver can, else in turn.
+
+        Parameters
+        ----------
+        method : Method
+        start : theta (P, K), thought to be close to the solutions; else the null model, or
+            zeros for the textbook gradient
+        cache : dict that keeps preconditioners, with their samples, from one C to the next
+        """
+        with fit_arithmetic(self.rows):
+            objective = self.objective(C)
+            method = method.choose(objective)
+            everything = np.arange(self.n_problems)
+            fits = []
+            batched = SOLVERS[method.solver].batched
+            for index in [everything] if batched else everything[:, None]:
+                (part,) = objective.problems(index)
+                columns = objective.columns(index)
+                begin = self.begin(method)[:, columns] if start is None else start[:, columns]
+                fits += self._run(part, method, begin, index, monitors, cache, name)
+        for fit, value in zip(fits, C, strict=True):
+            fit.C = float(value)
+        return fits, method.solver
+
+    def stored_gap(self, fit, coef, intercept):
+        """The gap of coefficients as they are stored: rounding to float32 included."""
+        if coef.dtype == np.float64:
+            return fit.gap
+        objective = self.objective(np.array([fit.C]))
+        with fit_arithmetic(self.rows):
+            before, after = (
+                self.rows.loss_of(*pair) + objective.penalty.value(theta)
+                for pair, theta in (
+                    (self.coefficients(fit.theta), fit.theta),
+                    ((coef, intercept), self.start(coef, intercept)),
+                )
+            )
+        rounding = (float(after[0]) - float(before[0])) / float(before[0])
+        return fit.gap + max(rounding, 0.0)
+
+    def begin(self, method):
+        """Where a cold fit starts."""
+        theta = self.null_model()
+        return theta * 0.0 if method.preconditioner is None else theta
+
+    def _run(self, objective, method, theta, index, monitors, cache, name):
+        key = tuple(index.tolist())
+        preconditioner = (cache or {}).get(key)
+        if preconditioner is None:
+            try:
+                preconditioner = _preconditioner.make(objective, method.preconditioner)
+            except np.linalg.LinAlgError as error:
+                raise ValueError(OVERFLOW.format(self.dtype)) from error
+            if cache is not None:
+                cache[key] = preconditioner
+        if method.verbose:
+            monitors = (*monitors, ProgressLines(int(method.verbose), name))
+        solver = SOLVERS[method.solver]
+        options = {key: getattr(method, key) for key in solver.options}
+        try:
+            return Run(
+                solver, objective, preconditioner, theta, tol=method.tol,
+                max_iter=method.max_iter, monitors=monitors, options=options,
+                suspicious=False, coefficients=self.coefficients,
+            ).run()  # fmt: skip
+        except np.linalg.LinAlgError as error:
+            raise ValueError(OVERFLOW.format(self.dtype)) from error
+
+
+def check_total(total, weight):
+    """Raise where sums of weights leave the range of float64."""
+    if not (np.isfinite(total).all() and (total > np.finfo(float).tiny).all()):
+        raise ValueError(
+            f"sample_weight is out of range: it holds values up to {weight.max():g}, and their "
+            "sum overflows or underflows; rescale the weights."
+        )
+
+
+def check_frame(frame, dtype):
+    """Raise where the values of X have no mean or standard deviation in float64."""
+    if not (np.isfinite(frame.mean).all() and np.isfinite(frame.scale).all()):
+        raise ValueError(OVERFLOW.format(dtype))
+
+
+def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
+    """Coefficients and intercepts of all classes, in the type of X.
+
+    `coef` and `intercept` are those of the classes `active`. The classes without weight get
+    their stated row and intercept.
+    """
+    T = targets.n_classes
+    full, b = np.zeros((T, coef.shape[1])), np.zeros(T)
+    full[active], b[active] = coef, intercept
+    absent = np.setdiff1d(np.arange(T), active)
+    if len(absent):
+        logits = X @ coef.T + intercept
+        b[absent] = absent_intercept(logits, targets.weight, len(absent))
+        if fit_intercept:
+            b -= b.mean()
+    with np.errstate(over="ignore"):
+        full, b = full.astype(X.dtype), b.astype(X.dtype)
+    if not (np.isfinite(full).all() and np.isfinite(b).all()):
+        raise ValueError(
+            f"X holds values too small or too large for {X.dtype}: the coefficients overflow; "
+            "rescale its columns."
+        )
+    return full, b
+
+
+def absent_intercept(logits, weight, n_absent):
+    """The logit that gives each of `n_absent` classes mean probability 0.5 / (s + 0.5 u).
+
+    `logits` (n_samples, n_active) are those of the classes with weight.
+    """
+    total = weight.sum()
+    log_target = np.log(0.5 / (total + 0.5 * n_absent))
+    rest = special.logsumexp(logits, axis=1)
+    share = weight / total
+
+    def excess(b):
+        return special.logsumexp(-np.logaddexp(rest - b, np.log(n_absent)), b=share) - log_target
+
+    low, high = rest.min() + log_target - 1, rest.max() + 1
+    while excess(high) < 0:
+        high += 10
+    return optimize.brentq(excess, low, high)
+
+

@@ -1,0 +1,35 @@
+"""Rows as blocks: the only code that sees X, one small class per kind of container.
+
+Rows hold X with targets, weights and a frame of the features. Everything else asks for
+
+    sum(function, theta, state)   Σ over blocks of a function, with X̃ theta on the way in and
+                                  X̃ᵀ residual on the way out; blocks keep state
+    gram(weights)                 weighted Gram matrices of standardised rows
+    draw, select                  samples of rows
+    moments()                     means and standard deviations
+    problems(index), single()     some problems only; a copy in single precision
+
+in standardised features, whatever holds the data.
+"""
+
+from skfc._rows._base import Block, LocalRows, Sample, Sums, Work, columns_of, is_small
+from skfc._rows._csr import CSRRows
+from skfc._rows._dense import ArrayRows, DenseRows
+from skfc._rows._merge import merge_columns
+
+__all__ = [
+    "ArrayRows", "Block", "CSRRows", "DenseRows", "LocalRows", "Sample", "Sums", "Work",
+    "columns_of", "is_small", "make_rows", "merge_columns",
+]  # fmt: skip
+
+
+def make_rows(X, target, weight, n_classes):
+    """The rows of validated `X`: a NumPy array, CSR, or an array-API array."""
+    import numpy as np
+    from scipy import sparse
+
+    if sparse.issparse(X):
+        kind = CSRRows
+    else:
+        kind = DenseRows if isinstance(X, np.ndarray) else ArrayRows
+    return kind(X, target, weight, n_classes=n_classes)

@@ -1,0 +1,281 @@
+"""Sparse rows: CSR, never densified, never centred; products on several threads."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from skfc._moments import Moments
+from skfc._rows._base import LocalRows, add
+from skfc._rows._dense import DenseRows
+from skfc._runtime import n_threads, over_rows, thread_map
+from skfc._tuned import TUNED
+
+
+class CSRRows(LocalRows):
+    """Rows of a CSR array. Blocks hold equal numbers of stored values.
+
+    With `transposed`, a second CSR of Xᵀ, both products run over rows of what they give.
+    With `scaled`, the stored values are in units of the features' scales already.
+    """
+
+    on_pool = sparse = True
+
+    def __init__(self, X, target, weight, *, transposed=None, scaled=False, **kept):
+        self.scaled = scaled
+        super().__init__(X, target, weight, **kept)
+        self._views = views(X, self.blocks)
+        self._columns = {} if transposed is None else {1: by_columns(transposed)}
+        self._transposed, self._residuals = transposed, None
+
+    def _cut(self):
+        return even_blocks(self.X, n_threads())
+
+    @property
+    def _dense_kind(self):
+        return DenseRows
+
+    @property
+    def parameter_dtype(self):
+        return self.dtype if self.scaled else np.float64
+
+    def in_frame(self, frame):
+        rows = super().in_frame(frame)
+        far = (np.abs(frame.shift) * 2.0**-23 > TUNED.lost_digits).any()
+        if rows.dtype == np.float32 and far:  # float32 products would lose its digits
+            X = rows.X.astype(np.float64)
+            return rows._like(X, rows.target, rows.weight, blocks=rows.blocks)
+        return rows
+
+    def _like(self, X, target, weight, **changes):
+        kept = {"scaled": self.scaled, "transposed": self._transposed}
+        return super()._like(X, target, weight, **(kept | changes))
+
+    # -- products ----------------------------------------------------------------------------
+
+    def _map(self, run, items):
+        return thread_map(run, items)
+
+    def _logits(self, inner, block):
+        logits = super()._logits(inner, block)
+        if inner[0] is None and len(logits) >= TUNED.row_major_from:
+            return np.asfortranarray(logits)  # as products give them
+        return logits
+
+    def _forward(self, W, block):
+        out = (self._views[block.rows.start, block.rows.stop] @ W).T
+        return np.ascontiguousarray(out) if len(out) < TUNED.row_major_from else out
+
+    def _adjoint(self, residual, block, power):
+        if self._columns:  # one product with Xᵀ, once all residuals are there
+            self._residuals[block.rows] = residual.T
+            return None
+        X = self._views[block.rows.start, block.rows.stop]
+        X = X if power == 1 else self._squared(X, X.indices)
+        return X.T @ np.ascontiguousarray(residual.T)
+
+    def _squared(self, X, features):
+        """((x - mean) / scale)² less (mean / scale)² of a CSR: zero where X is."""
+        x = X.data if self.scaled else X.data * self.frame.inverse.astype(X.dtype)[features]
+        data = x * (x - 2 * self.frame.shift.astype(X.dtype)[features])
+        return type(X)((data, X.indices, X.indptr), shape=X.shape)
+
+    def sum(self, function, theta=None, state=None, *, power=1, count=True):
+        if self._columns and self._residuals is None:
+            self._residuals = np.empty((self.shape[0], self.n_columns), dtype=self.dtype)
+        return super().sum(function, theta, state, power=power, count=count)
+
+    def _reduce(self, run, items, power):
+        if not self._columns:
+            return super()._reduce(run, items, power)
+        values, sums, states = (), 0.0, []
+        for found, part, _, kept in self._map(run, items):
+            values, sums = add(values, found), None if part is None else sums + part
+            states.append(kept)
+        if sums is None:
+            return values, None, states
+        if power not in self._columns:
+            features = np.repeat(np.arange(self.shape[1]), np.diff(self._transposed.indptr))
+            self._columns[power] = by_columns(self._squared(self._transposed, features))
+        total = np.empty((self.n_parameters, self.n_columns), dtype=self.parameter_dtype)
+
+        def multiply(item):
+            (start, stop), columns = item
+            total[start:stop] = columns @ self._residuals
+
+        thread_map(multiply, self._columns[power].items())
+        return values, self._leave(total, sums, power), states
+
+    def _enter(self, theta):
+        N = self.shape[1]
+        W, b = theta[:N], theta[N] if self.frame.fit_intercept else np.zeros(theta.shape[1])
+        if not all(over_rows(lambda rows: not W[rows].any(), W)):
+            shift, inverse = self._transform(theta.dtype)
+            inner = W if self.scaled else np.empty((N, W.shape[1]), self.dtype)
+
+            def piece(rows):
+                if not self.scaled:
+                    np.multiply(W[rows], inverse[rows, None], out=inner[rows], casting="same_kind")
+                return shift[rows] @ W[rows]
+
+            slopes = over_rows(piece, W)
+            return inner, (b - sum(slopes)).astype(self.dtype)
+        return None, b.astype(self.dtype)
+
+    def _leave(self, total, sums, power):
+        N, sums = self.shape[1], (sums / self.n_total).astype(total.dtype)
+        if len(total) < self.n_parameters:
+            total = np.vstack([total, sums[None]])
+        shift, inverse = self._transform(total.dtype)
+        scale = total.dtype.type(1.0 / self.n_total)
+        W = total[:N]
+
+        def piece(rows):
+            part = W[rows]
+            part *= scale
+            if power == 2:
+                part += shift[rows, None] ** 2 * sums
+                np.maximum(part, 0.0, out=part)
+                return
+            if not self.scaled:
+                part *= inverse[rows, None]
+            part -= shift[rows, None] * sums
+
+        over_rows(piece, W)
+        if self.frame.fit_intercept:
+            total[N] = sums
+        return total
+
+    # -- what the frame, samples and preconditioners need ----------------------------------------
+
+    def single(self):
+        """These rows in float32 where that saves time, with Xᵀ where that is no larger.
+
+        The stored values are in units of the features' scales; the indices are shared.
+        """
+        if self._single is None and not self.scaled:
+            large = self.shape[0] * self.n_columns > TUNED.single_from
+            dtype = np.float32 if large else self.dtype
+            if (np.abs(self.frame.shift) * 2.0**-23 > TUNED.lost_digits).any():
+                dtype = np.float64
+            X = self.X
+            data = (X.data * self.frame.inverse[X.indices]).astype(dtype, copy=False)
+            X = type(X)((data, X.indices, X.indptr), shape=X.shape)
+            transposed, blocks = None, self.blocks
+            if X.nnz <= 2 * self.n_parameters * self.n_columns:
+                transposed = X.T.tocsr()
+                n_blocks = self.shape[0] * self.n_columns // TUNED.cached_numbers
+                least = TUNED.min_block_values // self.n_columns
+                blocks = even_blocks(X, max(len(blocks), n_blocks), least)
+            self._single = self._like(
+                X, self.target, self.weight, scaled=True, transposed=transposed, blocks=blocks
+            )
+        return self._single
+
+    def _standard(self, block, index, dtype):
+        x = self.X[block.rows.start + index].toarray().astype(np.float64, copy=False)
+        if not self.scaled:
+            x *= self.frame.inverse
+        x -= self.frame.shift
+        x[:, self.frame.inverse == 0] = 0.0
+        return x.astype(dtype, copy=False)
+
+    def _norms(self, block):
+        out = np.empty(block.weight.shape[1])
+        for piece in self._pieces():
+            first, last = max(piece.start, block.rows.start), min(piece.stop, block.rows.stop)
+            if first < last:
+                X = view(self.X, slice(first, last)).astype(np.float64)
+                start = block.rows.start
+                out[first - start : last - start] = self._squared(X, X.indices).sum(axis=1).ravel()
+        return np.maximum(out + (self.frame.shift**2).sum(), 0.0)
+
+    def _user_logits(self, block, coef):
+        return np.ascontiguousarray((view(self.X, block.rows) @ coef.T).T)
+
+    def moments(self):
+        """The :class:`Moments` of the rows in every problem."""
+        weight = np.concatenate([block.weight for block in self._blocks], axis=1)
+        weight = weight.astype(np.float64)
+        total = weight.sum(axis=1)
+        share = weight / total[:, None]
+        B, N = len(weight), self.shape[1]
+        mean, squares, size = np.zeros((N, B)), np.zeros((N, B)), np.zeros(N)
+        largest = np.abs(self.X.data).max(initial=0.0)
+        smallest = np.abs(self.X.data).min(initial=np.inf, where=self.X.data != 0)
+        tame = largest < 1e140 and smallest > 1e-140
+        for rows in self._pieces():
+            X = view(self.X, rows).astype(np.float64)
+            mean += X.T @ share[:, rows].T
+            X.data = X.data**2 if tame else np.abs(X.data)
+            squares += X.T @ share[:, rows].T
+        spread = squares - mean**2
+        # Where the mean is most of the squares, their difference has lost its digits.
+        doubtful = ~tame | (spread <= TUNED.cancelled * squares).any(axis=1)
+        std = np.sqrt(np.maximum(spread, 0.0))
+        low, high = -np.ones(N), np.ones(N)
+        empty = (squares == 0).all(axis=1)
+        high[empty] = low[empty] = 0.0
+        for j in np.flatnonzero(doubtful & ~empty):
+            column = Moments.of(self.X[:, [j]].toarray().astype(np.float64), weight)
+            mean[j], std[j] = column.mean[:, 0], column.std[:, 0]
+            low[j], high[j] = column.low[0], column.high[0]
+        return Moments(total, mean.T, std.T, low, high)
+
+    def gram(self, weights, *, pairs=False):
+        """Weighted Gram matrices of standardised rows, with a column of ones for the intercept.
+
+        `weights` is a state of arrays (M, n_rows), >= 0; the result (M, P, P) is divided by
+        the number of rows. Rows without weight are left out; X stays sparse.
+        """
+        weight = np.concatenate([w for (w,) in weights], axis=1)
+        return np.stack([self._weighted_gram(w) for w in weight]) / self.n_total
+
+    def _weighted_gram(self, weight):
+        rows, N = np.flatnonzero(weight), self.shape[1]
+        weight, total = weight[rows].astype(np.float64), weight.sum(dtype=np.float64)
+        x = self.X[rows].astype(np.float64)
+        if not self.scaled:
+            x.data *= self.frame.inverse[x.indices]
+        shift, sums = self.frame.shift, x.T @ weight
+        A = np.empty((self.n_parameters,) * 2)
+        A[:N, :N] = (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
+        A[:N, :N] += total * np.outer(shift, shift) - np.outer(shift, sums) - np.outer(sums, shift)
+        if self.frame.fit_intercept:
+            A[N, :N] = A[:N, N] = sums - total * shift
+            A[N, N] = total
+        idle = np.flatnonzero(self.frame.inverse == 0)
+        A[idle] = A[:, idle] = 0.0
+        return A
+
+    def _pieces(self):
+        """Small blocks for what needs a copy of its values."""
+        return even_blocks(self.X, 1 + self.X.nnz // TUNED.piece_values)
+
+
+def even_blocks(X, n_blocks, least=None):
+    """Slices of the rows of a CSR with about equal numbers of stored values, `least` or more."""
+    least = TUNED.min_block_values if least is None else least
+    n_blocks = max(1, min(n_blocks, X.nnz // max(least, 1), X.shape[0]))
+    targets = [X.nnz * k // n_blocks for k in range(1, n_blocks)]
+    inner = np.searchsorted(X.indptr, targets).tolist()
+    edges = sorted({0, *inner, X.shape[0]})
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def view(X, rows):
+    """Some rows of a CSR, without a copy: SciPy's slices would make one."""
+    start, stop = X.indptr[rows.start], X.indptr[rows.stop]
+    part = type(X)((rows.stop - rows.start, X.shape[1]), dtype=X.dtype)
+    part.data, part.indices = X.data[start:stop], X.indices[start:stop]
+    part.indptr = X.indptr[rows.start : rows.stop + 1] - start
+    return part
+
+
+def views(X, blocks):
+    """Those of every block, by (start, stop)."""
+    return {(rows.start, rows.stop): view(X, rows) for rows in blocks}
+
+
+def by_columns(transposed):
+    """Views of a CSR of Xᵀ for products on threads."""
+    return views(transposed, even_blocks(transposed, 4 * n_threads()))

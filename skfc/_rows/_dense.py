@@ -1,0 +1,274 @@
+"""Dense rows: array-API arrays, and NumPy arrays (C or F order, memory maps)."""
+
+from functools import reduce
+
+import numpy as np
+
+from skfc._array import cast, epsilon, itemsize, pair_places
+from skfc._moments import Moments
+from skfc._rows._base import LocalRows, is_small, row_blocks
+from skfc._tuned import TUNED
+
+
+class ArrayRows(LocalRows):
+    """Rows of an array-API array."""
+
+    def _cut(self):
+        return row_blocks(self.shape[0], self.shape[1] * itemsize(self.X))
+
+    @property
+    def far(self):
+        """Whether a column is so far from zero that products with X would lose its digits."""
+        xp, frame = self.xp, self.frame
+        if self.standard:
+            return False
+        largest = xp.max(xp.abs(frame.shift)) if self.shape[1] else 0.0
+        return float(largest) * epsilon(self.X) > TUNED.lost_digits
+
+    def _forward(self, W, block):
+        return self.xp.matmul(W.T, self._rows_of(block).T)
+
+    def _adjoint(self, residual, block, power):
+        if power == 2:
+            return self.xp.matmul(residual, self.xp.square(self._scaled(block))).T
+        return self.xp.matmul(residual, self._rows_of(block)).T
+
+    def _rows_of(self, block):
+        return self.X[block.rows, :]
+
+    def _scaled(self, block):
+        """Rows in units of the features' scales, not centred where products are not."""
+        if self.standard:
+            return self._rows_of(block)
+        return self._rows_of(block) * cast(self.frame.inverse, self.dtype)
+
+    def _standard(self, block, index, dtype):
+        """Standardised rows `index` of a block, (n_rows, n_features)."""
+        xp = self.xp
+        x = xp.take(self.X[block.rows, :], xp.asarray(index), axis=0)
+        if not self.standard:
+            x = (cast(x, xp.float64) - self.frame.mean) * self.frame.inverse
+        return cast(x, dtype)
+
+    def _norms(self, block):
+        x = cast(self._standard(block, np.arange(block.weight.shape[1]), self.dtype), self.dtype)
+        return self.xp.sum(x * x, axis=1)
+
+    def moments(self):
+        """The :class:`Moments` of the rows in every problem."""
+        return reduce(
+            Moments.__add__,
+            (Moments.of(self.X[b.rows, :], b.weight) for b in self._blocks),
+        )
+
+    def single(self):
+        """These rows in single precision where that pays, else None."""
+        return None
+
+    def standardised(self):
+        """All rows of a sample, standardised, (n_rows, n_features)."""
+        return self.X
+
+    def gram(self, weights, *, pairs=False):
+        """Weighted Gram matrices of standardised rows, with a column of ones for the intercept.
+
+        `weights` is a state of arrays (M, n_rows); the result (M, P, P) is divided by the
+        number of rows. With `pairs` weights may be negative.
+        """
+        total = 0.0
+        for block, (weight,) in zip(self._blocks, weights, strict=True):
+            x = self._with_ones(block)
+            parts = [self.xp.matmul((x * w[:, None]).T, x) for w in weight]
+            total = total + self.xp.stack(parts)
+        return total / self.n_total
+
+    def _with_ones(self, block):
+        xp, n = self.xp, block.weight.shape[1]
+        x = self._standard(block, np.arange(n), self.dtype)
+        if not self.frame.fit_intercept:
+            return x
+        return xp.concat([x, xp.ones((n, 1), dtype=x.dtype)], axis=1)
+
+
+class DenseRows(ArrayRows):
+    """Rows of a NumPy array."""
+
+    _pairs = None
+
+    @property
+    def _dense_kind(self):
+        return DenseRows
+
+    def in_frame(self, frame):
+        rows = super().in_frame(frame)
+        return CentredRows(
+            rows.X, rows.target, rows.weight, n_classes=rows.n_classes, frame=frame,
+            n_total=rows.n_total, work=rows.work, blocks=rows.blocks,
+        ) if rows.far else rows  # fmt: skip
+
+    def _forward(self, W, block):
+        return np.matmul(W.T, self._rows_of(block).T)
+
+    def _adjoint(self, residual, block, power):
+        if power == 2:
+            return self._squares(residual, block)
+        X = self._rows_of(block)
+        # What BLAS does best: in float32 the longer side of the product first.
+        if X.itemsize == 8 or len(residual) > self.shape[1]:
+            return np.matmul(residual, X).T
+        return np.matmul(X.T, residual.T)
+
+    def _rows_of(self, block):
+        return self.X[block.rows]
+
+    def _squares(self, residual, block):
+        """Residuals times squared features, in pieces: squares need memory of their own."""
+        out = 0.0
+        for piece in self._pieces(block):
+            x = self._standardised(self.X[block.rows][piece])
+            np.square(x, out=x)
+            out = out + x.T @ residual[:, piece].T
+        return out
+
+    def _leave(self, total, sums, power):
+        if power == 2 and not self.standard:  # squares are of standardised features already
+            total /= self.n_total
+            sums = sums / self.n_total
+            return np.vstack([total, sums[None]]) if self.frame.fit_intercept else total
+        return super()._leave(total, sums, power)
+
+    def _standardised(self, x):
+        """A standardised copy of rows of X, in its type."""
+        if self.standard:
+            return x.copy()
+        x = x - self.frame.mean.astype(x.dtype)
+        x *= self.frame.inverse.astype(x.dtype)
+        return x
+
+    def _standard(self, block, index, dtype):
+        if self._single is not None and dtype == np.float32:
+            return self._single._standard(block, index, dtype)
+        x = self.X[block.rows]
+        every = len(index) == len(x)
+        if self.standard:
+            return (x if every else x[index]).astype(dtype, copy=False)
+        out = np.empty((len(index), self.shape[1]), dtype=dtype)
+        for piece in row_blocks(len(index), 8 * self.shape[1], TUNED.small_block_bytes, 64):
+            part = x[piece] if every else x[index[piece]]
+            part = part - self.frame.mean
+            part *= self.frame.inverse
+            out[piece] = part
+        return out
+
+    def _norms(self, block):
+        if self._single is not None:
+            return self._single._norms(block)
+        out = np.empty(block.weight.shape[1])
+        for piece in self._pieces(block):
+            x = self.X[block.rows][piece]
+            x = x if self.standard else self._standardised(x)
+            out[piece] = np.einsum("ij,ij->i", x, x)
+        return out
+
+    def _user_logits(self, block, coef):
+        return coef @ self.X[block.rows].T.astype(np.float64, copy=False)
+
+    def moments(self):
+        parts = (
+            Moments.of(self.X[block.rows][piece], block.weight[:, piece])
+            for block in self._blocks
+            for piece in self._pieces(block)
+        )
+        return reduce(Moments.__add__, parts)
+
+    def _pieces(self, block):
+        """Small parts of a block for sums that need a temporary of their own."""
+        n = block.weight.shape[1]
+        return row_blocks(n, self.shape[1] * self.dtype.itemsize, TUNED.small_block_bytes, 64)
+
+    def single(self):
+        """A standardised float32 copy of float64 rows, where it is small and saves time."""
+        n, N = self.shape
+        large = n * max(self.n_columns, N) > TUNED.single_from
+        if self._single is None and self.dtype == np.float64 and large and is_small(self.shape):
+            X = np.empty(self.shape, dtype=np.float32)
+            for block in self._blocks:
+                X[block.rows] = self._standard(block, np.arange(block.weight.shape[1]), np.float32)
+            self._single = self._dense_kind(
+                X, self.target, self.weight, n_classes=self.n_classes, frame=self.frame,
+                standard=True, n_total=self.n_total, share=self.share, work=self.work,
+                blocks=self.blocks,
+            )  # fmt: skip
+        return self._single
+
+    def gram(self, weights, *, pairs=False):
+        if pairs:
+            return self._gram_of_pairs(weights)
+        total = 0.0
+        for block, (weight,) in zip(self._blocks, weights, strict=True):
+            x = self._single.X if self._single is not None else self.X
+            x = x[block.rows]
+            total = total + np.stack([self._weighted_gram(x, w) for w in weight])
+        return total / self.n_total
+
+    def _weighted_gram(self, x, weight):
+        rows, N = np.flatnonzero(weight), self.shape[1]
+        if len(rows) < len(weight):
+            x, weight = x[rows], weight[rows]
+        if not self.standard and self._single is None:
+            x = self._standardised(x)
+        root = np.sqrt(weight, dtype=x.dtype)
+        x = x * root[:, None]
+        A = np.empty((self.n_parameters,) * 2, dtype=x.dtype)
+        A[:N, :N] = x.T @ x
+        if self.frame.fit_intercept:
+            A[N, :N] = A[:N, N] = root @ x
+            A[N, N] = weight.sum()
+        return A
+
+    def _gram_of_pairs(self, weights):
+        """Gram matrices for many weights: one product with the products of all pairs."""
+        P, (weight,) = self.n_parameters, weights[0]
+        pieces = row_blocks(len(self.X), P * (P + 1) // 2 * self.X.itemsize, TUNED.pair_bytes, 1)
+        if self._pairs is None and len(pieces) == 1:
+            self._pairs = self._products(slice(None))
+        sums = 0.0
+        for rows in pieces:
+            products = self._products(rows) if self._pairs is None else self._pairs
+            sums = sums + weight[:, rows] @ products.T
+        return sums[:, pair_places(P)] / self.n_total
+
+    def _products(self, rows):
+        """Products of all pairs of features and ones, (n_pairs, n_rows)."""
+        x = self.X[rows].T
+        if self.frame.fit_intercept:
+            x = np.vstack([x, np.ones((1, x.shape[1]), dtype=x.dtype)])
+        x, end = np.ascontiguousarray(x), 0
+        out = np.empty((len(x) * (len(x) + 1) // 2, x.shape[1]), dtype=x.dtype)
+        for i in range(len(x)):
+            start, end = end, end + len(x) - i
+            np.multiply(x[i], x[i:], out=out[start:end])
+        return out
+
+
+class CentredRows(DenseRows):
+    """Rows with a column so far from zero that every block is standardised before products."""
+
+    @property
+    def _dense_kind(self):
+        return DenseRows
+
+    def _rows_of(self, block):
+        x = self.X[block.rows].astype(np.float64)
+        x -= self.frame.mean
+        x *= self.frame.inverse
+        return x.astype(self.dtype, copy=False)
+
+    def _standardised(self, x):
+        x = x.astype(np.float64)
+        x -= self.frame.mean
+        x *= self.frame.inverse
+        return x.astype(self.dtype, copy=False)
+
+    def _transform(self, dtype):
+        return np.zeros(self.shape[1], dtype), np.ones(self.shape[1], dtype)

@@ -1,0 +1,134 @@
+"""Every measured threshold: its value, unit and reason, in one place.
+
+`python -m benchmarks ablate` switches them off one at a time. Numbers that follow from the
+arithmetic (the range of exponentials, rounding of a value) stand where they are used.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+
+@dataclass
+class Tuned:
+    """The thresholds. Pages are those of docs/decisions."""
+
+    # -- memory and blocks, in bytes and numbers ------------------------------------------------
+    block_bytes: int = 16 * 2**20  # a block of dense rows: X is read once for both products
+    min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
+    small_block_bytes: int = 2**20  # rows for sums that need a copy: it stays in the cache
+    piece_bytes: int = 2**18  # weights that a thread adds at a time
+    kept_block_bytes: int = 2**25 - 2**16  # the largest block that glibc learns from
+    pair_bytes: int = 2**26  # products of all pairs of features, for a Hessian
+    piece_values: int = 2**20  # stored values that are copied at a time
+    min_block_values: int = 50_000  # stored values of a block that pay for a thread
+    cached_numbers: int = 2**18  # residuals of a block of sparse rows that stay in the cache
+    row_major_from: int = 16  # classes from which sparse logits stay as products give them
+    few_numbers: int = 2**25  # numbers of which a copy of all rows is small
+    few_classes: int = 64  # classes that a product centres faster than sums do
+
+    # -- precision: float32-first.md --------------------------------------------------------------
+    single_from: int = 2**17  # numbers from which float32 saves time
+    single_until: float = 1e-6  # decrement / F down to which float32 passes serve
+    single_until_coarse: float = 1e-4  # the same without a penalty, or with means far from zero
+    small_loss: float = 1e-3  # mean loss below which float32 has lost digits
+    near_zero: float = 10.0  # mean in standard deviations that leaves float32 squares digits
+    lost_digits: float = 1e-3  # share of a standard deviation that rounding of a column may be
+    cancelled: float = 1e-6  # variance / square below which it is computed in two passes
+
+    # -- samples of rows: block-diagonal.md -------------------------------------------------------
+    nearly_all: float = 1.25  # rows, in sizes of a sample, of which all are taken
+    least_chance: float = 0.1  # chance of a row of no weight beside one of mean weight
+    hessian_rows: int = 2000  # rows of a sampled Hessian, and more per feature
+    hessian_rows_per_feature: int = 8
+    all_rows: float = 1.5  # all rows are taken up to so many sizes of the sample,
+    all_rows_small: float = 5.0  # or so many, where a copy is small
+    gram_rows: int = 1000  # rows of a Gram matrix, and more per feature
+    gram_rows_per_feature: int = 8
+    probes: int = 10  # random vectors that tell the leverage of rows
+    worth_thinning: float = 1.5  # rows, in sizes of a sample, from which leverage is worth it
+    pilot_rows: int = 4000  # rows of the mean of diag(p) - p pᵀ
+
+    # -- preconditioners ------------------------------------------------------------------------
+    no_curvature: float = 1e-13  # relative to the largest: curvature that is rounding
+    jitter_single: float = 1e-6  # added to a unit diagonal, float32
+    jitter_double: float = 1e-10  # and float64
+    rounding_of_gram: float = 1e-10  # of the penalty: what rounding of a Gram matrix may be
+    least_ridge: float = 1e-6  # of the curvature: the least penalty in the low-rank form
+    diagonal_price: float = 5.0  # steps that a look at the diagonal costs
+    block_price: float = 4.0  # steps that blocks cost, and more with features x classes
+    numbers_per_step: float = 200.0
+    hessian_price_share: float = 0.5  # of a Hessian's passes, until the next one
+    hessian_rows_per_direction: int = 55  # rows of a Hessian per effective degree of freedom
+    many_more_rows: float = 1.25  # rows are drawn anew where so many times as many are needed
+    operations_per_logit: float = 100.0  # of exponentials, in operations of a matrix product
+
+    # -- the ladder of "auto" -------------------------------------------------------------------
+    hessian_size: int = 500  # features x classes of the largest Hessian
+    hessian_passes: float = 10.0  # what it may cost
+    blocks_numbers: int = 2**24  # numbers of all blocks
+    kronecker_size: int = 3000  # the largest eigenproblem
+    merge_share: float = 0.8  # features left from which merging columns pays
+
+    # -- conjugate gradients and Newton -----------------------------------------------------------
+    look_back: int = 3  # terms over which the speed of a series is judged
+    forcing: float = 0.3  # of the decrement: what a step may leave
+    most_steps: int = 100  # products of a step
+    wolfe_newton: float = 0.25  # a trial on the line costs less than a step
+    short_step: float = 0.5  # a step below goes beyond where its model holds
+    stronger: float = 10.0  # from a penalty to the next
+    most_damping: int = 12
+    most_levels: int = 12
+    arrived: float = 0.3  # decrement / F at which a stronger penalty is left
+    kept: float = 0.1  # of what a step promises: below, rows are missing from the sample
+    contraction: float = 0.2  # of the decrement: what a step of a good sample leaves
+    near: float = 0.03  # decrement / F from which that is asked
+    heavy_features: int = 500  # features and classes from which gradients wait for the step
+    heavy_classes: int = 100
+
+    # -- L-BFGS, gradient descent, line searches ---------------------------------------------------
+    memory: int = 10  # pairs of L-BFGS
+    armijo: float = 1e-4
+    wolfe: float = 0.9
+    most_trials: int = 30
+    smooth_share: float = 0.5  # of the slope's promise, for steps without momentum
+    most_halvings: int = 40
+    lanczos_steps: int = 30
+    lanczos_accuracy: float = 0.01
+
+    # -- the gap: gap-estimate.md -----------------------------------------------------------------
+    share_to_come: float = 0.3  # of the decrement: what an estimate may leave
+    most_confirming_steps: int = 50
+    thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
+    poor_after: int = 12  # products of an estimate that show a poor preconditioner
+    far_logits: float = 0.5  # a row that moves by more has another curvature then
+    far_share: float = 0.1  # of the decrement: what such rows may have of it
+    decided_loss: float = 0.05  # mean loss below which nearly all rows are decided
+    most_intercept_steps: int = 20
+    intercept_slack: float = 1e-15
+    least_intercept_step: float = 1e-3
+    patience: int = 25  # iterations without progress at the floor of the arithmetic
+    separated_loss: float = 1e-3  # mean loss from which separation is looked for
+
+    # -- searches: search.md, path-of-c.md ---------------------------------------------------------
+    group_bytes: int = 2**27  # what problems solved together may fill
+    apart: float = 100.0  # scales of a fold and of all rows that are solved apart
+
+
+TUNED = Tuned()
+
+
+@contextmanager
+def override(**values):
+    """Other values for a while: for measurements of what a threshold is worth."""
+    known = {f.name for f in fields(Tuned)}
+    unknown = set(values) - known
+    if unknown:
+        raise TypeError(f"no such threshold: {sorted(unknown)}")
+    before = {name: getattr(TUNED, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(TUNED, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(TUNED, name, value)
