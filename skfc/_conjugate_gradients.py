@@ -108,5 +108,3 @@ def still_to_come(gains):
 def ratio(a, b):
     """a / b, and 0 where b is not positive: rounding has taken over there."""
     return host.divide(a, b, out=host.zeros_like(a), where=b > 0)
-
-

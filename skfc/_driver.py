@@ -143,46 +143,52 @@ class Run:
         return (iterate.stalled | patience) & self.stages.is_last
 
     def confirm(self, iterate, asked, gap, ending):
-        """Gaps of the problems `asked`, confirmed on the Hessian, or proven where it is doubtful.
+        """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
 
-        `ending` problems end whatever the gap is. Returns gaps, which are proven, and
-        whether an end is in doubt.
+        A proof is tried where it may succeed. Elsewhere the estimate stands, unless it is
+        doubtful: the fit then goes on, until there is a proof or nothing else to be had.
+        `ending` problems end whatever the gap is. Returns gaps, which are proven, and whether
+        an end is in doubt.
         """
-        value, which = iterate.evaluation.value, self.which
-        found = estimate(iterate, asked)
-        gap = gap.copy()
-        gap[asked] = relative(found.decrement, value[asked])
-        if iterate.newton is None:
-            small = np.maximum(iterate.decrement[asked], np.finfo(float).tiny)
-            self.ratio[which[asked]] = np.maximum(found.decrement / small, 1.0)
-        proven = np.zeros(len(value), dtype=bool)
-        doubtful = (found.doubtful | self.suspicious) & ((gap[asked] <= self.tol) | ending[asked])
-        index = asked[doubtful]
-        if not len(index):
-            return gap, proven, False
-        if not self.stages.is_last and not ending[index].any():
-            gap[index] = np.maximum(gap[index], np.nextafter(self.tol, np.inf))
-            return gap, proven, True
-        self.prove(iterate, index, gap, proven, ending)
-        return gap, proven, bool((gap[index] > self.tol).any())
+        objective, value = iterate.objective, iterate.evaluation.value
+        gap, proven = gap.copy(), np.zeros(len(value), dtype=bool)
+        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
+        provable = asked[loose[asked] <= self.tol * value[asked]]
+        if len(provable):
+            k = self.which[provable]
+            wanted = 0.1 * self.tol * value[provable]
+            bounds = lower_bound(*objective.problems(provable, iterate.evaluation), wanted)
+            self.lower[k] = np.maximum(self.lower[k], bounds)
+            gap[provable] = relative(value[provable] - self.lower[k], value[provable])
+            proven[provable] = gap[provable] <= self.tol
+        doubtful = np.full(len(value), self.suspicious)
+        hopeless = doubtful & ~proven & ~ending & objective.penalty.strict
+        gap[asked[hopeless[asked]]] = np.inf
+        rest = asked[~(proven | hopeless)[asked]]
+        if len(rest):
+            self.estimate(iterate, rest, gap, doubtful, ending)
+        unproven = hopeless | (doubtful & ~proven)
+        return gap, proven, bool(unproven[asked].any())
 
-    def prove(self, iterate, index, gap, proven, ending):
-        """Bound the gaps of the problems `index` from below, or take more steps where none is."""
-        objective, evaluation = iterate.objective, iterate.evaluation
-        part = objective.problems(index, evaluation)
-        k, value = self.which[index], evaluation.value[index]
-        self.lower[k] = np.maximum(self.lower[k], lower_bound(*part))
-        bound = relative(value - self.lower[k], value)
-        strict = objective.penalty.strict[index]
-        proven[index] = strict & (bound <= self.tol)
-        again = index[~proven[index]]
-        gap[index] = np.where(proven[index], np.maximum(gap[index], 0), bound)
-        if len(again) and (ending[again].any() or not strict.all()):
+    def estimate(self, iterate, index, gap, doubtful, ending):
+        """Gaps of the problems `index` by conjugate gradients; doubts are noted."""
+        value = iterate.evaluation.value[index]
+        found = estimate(iterate, index)
+        doubtful[index] |= found.doubtful
+        gap[index] = relative(found.decrement, value)
+        if iterate.newton is None:
+            small = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
+            self.ratio[self.which[index]] = np.maximum(found.decrement / small, 1.0)
+        again = index[doubtful[index] & ((gap[index] <= self.tol) | ending[index])]
+        if not len(again):
+            return
+        free = ~iterate.objective.penalty.strict[again]
+        if self.stages.is_last and (free | ending[again]).any():
             thorough = estimate(iterate, again, thorough=True)
-            more = relative(thorough.decrement, value[np.isin(index, again)])
-            free = ~strict[np.isin(index, again)]
-            trusted = ~thorough.doubtful & (free | ending[again])
-            gap[again] = np.where(trusted, more, np.where(free, np.inf, gap[again]))
+            more = relative(thorough.decrement, iterate.evaluation.value[again])
+            gap[again] = np.where(thorough.doubtful & ~ending[again], np.inf, more)
+        else:
+            gap[again] = np.where(ending[again], gap[again], np.inf)
 
 
 def eps_of(iterate):
@@ -251,8 +257,8 @@ def warn(fit, tol, max_iter, method):
 
 def advice(method, general):
     """What would help, by the parameters that are set."""
-    if method["solver"] == "gd" and method["learning_rate"] != "auto":
+    if method.solver == "gd" and method.learning_rate != "auto":
         return f"{general}, or leave learning_rate={method['learning_rate']!r} to 'auto'."
-    if method["preconditioner"] != "auto":
+    if method.preconditioner != "auto":
         return f"{general}, or leave preconditioner={method['preconditioner']!r} to 'auto'."
     return f"{general}."

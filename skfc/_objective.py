@@ -194,7 +194,7 @@ class Line:
         if not with_gradient:
             line.at_unit_step = line.at(host.ones(objective.n_problems), everything)
             return line
-        loss, slope = (on_host(v) for v in sums.values)
+        loss, slope = on_host(sums.values[0]), objective.dot(sums.gradient, direction)
         ww, wd, dd = terms
         line.at_unit_step = loss + 0.5 * ww + wd + 0.5 * dd, slope + wd + dd
         line._unit_evaluation = sums.gradient
@@ -259,11 +259,17 @@ class HessianOperator:
         """The diagonal of the data part, (P, K)."""
         return self.rows.sum(_softmax.curvature_diagonal, state=self.state, power=2).gradient
 
-    def far_share(self, direction, far):
-        """The share of <d, H d> of rows whose logits move by more than `far`, (n_problems,)."""
-        sums = self.rows.sum(partial(_softmax.movement, far=far), direction, self.state)
+    def far_share(self, direction, far, times):
+        """The share of <d, H d> of rows that move far, and how far rows move, (n_problems,).
+
+        Those are rows whose logits move by more than `far`, and by more than `times` the mean.
+        """
+        sums = self.rows.sum(_softmax.movement, direction, self.state)
+        mean = on_host(sums.values[0]) * (self.rows.n_total / self.rows.shape[0])
+        function = partial(_softmax.part_beyond, far=host.maximum(far, times * mean))
+        sums = self.rows.sum(function, state=sums.state, count=False)
         some, whole = (on_host(v) for v in sums.values)
-        return host.divide(some, whole, out=host.zeros_like(whole), where=whole > 0)
+        return host.divide(some, whole, out=host.zeros_like(whole), where=whole > 0), mean
 
 
 def on_host(values):

@@ -62,17 +62,17 @@ def estimate(iterate, index, *, thorough=False):
     else:
         hessian = iterate.hessian(objective, evaluation)
     newton = iterate.newton
-    least = TUNED.thorough_steps if thorough else iterate.least_steps
-    if newton is None or thorough:
+    decided = evaluation.value < TUNED.decided_loss
+    least = TUNED.decided_steps if decided.any() else iterate.least_steps
+    least = TUNED.thorough_steps if thorough else least
+    if newton is None or newton.n_products < least:
         newton = newton_step(
             objective, hessian, evaluation.gradient, precondition,
             share=TUNED.share_to_come, least=least, most=TUNED.most_confirming_steps,
         )  # fmt: skip
-    far = hessian.far_share(newton.step, TUNED.far_logits) > TUNED.far_share
-    poor = newton.n_products > TUNED.poor_after
-    decided = evaluation.value < TUNED.decided_loss
-    doubtful = far | newton.broken | (decided | poor if not thorough else False)
-    return Estimate(newton.decrement, doubtful | iterate.doubtful[index])
+    share, mean = hessian.far_share(newton.step, TUNED.far_logits, TUNED.farther)
+    far = (share > TUNED.far_share) | (mean > TUNED.wild)
+    return Estimate(newton.decrement, far | newton.broken)
 
 
 def on_part(iterate, index):
@@ -87,51 +87,51 @@ def on_part(iterate, index):
     return solve
 
 
-def lower_bound(objective, evaluation):
+def lower_bound(objective, evaluation, wanted):
     """A proven lower bound of F*, (n_problems,): minus infinity without a penalty.
 
-    About one pass: Newton's method on the intercepts, which needs no product with X, and
-    the gradient there.
+    The intercepts of the minimum are taken to be within `farthest_intercept` of these, so
+    that a gradient of theirs that is not quite zero is a term of the bound. Where that term is
+    more than `wanted`, the intercepts are moved to their optimum first: about half a pass.
     """
     if not objective.penalty.strict.any():
         return host.full(objective.n_problems, -host.inf)
-    if objective.rows.frame.fit_intercept:
-        evaluation = with_best_intercepts(objective, evaluation)
-    return evaluation.value - objective.penalty.conjugate(evaluation.gradient)
-
-
-def with_best_intercepts(objective, evaluation):
-    """The evaluation where the intercepts are the best ones for its coefficients.
-
-    Newton's method on n_classes numbers with steps halved until the loss falls; the
-    gradient of the intercepts is then zero but for rounding.
-    """
-    rows, B, T = objective.rows, objective.n_problems, objective.rows.n_classes
-    state, shift = first_of(evaluation.state), host.zeros((B, T))
-    loss, residual, S = intercept_model(rows, state, shift)
+    slack = slack_of_intercepts(objective, evaluation)
     for _ in range(TUNED.most_intercept_steps):
-        # The null direction has no curvature: any will do.
-        S = S + host.ones((T, T)) * (host.trace(S, axis1=1, axis2=2) / T**2)[:, None, None]
-        S = S + host.eye(T) * host.finfo(float).tiny
-        step = -host.linalg.solve(S, residual[:, :, None])[:, :, 0]
-        t, slope = 1.0, (residual * step).sum()
-        if not -slope > TUNED.intercept_slack * abs(loss).sum():
+        if (slack <= wanted).all():
             break
-        while t > TUNED.least_intercept_step:
-            found = intercept_model(rows, state, shift + t * step)
-            if found[0].sum() <= loss.sum() + 1e-4 * t * slope:
-                break
-            t /= 2
-        shift, (loss, residual, S) = shift + t * step, found
+        evaluation = with_better_intercepts(objective, evaluation)
+        before, slack = slack, slack_of_intercepts(objective, evaluation)
+        if not (slack < before).any():
+            break
+    return evaluation.value - objective.penalty.conjugate(evaluation.gradient) - slack
+
+
+def slack_of_intercepts(objective, evaluation):
+    """What the gradient of the intercepts may hide, (n_problems,)."""
+    if not objective.rows.frame.fit_intercept:
+        return host.zeros(objective.n_problems)
+    gradient = on_host(evaluation.gradient[-1, :]).reshape(objective.n_problems, -1)
+    return TUNED.farthest_intercept * host.abs(gradient).sum(axis=1)
+
+
+def with_better_intercepts(objective, evaluation):
+    """The evaluation after a Newton step of the intercepts alone, in which W stays."""
+    rows, B, T = objective.rows, objective.n_problems, objective.rows.n_classes
+    S = class_curvature(objective, evaluation)
+    # The null direction has no curvature: any will do.
+    S = S + (host.trace(S, axis1=1, axis2=2) / T**2)[:, None, None]
+    residual = on_host(evaluation.gradient[-1, :]).reshape(B, T)
+    residual = residual - residual.mean(axis=1, keepdims=True)
+    shift = -host.linalg.pinv(S) @ residual[:, :, None]
     theta = evaluation.theta + 0
     theta[-1, :] += rows.xp.asarray(shift.ravel(), dtype=theta.dtype)
     function = partial(_softmax.evaluate_shifted, shift=shift.ravel())
-    sums = rows.sum(function, state=state)
-    return objective.from_sums(theta, sums)
+    return objective.from_sums(theta, rows.sum(function, state=first_of(evaluation.state)))
 
 
-def intercept_model(rows, state, shift):
-    """Loss (B,), its gradient (B, T) and Hessian (B, T, T) in intercepts moved by `shift`."""
-    function = partial(_softmax.intercept_model, shift=shift.ravel())
-    loss, residual, S = rows.sum(function, state=state, count=False).values
-    return on_host(loss), on_host(residual).reshape(shift.shape), on_host(S)
+def class_curvature(objective, evaluation):
+    """The weighted mean of diag(p) - p pᵀ over all rows, (n_problems, T, T)."""
+    function = partial(_softmax.class_curvature, stride=1)
+    sums = objective.rows.sum(function, state=first_of(evaluation.state), count=False)
+    return on_host(sums.values[0])

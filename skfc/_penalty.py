@@ -67,7 +67,9 @@ class Penalty:
         a, b = a[:N, :], b[:N, :]
         if B == 1:
             d = cast(self.factors, a.dtype)
-            return self.l2 * sum(over_rows(lambda rows: inner(a[rows, :] * d[rows], b[rows, :]), a))
+            return self.l2 * sum(
+                over_rows(lambda rows: inner(a[rows, :] * d[rows], b[rows, :]), a)
+            )
         T = a.shape[1] // B
         product = (a * b).reshape(N, B, T).sum(axis=2)
         return self.l2 * (self.factors * product).sum(axis=0)

@@ -262,5 +262,3 @@ def absent_intercept(logits, weight, n_absent):
     while excess(high) < 0:
         high += 10
     return optimize.brentq(excess, low, high)
-
-

@@ -87,9 +87,7 @@ class CurvatureSampler:
         if self.takes_all:
             return HessianOperator.at(objective, *self._all_rows(rows, logits))
         curvature = rows.sum(_softmax.row_curvature, state=logits, count=False).state
-        chance = [
-            (c * p,) for (c,), (p,) in zip(curvature, rows.prominence(), strict=True)
-        ]
+        chance = [(c * p,) for (c,), (p,) in zip(curvature, rows.prominence(), strict=True)]
         sample = rows.select(rows.draw(chance, self.size), self.dtype)
         return HessianOperator.at(objective, sample.rows, sample.carry(logits))
 

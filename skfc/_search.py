@@ -135,7 +135,9 @@ def solve_folds(X, folds, Cs, method, parameters):
                         for pair in pairs
                     ]
                     done[k] = pairs, path
-    coef, intercept = (np.array([[pair[j] for pair in pairs] for pairs, _ in done]) for j in (0, 1))
+    coef, intercept = (
+        np.array([[pair[j] for pair in pairs] for pairs, _ in done]) for j in (0, 1)
+    )
     n_iter, gap, status = (
         np.array([[getattr(fit, name) for fit in path] for _, path in done])
         for name in ("n_iter", "gap", "status")

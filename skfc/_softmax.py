@@ -196,28 +196,17 @@ def evaluate_shifted(block, _, logits, *, shift):
     return evaluate(block, logits + block.like(shift)[:, None])
 
 
-def intercept_model(block, _, logits, *, shift):
-    """Loss, and its gradient (K,) and Hessian (n_problems, T, T) in intercepts moved by `shift`."""
-    xp = namespace(logits)
-    moved = logits + block.like(shift)[:, None]
-    (S, _), _, _ = class_curvature(block, None, moved, stride=1)
-    loss, residual = block.kernel.residual(block.stack(moved), block.target, block.weight)
-    sums = xp.sum(cast(block.flat(residual), xp.float64), axis=1)
-    return (loss, sums, S), None, (logits,)
-
-
 def look_along(block, direction, logits, room=None):
     """Keep the logits of a direction beside those of the iterate."""
     return (), None, (logits, fill(room, direction))
 
 
 def step_along(block, direction, logits, room=None):
-    """`look_along`, and loss, residual and slope at step one, of the direction's logits."""
+    """`look_along`, and loss and residual at step one, of the direction's logits."""
     kept = fill(room, direction)
     direction += logits  # what came from the product is free to be overwritten
     loss, residual = block.kernel.residual(block.stack(direction), block.target, block.weight)
-    slope = block.kernel.inner(residual, block.stack(kept))
-    return (loss, slope), block.flat(residual), (logits, kept)
+    return (loss,), block.flat(residual), (logits, kept)
 
 
 def try_steps(block, _, logits, direction, *, steps, columns, problems):
@@ -308,16 +297,25 @@ def class_curvature(block, _, logits, *unused, stride):
     return (cast(S, xp.float64), cast(xp.sum(weight, axis=1), xp.float64)), None, (logits,)
 
 
-def movement(block, direction, proba, *, far):
-    """How much of <d, H d> is of rows whose logits move by more than `far`, and all of it."""
+def movement(block, direction, proba):
+    """How far every row's logits move against one another, and its part of <d, H d>, as states.
+
+    The value is the sum of the former.
+    """
     xp = namespace(direction)
     dz = block.stack(direction)
     moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
     p = block.stack(proba)
-    rows = xp.sum(dz * block.kernel.curvature(p, dz + 0, block.weight), axis=1)
-    far_rows = xp.where(moved > far, rows, xp.zeros_like(rows))
-    sums = (xp.sum(cast(part, xp.float64), axis=1) for part in (far_rows, rows))
-    return tuple(sums), None, (proba,)
+    part = xp.sum(dz * block.kernel.curvature(p, dz + 0, block.weight), axis=1)
+    return (xp.sum(cast(moved, xp.float64), axis=1),), None, (moved, part)
+
+
+def part_beyond(block, _, moved, part, *, far):
+    """The part of <d, H d> of rows that move by more than `far` (n_problems,), and all of it."""
+    xp = namespace(moved)
+    some = xp.where(moved > block.like(far)[:, None], part, xp.zeros_like(part))
+    sums = (xp.sum(cast(rows, xp.float64), axis=1) for rows in (some, part))
+    return tuple(sums), None, (moved, part)
 
 
 def separation(block, _, logits, *unused):

@@ -22,7 +22,7 @@ class FullHessian(Preconditioner):
     form, which costs less.
     """
 
-    is_newton, growth = True, 2.0
+    is_newton = True
 
     def __init__(self, objective):
         super().__init__(objective)

@@ -200,7 +200,11 @@ class LocalRows:
         """Weights and intercepts for products with X; weights are None where all are zero."""
         N = self.shape[1]
         W, xp = theta[:N, :], self.xp
-        b = theta[N, :] if self.frame.fit_intercept else xp.zeros(theta.shape[1], dtype=theta.dtype)
+        b = (
+            theta[N, :]
+            if self.frame.fit_intercept
+            else xp.zeros(theta.shape[1], dtype=theta.dtype)
+        )
         if not bool(xp.any(W != 0)):
             return None, cast(b, self.dtype)
         if not self.standard:

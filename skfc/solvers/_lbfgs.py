@@ -50,7 +50,8 @@ def lbfgs(objective, preconditioner, theta):
             stalled = stuck & fresh
             doubtful = steps < TUNED.short_step
         fresh = stuck
-        if preconditioner.update(objective, evaluation) and preconditioner.is_newton:
+        formed = preconditioner.update(objective, evaluation, growth=TUNED.refresh_growth)
+        if formed and preconditioner.is_newton:
             pairs = []
             continue
         pairs = [(s, y, host.where(stuck, 0.0, rho)) for s, y, rho in pairs[1 - TUNED.memory :]]

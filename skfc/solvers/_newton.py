@@ -42,7 +42,9 @@ def newton(objective, preconditioner, theta):
             if other.rows is objective.rows:
                 objective, evaluation = objective.with_penalty(other.penalty, evaluation)
             else:
-                evaluation = enter(other, evaluation, -cast(found.step, other.rows.parameter_dtype))
+                evaluation = enter(
+                    other, evaluation, -cast(found.step, other.rows.parameter_dtype)
+                )
                 objective = other
             stalled = host.zeros(1, dtype=bool)
             continue
