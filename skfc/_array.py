@@ -168,3 +168,10 @@ def pair_places(n):
     first, second = np.triu_indices(n)
     place[first, second] = place[second, first] = np.arange(len(first))
     return place
+
+
+def any_nonzero(array):
+    """Whether a number of `array` is not zero."""
+    if isinstance(array, np.ndarray):
+        return bool(array.any())
+    return bool(namespace(array).any(array != 0))

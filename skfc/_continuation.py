@@ -54,9 +54,10 @@ class Stages:
         theta = evaluation.theta
         return evaluation.value + 0.5 * (asked.dot(theta, theta) - here.dot(theta, theta))
 
-    def next(self, iterate, doubtful):
+    def next(self, iterate, doubtful, kept):
         """The objective of the next stage, or None to stay in this one.
 
+        `kept` are the problems of the iterate that go on.
         `doubtful` says that an end was found here that needs the exact rows to be judged.
         """
         if self.level is None:
@@ -68,7 +69,7 @@ class Stages:
             if not (iterate.decrement[0] < TUNED.arrived * value or stuck):
                 return None
             self.level -= 1
-        elif self.is_last or not (doubtful or self._is_spent(iterate)):
+        elif self.is_last or not (doubtful or self._is_spent(iterate, kept)):
             return None
         else:
             self.objective = self.exact
@@ -77,15 +78,15 @@ class Stages:
         self.objective = self.objective.with_penalty(penalty)
         return self.objective
 
-    def _is_spent(self, iterate):
+    def _is_spent(self, iterate, kept):
         """Whether single precision has brought a problem as far as it can."""
-        value, decrement = iterate.evaluation.value, iterate.decrement
+        value, decrement = iterate.evaluation.value[kept], iterate.decrement[kept]
         rows = self.objective.rows
         near_zero = not rows.sparse or bool((np.abs(rows.frame.shift) <= TUNED.near_zero).all())
         share = TUNED.single_until if near_zero else TUNED.single_until_coarse
         share = host.where(self.exact.penalty.strict, share, TUNED.single_until_coarse)
-        spent = (decrement < share * value) | (value < TUNED.small_loss) | iterate.stalled
-        return bool(spent.any())
+        spent = (decrement < share * value) | (value < TUNED.small_loss)
+        return bool((spent | iterate.stalled[kept]).any())
 
 
 def level_of(iterate):

@@ -70,16 +70,14 @@ class Run:
         self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
         self.least_decrement, self.least_value = np.full(n, np.inf), np.full(n, np.inf)
         self.since = np.zeros(n, dtype=int)
-        self.wants_exact = False
+        self.seen = -1
 
     def run(self):
         """The list of `Fit`."""
-        n_iter, change = -1, None
+        change = None
         while len(self.which):
             iterate = self.generator.send(change)
-            if self.wants_exact or change is None or change.objective is None:
-                n_iter += 1
-            change = self.judge(iterate, n_iter)
+            change = self.judge(iterate, iterate.n_iter)
         self.generator.close()
         for monitor in self.monitors:
             monitor.end(self.fits)
@@ -118,10 +116,14 @@ class Run:
             if not len(keep):
                 return GO_ON
             self.stages.problems(keep)
-        return Change(keep, self.stages.next(iterate, doubtful))
+        kept = slice(None) if keep is None else keep
+        return Change(keep, self.stages.next(iterate, doubtful, kept))
 
     def tell(self, n_iter, value, gap, iterate):
-        """Tell the monitors; returns whether one asks to stop."""
+        """Tell the monitors of a new iterate; returns whether one asks to stop."""
+        if n_iter == self.seen:
+            return False
+        self.seen = n_iter
         progress = Progress(
             n_iter, self.which, len(self.fits), value, gap,
             lambda: self.coefficients(iterate.evaluation.theta),
@@ -258,7 +260,7 @@ def warn(fit, tol, max_iter, method):
 def advice(method, general):
     """What would help, by the parameters that are set."""
     if method.solver == "gd" and method.learning_rate != "auto":
-        return f"{general}, or leave learning_rate={method['learning_rate']!r} to 'auto'."
+        return f"{general}, or leave learning_rate={method.learning_rate!r} to 'auto'."
     if method.preconditioner != "auto":
-        return f"{general}, or leave preconditioner={method['preconditioner']!r} to 'auto'."
+        return f"{general}, or leave preconditioner={method.preconditioner!r} to 'auto'."
     return f"{general}."

@@ -259,17 +259,20 @@ class HessianOperator:
         """The diagonal of the data part, (P, K)."""
         return self.rows.sum(_softmax.curvature_diagonal, state=self.state, power=2).gradient
 
-    def far_share(self, direction, far, times):
-        """The share of <d, H d> of rows that move far, and how far rows move, (n_problems,).
+    def movement(self, step):
+        """How far `step` moves the logits of rows: the mean (n_problems,), and a state."""
+        sums = self.rows.sum(_softmax.movement, step, self.state)
+        return on_host(sums.values[0]) * (self.rows.n_total / self.rows.shape[0]), sums.state
 
-        Those are rows whose logits move by more than `far`, and by more than `times` the mean.
-        """
-        sums = self.rows.sum(_softmax.movement, direction, self.state)
-        mean = on_host(sums.values[0]) * (self.rows.n_total / self.rows.shape[0])
-        function = partial(_softmax.part_beyond, far=host.maximum(far, times * mean))
-        sums = self.rows.sum(function, state=sums.state, count=False)
-        some, whole = (on_host(v) for v in sums.values)
-        return host.divide(some, whole, out=host.zeros_like(whole), where=whole > 0), mean
+    def parts(self, direction, moved, far):
+        """<d, H d> of rows that moved by more than `far`, and of the others, data part."""
+        function = partial(_softmax.curvature_parts, far=far)
+        return [on_host(v) for v in self.rows.sum(function, direction, moved).values]
+
+    def beyond(self, direction, moved, far):
+        """The product of a direction with the Hessian of the rows that moved by more than `far`."""
+        function = partial(_softmax.curve_beyond, far=far)
+        return cast(self.rows.sum(function, direction, moved).gradient, direction.dtype)
 
 
 def on_host(values):

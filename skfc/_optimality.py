@@ -70,9 +70,31 @@ def estimate(iterate, index, *, thorough=False):
             objective, hessian, evaluation.gradient, precondition,
             share=TUNED.share_to_come, least=least, most=TUNED.most_confirming_steps,
         )  # fmt: skip
-    share, mean = hessian.far_share(newton.step, TUNED.far_logits, TUNED.farther)
-    far = (share > TUNED.far_share) | (mean > TUNED.wild)
-    return Estimate(newton.decrement, far | newton.broken)
+    doubtful = newton.broken | outgrown(objective, hessian, evaluation, newton, precondition)
+    return Estimate(newton.decrement, doubtful)
+
+
+def outgrown(objective, hessian, evaluation, newton, precondition):
+    """Whether the Newton step goes beyond where its model holds, (n_problems,).
+
+    The curvature of a row changes by a factor of e at most where its logits move by one
+    against each other (Bach 2010). A few rows that move far may have most of the curvature in
+    some direction, as one that an outlier of a feature has in this feature, and be decided a
+    little later: then the others gain there what the model does not promise. The direction is
+    where the preconditioner, in the place of H, sees the curvature of those rows.
+    """
+    mean, moved = hessian.movement(newton.step)
+    far = host.maximum(TUNED.far_logits, TUNED.farther * mean)
+    some, others = hessian.parts(newton.step, moved, far)
+    wild = mean > TUNED.wild
+    if not (some > TUNED.far_share * (some + others)).any():
+        return wild
+    direction = precondition(hessian.beyond(newton.step, moved, far))
+    _, others = hessian.parts(direction, moved, far)
+    curvature = others + objective.penalty.dot(direction, direction)
+    slope = objective.dot(evaluation.gradient, direction)
+    gain = host.divide(0.5 * slope**2, curvature, out=host.zeros_like(slope), where=curvature > 0)
+    return wild | (gain > TUNED.honest * newton.decrement)
 
 
 def on_part(iterate, index):

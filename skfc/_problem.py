@@ -22,6 +22,10 @@ from skfc._targets import Targets
 from skfc.solvers import SOLVERS, choose_solver
 
 
+# A penalty above has the minimum W = 0 to all digits, and leaves room for products.
+STRONGEST = 1e280
+
+
 @dataclass(frozen=True)
 class Method:
     """How a fit is done: the estimators' parameters of these names."""
@@ -73,6 +77,7 @@ class Problem:
         self.total = weight.sum(axis=1)
         check_total(self.total, weight)
         weight = weight * (weight.shape[1] / self.total)[:, None]
+        self.given = X, target, weight
         self.merged = merge_columns(X) if sparse.issparse(X) and not standardize else None
         X = X if self.merged is None else self.merged.X
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype
@@ -98,12 +103,8 @@ class Problem:
 
     def objective(self, C):
         """The objective at C (n_problems,)."""
-        with np.errstate(over="ignore"):
-            l2 = 1.0 / C / self.total
-        if not np.isfinite(l2).all():
-            raise ValueError(
-                f"The 'C' parameter is too small: the penalty 1 / C overflows at C={min(C):g}."
-            )
+        with np.errstate(over="ignore", divide="ignore"):
+            l2 = np.minimum(1.0 / C / self.total, STRONGEST)
         return Objective(self.rows, Penalty(l2, self.factors))
 
     def null_model(self):
@@ -165,9 +166,10 @@ class Problem:
         if coef.dtype == np.float64:
             return fit.gap
         objective = self.objective(np.array([fit.C]))
+        given = make_rows(*self.given, self.n_classes)
         with fit_arithmetic(self.rows):
             before, after = (
-                self.rows.loss_of(*pair) + objective.penalty.value(theta)
+                given.loss_of(*pair) + objective.penalty.value(theta)
                 for pair, theta in (
                     (self.coefficients(fit.theta), fit.theta),
                     ((coef, intercept), self.start(coef, intercept)),

@@ -298,24 +298,28 @@ def class_curvature(block, _, logits, *unused, stride):
 
 
 def movement(block, direction, proba):
-    """How far every row's logits move against one another, and its part of <d, H d>, as states.
+    """How far the logits of every row move against one another stays; its sum is the value."""
+    dz, xp = block.stack(direction), namespace(direction)
+    moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
+    return (xp.sum(cast(moved, xp.float64), axis=1),), None, (proba, moved)
 
-    The value is the sum of the former.
-    """
+
+def curve_beyond(block, direction, proba, moved, *, far):
+    """The curvature of rows that move by more than `far` (n_problems,), applied to a direction."""
+    xp = namespace(direction)
+    weight = xp.where(moved > block.like(far)[:, None], block.weight, 0 * block.weight)
+    dz = block.kernel.curvature(block.stack(proba), block.stack(direction), weight)
+    return (), block.flat(dz), (proba, moved)
+
+
+def curvature_parts(block, direction, proba, moved, *, far):
+    """<d, H d> of the rows that move by more than `far` (n_problems,), and of the others."""
     xp = namespace(direction)
     dz = block.stack(direction)
-    moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
-    p = block.stack(proba)
-    part = xp.sum(dz * block.kernel.curvature(p, dz + 0, block.weight), axis=1)
-    return (xp.sum(cast(moved, xp.float64), axis=1),), None, (moved, part)
-
-
-def part_beyond(block, _, moved, part, *, far):
-    """The part of <d, H d> of rows that move by more than `far` (n_problems,), and all of it."""
-    xp = namespace(moved)
-    some = xp.where(moved > block.like(far)[:, None], part, xp.zeros_like(part))
-    sums = (xp.sum(cast(rows, xp.float64), axis=1) for rows in (some, part))
-    return tuple(sums), None, (moved, part)
+    rows = xp.sum(dz * block.kernel.curvature(block.stack(proba), dz + 0, block.weight), axis=1)
+    beyond = xp.where(moved > block.like(far)[:, None], rows, xp.zeros_like(rows))
+    sums = (xp.sum(cast(part, xp.float64), axis=1) for part in (beyond, rows - beyond))
+    return tuple(sums), None, (proba, moved)
 
 
 def separation(block, _, logits, *unused):

@@ -57,7 +57,7 @@ class Tuned:
     diagonal_price: float = 5.0  # steps that a look at the diagonal costs
     block_price: float = 4.0  # steps that blocks cost, and more with features x classes
     numbers_per_step: float = 200.0
-    hessian_price_share: float = 0.35  # of a Hessian's passes, until the next one
+    hessian_patience: float = 3.0  # steps after which the second Hessian is formed at the latest
     hessian_rows_per_direction: int = 55  # rows of a Hessian per effective degree of freedom
     many_more_rows: float = 1.25  # rows are drawn anew where so many times as many are needed
     operations_per_logit: float = 100.0  # of exponentials, in operations of a matrix product
@@ -87,7 +87,7 @@ class Tuned:
 
     # -- L-BFGS, gradient descent, line searches ---------------------------------------------------
     memory: int = 10  # pairs of L-BFGS
-    refresh_growth: float = 3.0  # of the steps between refreshes that make L-BFGS forget
+    refresh_growth: float = 2.0  # of the steps between refreshes that make L-BFGS forget
     armijo: float = 1e-4
     wolfe: float = 0.9
     most_trials: int = 30
@@ -100,11 +100,11 @@ class Tuned:
     share_to_come: float = 0.3  # of the decrement: what an estimate may leave
     most_confirming_steps: int = 50
     thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
-    poor_after: int = 12  # products of an estimate that show a poor preconditioner
     far_logits: float = 0.2  # a row that moves by more has another curvature then
     farther: float = 5.0  # and by more than so many times the mean
     wild: float = 4.0  # a mean movement by more is no step of a fit at its end
-    far_share: float = 0.1  # of the decrement: what such rows may have of it
+    far_share: float = 0.01  # of the decrement: what such rows may have of it unasked
+    honest: float = 10.0  # what the others may gain, in decrements
     decided_loss: float = 0.05  # mean loss below which nearly all rows are decided
     decided_steps: int = 12  # products of an estimate there
     most_intercept_steps: int = 4  # Newton steps of intercepts alone, for a proof

@@ -182,15 +182,15 @@ def test_an_interrupted_fit_leaves_the_earlier_one(data, error, calls, monkeypat
 
     X, y = data
     model = SoftmaxFCClassifier().fit(X, y)
-    before, ray, seen = state(model), Objective.ray, []
+    before, line, seen = state(model), Objective.line, []
 
-    def interrupt(self, *args):
+    def interrupt(self, *args, **options):
         seen.append(1)
         if len(seen) > calls:
             raise error
-        return ray(self, *args)
+        return line(self, *args, **options)
 
-    monkeypatch.setattr(Objective, "ray", interrupt)
+    monkeypatch.setattr(Objective, "line", interrupt)
     with pytest.raises(error):
         model.set_params(tol=1e-12).fit(X[:, :3], np.array(list("abc"))[y])
     monkeypatch.undo()

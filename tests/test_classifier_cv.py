@@ -24,7 +24,8 @@ from sklearn.model_selection import (
 )
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _path, neg_log_loss_scorer
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _search, neg_log_loss_scorer
+from skfc._tuned import override
 
 CS = [1e-3, 1e-1, 10.0]
 TOL = 1e-12
@@ -449,16 +450,13 @@ def test_float32_stays(data):
     assert single.scores_.dtype == np.float64
 
 
-def test_groups_of_folds_change_nothing(data, monkeypatch):
+def test_groups_of_folds_change_nothing(data):
     X, y = data
     together = search(4).fit(X, y)
-    monkeypatch.setattr(_path, "GROUP_BYTES", 1)
-    alone = search(4).fit(X, y)
+    with override(group_bytes=1):
+        alone = search(4).fit(X, y)
+        assert _search.groups(X, 3, [0, 1, 2, 3]) == [[0], [1], [2], [3]]
     assert_allclose(alone.scores_, together.scores_, **CLOSE)
-    sizes = [
-        len(g) for g in _path.groups(type("D", (), {"shape": X.shape, "dtype": X.dtype}), 3, 4)
-    ]
-    assert sizes == [1, 1, 1, 1]
 
 
 def test_problems_left_are_printed(data, capsys):

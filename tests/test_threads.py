@@ -8,7 +8,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info
 
-from skfc._threads import PIECE_BYTES, add, one_of_several, over_rows
+from skfc._runtime import one_of_several, over_rows
+from skfc._tuned import TUNED
 
 
 def blas_threads():
@@ -67,10 +68,14 @@ def test_fits_on_the_pool_leave_blas_one_thread_and_give_the_others_back():
 @pytest.mark.parametrize("n_rows", [0, 1, 3, 4000])
 def test_pieces_cover_every_row_once(n_rows, rng):
     y, x = rng.standard_normal((2, n_rows, 60))
-    assert n_rows < 4000 or y.nbytes > 4 * PIECE_BYTES
+    assert n_rows < 4000 or y.nbytes > 4 * TUNED.piece_bytes
     rows = np.concatenate([np.arange(n_rows)[piece] for piece in over_rows(lambda r: r, y)])
     assert_array_equal(rows, np.arange(n_rows))
     scale = rng.standard_normal(60)
     expected = y + x * scale
-    add(y, x, scale)
+
+    def add(piece):
+        y[piece] += x[piece] * scale
+
+    over_rows(add, y)
     assert_allclose(y, expected, rtol=1e-15)

@@ -104,7 +104,7 @@ class Diagonal(Preconditioner):
     def _invert(self, objective, M):
         o, xp = objective, namespace(M)
         M[M <= TUNED.no_curvature * xp.max(M)] = 0.0  # without curvature but for rounding
-        ridge = host.minimum(o.penalty.diagonal(o.shape[0]), LARGEST)
+        ridge = ridge_of(o, M.dtype)
         if o.n_problems > 1:
             ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)
         idle = idle_rows(o)
@@ -158,6 +158,14 @@ def mean_class_curvature(objective, evaluation):
     return S / host.maximum(total, host.finfo(float).tiny)[:, None, None]
 
 
+def ridge_of(objective, dtype):
+    """The second derivative of the penalty (P, n_problems), within the range of `dtype`."""
+    xp = objective.rows.xp
+    ridge = objective.penalty.diagonal(objective.shape[0])
+    largest = SINGLE_RANGE[1] if dtype == xp.float32 else LARGEST
+    return cast(xp.where(ridge < largest, ridge, largest), dtype)
+
+
 def idle_rows(objective):
     """(P,) of bool: the features without variance."""
     frame, xp = objective.rows.frame, objective.rows.xp
@@ -195,5 +203,5 @@ def factorise(A):
         if L is not None:
             return L
         if not jitter < 1:
-            raise ValueError("no Cholesky factor: the arithmetic overflows")
+            raise host.linalg.LinAlgError("no Cholesky factor: the arithmetic overflows")
         added, jitter = jitter, 100 * jitter

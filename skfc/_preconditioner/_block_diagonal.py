@@ -9,7 +9,7 @@ from skfc._array import (
     random_normal, triangular_solve,
 )  # fmt: skip
 from skfc._preconditioner._base import (
-    Preconditioner, centred_over_classes, factorise, idle_rows,
+    Preconditioner, centred_over_classes, factorise, idle_rows, ridge_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._tuned import TUNED
@@ -69,13 +69,11 @@ class BlockDiagonal(Preconditioner):
         self.follow(objective, evaluation)
 
     def follow(self, objective, evaluation):
-        ridge = objective.penalty.diagonal(objective.shape[0])
+        ridge = ridge_of(objective, self.grams.dtype)
         xp, idle = namespace(self.grams), idle_rows(objective)
         self.factor, units = [], []
         for k in range(self.grams.shape[0]):
-            B = add_to_diagonal(
-                self.grams[k, ...] + 0, cast(ridge[:, k // self.n_classes], self.grams.dtype)
-            )
+            B = add_to_diagonal(self.grams[k, ...] + 0, ridge[:, k // self.n_classes])
             unit = xp.sqrt(diagonal(B))
             unit = xp.where((unit > 0) & ~idle, unit, xp.ones_like(unit))
             self.factor.append(factorise(B / outer(unit, unit)))

@@ -8,7 +8,7 @@ from skfc._array import (
 )  # fmt: skip
 from skfc._objective import first_of
 from skfc._preconditioner._base import (
-    Preconditioner, centred_over_classes, factorise, idle_rows,
+    Preconditioner, centred_over_classes, factorise, idle_rows, ridge_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import leverage_sample, working_dtype
@@ -27,7 +27,7 @@ class FullHessian(Preconditioner):
     def __init__(self, objective):
         super().__init__(objective)
         self.n_classes = objective.rows.n_classes
-        self.price = TUNED.hessian_price_share * self.passes(objective)
+        self.price = min(max(round(self.passes(objective)), 1), TUNED.hessian_patience)
         self.kronecker = self.spectrum = self.sample = None
         self.size = 0.0
 
@@ -55,7 +55,7 @@ class FullHessian(Preconditioner):
         weights = partial(_softmax.pair_weights, n_classes=T)
         state = self.sample.rows.sum(weights, state=state, count=False).state
         sums = self.sample.rows.gram(state, pairs=True)
-        ridge = o.penalty.diagonal(o.shape[0])
+        ridge = ridge_of(o, sums.dtype)
         sums = sums.reshape(B, -1, *sums.shape[1:])
         self.factor = [
             self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle_rows(o))
@@ -89,7 +89,7 @@ class FullHessian(Preconditioner):
         above = concatenate([pairs, last[:, None, :, :]], axis=1)
         below = concatenate([last, corner[None, :, :]])
         H = permute(concatenate([above, below[None, ...]]), (0, 2, 1, 3))
-        ridge = tile(cast(ridge, H.dtype) + cast(idle, H.dtype), T)
+        ridge = tile(ridge + cast(idle, H.dtype), T)
         H = add_to_diagonal(xp.reshape(H, (T * P, T * P)), ridge)
         # One vector added to all classes changes nothing: any curvature there will do.
         null = xp.mean(xp.reshape(diagonal(H), (T, P)), axis=0)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from skfc._array import cast, concatenate, namespace
+from skfc._array import any_nonzero, cast, concatenate, namespace
 from skfc._softmax import kernel
 from skfc._tuned import TUNED
 
@@ -205,7 +205,7 @@ class LocalRows:
             if self.frame.fit_intercept
             else xp.zeros(theta.shape[1], dtype=theta.dtype)
         )
-        if not bool(xp.any(W != 0)):
+        if not any_nonzero(W):
             return None, cast(b, self.dtype)
         if not self.standard:
             shift, inverse = self._transform(theta.dtype)

@@ -10,6 +10,11 @@ from skfc._rows._base import LocalRows, is_small, row_blocks
 from skfc._tuned import TUNED
 
 
+# Few columns, as many as BLAS takes at a time in float32: with zeros in the others products are
+# up to 1.7 times faster.
+FULL = {3: 4, 5: 8, 6: 8, 7: 8}
+
+
 class ArrayRows(LocalRows):
     """Rows of an array-API array."""
 
@@ -107,15 +112,20 @@ class DenseRows(ArrayRows):
         ) if rows.far else rows  # fmt: skip
 
     def _forward(self, W, block):
-        return np.matmul(W.T, self._rows_of(block).T)
+        X, n = self._rows_of(block), W.shape[1]
+        if X.itemsize == 4 and (full := FULL.get(n)):
+            return np.matmul(padded(W.T, full), X.T)[:n]
+        return np.matmul(W.T, X.T)
 
     def _adjoint(self, residual, block, power):
         if power == 2:
             return self._squares(residual, block)
-        X = self._rows_of(block)
+        X, n = self._rows_of(block), len(residual)
         # What BLAS does best: in float32 the longer side of the product first.
-        if X.itemsize == 8 or len(residual) > self.shape[1]:
+        if X.itemsize == 8 or n > self.shape[1]:
             return np.matmul(residual, X).T
+        if full := FULL.get(n):
+            return np.matmul(X.T, padded(residual, full).T)[:, :n]
         return np.matmul(X.T, residual.T)
 
     def _rows_of(self, block):
@@ -212,13 +222,13 @@ class DenseRows(ArrayRows):
         return total / self.n_total
 
     def _weighted_gram(self, x, weight):
-        rows, N = np.flatnonzero(weight), self.shape[1]
+        rows, N, copied = np.flatnonzero(weight), self.shape[1], False
         if len(rows) < len(weight):
-            x, weight = x[rows], weight[rows]
+            x, weight, copied = x[rows], weight[rows], True
         if not self.standard and self._single is None:
-            x = self._standardised(x)
+            x, copied = self._standardised(x), True
         root = np.sqrt(weight, dtype=x.dtype)
-        x = x * root[:, None]
+        x = np.multiply(x, root[:, None], out=x if copied else None)
         A = np.empty((self.n_parameters,) * 2, dtype=x.dtype)
         A[:N, :N] = x.T @ x
         if self.frame.fit_intercept:
@@ -272,3 +282,10 @@ class CentredRows(DenseRows):
 
     def _transform(self, dtype):
         return np.zeros(self.shape[1], dtype), np.ones(self.shape[1], dtype)
+
+
+def padded(rows, n_rows):
+    """`rows`, and rows of zeros below."""
+    out = np.zeros((n_rows, rows.shape[1]), dtype=rows.dtype)
+    out[: len(rows)] = rows
+    return out

@@ -50,12 +50,11 @@ def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto
                 "too large. Lower it, or set it to 'auto'."
             )
         change = yield Iterate(
-            objective, evaluation, decrement, measure.solve, whole_hessian,
-            measure.least_steps, stalled, host.zeros(1, dtype=bool),
+            objective, evaluation, n_iter, decrement, measure.solve, whole_hessian,
+            measure.least_steps, stalled,
         )  # fmt: skip
         if change.objective is not None:
-            objective = change.objective
-            evaluation = enter(objective, evaluation)
+            objective, evaluation, _ = enter(objective, change.objective, evaluation)
             last, weight = evaluation.theta, 1.0
             continue
         ahead = evaluation.theta + rate * direction

@@ -18,24 +18,24 @@ class Iterate:
     ----------
     objective : the objective of these problems
     evaluation : where they are
+    n_iter : how many steps have been taken
     decrement : (n_problems,), half the Newton decrement as the solver sees it
     precondition : an approximate inverse of the Hessian there, on arrays (P, K)
     hessian : function from objective and evaluation to the Hessian, exact or on a sample
     least_steps : the least conjugate-gradient steps of an estimate with `precondition`
     stalled : (n_problems,), True where no step lowers the value any more
-    doubtful : (n_problems,), True where the model did not hold at the last step
     newton : the NewtonStep that `decrement` is from, where it is one on the Hessian with a
         preconditioner formed here; else None
     """
 
     objective: Objective
     evaluation: Evaluation
+    n_iter: int
     decrement: np.ndarray
     precondition: Callable
     hessian: Callable
     least_steps: int
     stalled: np.ndarray
-    doubtful: np.ndarray
     newton: NewtonStep | None = None
 
 
@@ -50,17 +50,17 @@ class Change:
 GO_ON = Change()
 
 
-def enter(objective, evaluation, step=None):
-    """The evaluation from which a solver goes on with another `objective`.
+def enter(objective, other, evaluation, step=None):
+    """Go on with another objective: itself, the evaluation there, and whether a step was taken.
 
     With the same rows nothing needs to be computed. On others a planned `step` is taken on the
     way, unless it leads up.
     """
-    theta = cast(evaluation.theta, objective.rows.parameter_dtype)
-    if step is None:
-        return objective.at(theta)
-    found = objective.at(theta + step)
-    worse = found.value > evaluation.value * (1 + 1e-3)
-    if not worse.any():
-        return found
-    return objective.at(theta)
+    if other.rows is objective.rows:
+        return (*objective.with_penalty(other.penalty, evaluation), 0)
+    theta = cast(evaluation.theta, other.rows.parameter_dtype)
+    if step is not None:
+        found = other.at(theta + cast(step, theta.dtype))
+        if (found.value <= evaluation.value).all():
+            return other, found, 1
+    return other, other.at(theta), 0

@@ -7,7 +7,7 @@ when the driver drops them.
 
 from functools import partial
 
-from skfc._array import cast, host
+from skfc._array import host
 from skfc._tuned import TUNED
 from skfc.solvers._iterate import Iterate, enter
 from skfc.solvers._line_search import search
@@ -18,14 +18,15 @@ def lbfgs(objective, preconditioner, theta):
     evaluation = objective.at(theta)
     preconditioner.update(objective, evaluation)
     pairs = []
-    fresh = stalled = doubtful = host.zeros(objective.n_problems, dtype=bool)
+    fresh = stalled = host.zeros(objective.n_problems, dtype=bool)
+    n_iter, growth = 0, TUNED.refresh_growth if preconditioner.is_newton else 1.0
     while True:
         precondition = partial(inverse_product, objective, preconditioner, pairs)
         direction = -precondition(evaluation.gradient)
         decrement = -0.5 * objective.dot(direction, evaluation.gradient)
         change = yield Iterate(
-            objective, evaluation, decrement, precondition, preconditioner.sampler.at,
-            preconditioner.least_steps, stalled, doubtful,
+            objective, evaluation, n_iter, decrement, precondition, preconditioner.sampler.at,
+            preconditioner.least_steps, stalled,
         )  # fmt: skip
         if change.keep is not None:
             keep = change.keep
@@ -33,24 +34,22 @@ def lbfgs(objective, preconditioner, theta):
             objective, evaluation = objective.problems(keep, evaluation)
             preconditioner = preconditioner.problems(objective, keep, evaluation)
             direction, decrement = direction[:, columns], decrement[keep]
-            fresh, doubtful = fresh[keep], doubtful[keep]
+            fresh = fresh[keep]
             pairs = [(s[:, columns], y[:, columns], rho[keep]) for s, y, rho in pairs]
         last = evaluation
         if change.objective is not None:
-            objective = change.objective
-            evaluation = enter(objective, last, cast(direction, objective.rows.parameter_dtype))
+            objective, evaluation, moved = enter(objective, change.objective, last, direction)
             stuck = stalled = host.zeros(objective.n_problems, dtype=bool)
         else:
             line = objective.line(evaluation, direction)
             steps = search(line)
             evaluation = line.move(steps)
-            stuck = steps == 0
+            stuck, moved = steps == 0, 1
             # Where no step was found, old curvature may have misled: forget it. Nothing to
             # forget means that rounding is all that is left.
             stalled = stuck & fresh
-            doubtful = steps < TUNED.short_step
-        fresh = stuck
-        formed = preconditioner.update(objective, evaluation, growth=TUNED.refresh_growth)
+        fresh, n_iter = stuck, n_iter + moved
+        formed = preconditioner.update(objective, evaluation, growth=growth)
         if formed and preconditioner.is_newton:
             pairs = []
             continue

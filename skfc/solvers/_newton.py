@@ -22,52 +22,42 @@ def newton(objective, preconditioner, theta):
     """Generate iterates from `theta`."""
     sampler = preconditioner.sampler
     evaluation = objective.at(cast(theta, objective.rows.parameter_dtype))
-    damping, before, n_products = 0, host.inf, 0
-    stalled = doubtful = host.zeros(1, dtype=bool)
-    renew = False
+    preconditioner.update(objective, evaluation)
+    damping, before, n_products, n_iter = 0, host.inf, 0, 0
+    stalled, found, renew = host.zeros(1, dtype=bool), None, False
+    decrement = evaluation.value  # not known yet
     while True:
-        model, found, damping = damped_step(
+        fresh = preconditioner.is_fresh(evaluation)
+        change = yield Iterate(
+            objective, evaluation, n_iter, evaluation.value if damping else decrement,
+            preconditioner.solve, sampler.at, max(preconditioner.least_steps, n_products),
+            stalled, found if fresh and not damping else None,
+        )  # fmt: skip
+        if change.objective is not None:
+            step = found and -found.step
+            objective, evaluation, moved = enter(objective, change.objective, evaluation, step)
+            stalled, damping, n_iter = host.zeros(1, dtype=bool), 0, n_iter + moved
+        elif found is not None:
+            line = objective.line(evaluation, -found.step, with_gradient=not is_heavy(objective))
+            steps = search(line, TUNED.wolfe_newton)
+            stuck = steps[0] == 0
+            if not stuck or renew or fresh:
+                value, evaluation = evaluation.value, line.move(steps)
+                kept = ratio(value - evaluation.value, decrement)[0]
+                stalled, n_iter, renew = steps == 0, n_iter + 1, False
+                short = steps[0] < TUNED.short_step and objective.penalty.active and not stuck
+                damping = min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)
+                missed = decrement[0] > TUNED.contraction * before < TUNED.near * value[0]
+                if kept < TUNED.kept or missed:
+                    sampler.grow(2)
+                before = decrement[0]
+            else:  # the step was from an old preconditioner: once more from a new one
+                renew = True
+        found, damping = damped_step(
             objective, preconditioner, evaluation, damping, renew,
             least=max(preconditioner.least_steps, n_products // 2),
         )  # fmt: skip
         n_products, decrement = found.n_products, found.decrement
-        fresh = preconditioner.is_fresh(evaluation)
-        change = yield Iterate(
-            objective, evaluation, decrement if not damping else evaluation.value,
-            preconditioner.solve, sampler.at, max(preconditioner.least_steps, n_products),
-            stalled, doubtful, found if fresh and not damping else None,
-        )  # fmt: skip
-        if change.objective is not None:
-            other = change.objective
-            if other.rows is objective.rows:
-                objective, evaluation = objective.with_penalty(other.penalty, evaluation)
-            else:
-                evaluation = enter(
-                    other, evaluation, -cast(found.step, other.rows.parameter_dtype)
-                )
-                objective = other
-            stalled = host.zeros(1, dtype=bool)
-            continue
-        line = objective.line(evaluation, -found.step, with_gradient=not is_heavy(objective))
-        steps = search(line, TUNED.wolfe_newton)
-        stuck = steps[0] == 0
-        if stuck and not renew and not fresh:
-            renew = True  # the step was from an old preconditioner: once more from a new one
-            continue
-        renew = False
-        value, promised = evaluation.value, decrement
-        evaluation = line.move(steps)
-        kept = ratio(value - evaluation.value, promised)[0]
-        stalled = steps == 0
-        doubtful = steps < TUNED.short_step
-        if steps[0] < TUNED.short_step and objective.penalty.active:
-            damping = min(damping + 1, TUNED.most_damping) if not stuck else 0
-        else:
-            damping = max(damping - 1, 0)
-        missed = decrement[0] > TUNED.contraction * before < TUNED.near * value[0]
-        if kept < TUNED.kept or missed:
-            sampler.grow(2)
-        before = decrement[0]
 
 
 def damped_step(objective, preconditioner, evaluation, damping, renew, *, least):
@@ -86,7 +76,7 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
         )  # fmt: skip
         too_much = found.decrement[0] > evaluation.value[0]
         if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
-            return model, found, damping
+            return found, damping
         damping += 1
 
 
