@@ -180,17 +180,25 @@ def draw_run(cells, folder):
 
 
 def draw_growth(series, folder):
-    """Passes and seconds against what grows, log-log."""
+    """Passes (above) and seconds (below) against what grows, log-log."""
     plt = pyplot()
     if plt is None:
         return
-    figure, axes = plt.subplots(1, len(series), figsize=(4 * len(series), 3.8))
-    for ax, (what, rows) in zip(np.atleast_1d(axes), series.items(), strict=True):
-        for y in ("passes", "seconds"):
-            ax.plot([row[what] for row in rows], [row[y] for row in rows], "o-", label=y)
-        ax.set(xscale="log", yscale="log", xlabel=what)
-        ax.grid(alpha=0.3)
-        ax.legend()
+    words = {"n": "rows n", "N": "features N", "T": "classes T"}
+    figure, axes = plt.subplots(
+        2, len(series), figsize=(3.4 * len(series), 5), sharex="col", sharey="row", squeeze=False
+    )
+    for (above, below), (what, rows) in zip(axes.T, series.items(), strict=True):
+        sizes = [row[what] for row in rows]
+        above.plot(sizes, [row["passes"] for row in rows], "o-", color="#0b6fa4")
+        below.plot(sizes, [row["seconds"] for row in rows], "s-", color="#c1272d")
+        fixed = [f"{other} = {rows[0][other]}" for other in words if other != what]
+        above.set(title=f"more {words[what][:-2]}\n{', '.join(fixed)}", xscale="log")
+        below.set(xlabel=words[what], xscale="log", yscale="log")
+        for ax in (above, below):
+            ax.grid(alpha=0.3)
+    axes[0, 0].set(ylabel="passes over X", ylim=(0, None))
+    axes[1, 0].set_ylabel("seconds of a fit")
     figure.tight_layout()
-    figure.savefig(Path(folder, "growth.png"), dpi=110)
+    figure.savefig(Path(folder, "growth.png"), dpi=200)
     plt.close(figure)

@@ -62,10 +62,10 @@ left.set_xticks(range(5), range(1, 6))
 left.legend(fontsize="small")
 right.plot(certainty, -np.log(certainty), "k", zorder=0, label="-log p")
 right.plot(certainty, smoothed, "k:", zorder=0, label="with label_smoothing=0.1")
-right.set(xlabel="probability p of the true class", ylabel="loss", title="their losses")
+right.set(xlabel="probability p of the true class", ylabel="loss, nats", title="their losses")
 right.legend(fontsize="small")
 
 picture = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 picture = picture / "plot_cross_entropy.png" if picture.is_dir() else picture
-fig.savefig(picture, dpi=100)
+fig.savefig(picture, dpi=200)
 print(f"picture of -log p: {picture}")

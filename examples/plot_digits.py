@@ -26,7 +26,7 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
 
 # %%
-# No scaler, no learning rate, no larger `max_iter`. Pixels run from 0 to 16.
+# Pixels share one unit, grey levels from 0 to 16, so nothing is scaled.
 model = make_pipeline(VarianceThreshold(), SoftmaxFCClassifier())
 search = GridSearchCV(
     model,
@@ -52,16 +52,17 @@ print(f"\ntest set: log loss {loss:.4f}, accuracy {accuracy:.4f}")
 print(f"{layer.n_iter_} iterations, objective within {layer.optimality_gap_:.0e} of its minimum")
 
 # %%
-# One template per class: red pixels speak for the digit, blue ones against it.
+# One template per class: red pixels raise the logit of the digit, blue ones lower it.
 templates = filled.inverse_transform(layer.coef_).reshape(-1, 8, 8)
 limit = np.abs(templates).max()
-fig, axes = plt.subplots(2, 5, figsize=(6, 2.9), layout="constrained")
+fig, axes = plt.subplots(2, 5, figsize=(6, 3.2), layout="constrained")
 for label, template, ax in zip(layer.classes_, templates, axes.flat, strict=True):
     image = ax.imshow(template, cmap="RdBu_r", vmin=-limit, vmax=limit)
     ax.set(title=str(label), xticks=[], yticks=[])
-fig.colorbar(image, ax=axes, label="weight", shrink=0.9)
+fig.suptitle("Weights of the ten classes, pixel by pixel")
+fig.colorbar(image, ax=axes, label="logit per grey level", shrink=0.9)
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 picture = folder / "digits_templates.png"
-fig.savefig(picture, dpi=100)
+fig.savefig(picture, dpi=200)
 print(f"picture of the ten weight templates: {picture}")

@@ -4,8 +4,8 @@ Feature maps: convolutions, flattened, and one fully connected layer
 
 The last layer of a convolutional network, by itself. Eight fixed filters turn every 8 x 8
 image of a digit into eight maps, halved to 3 x 3 by taking largest values; `Flatten` makes
-72 inputs of them, and the layer learns what speaks for which digit. Its weights, put back
-into the shape of the maps, tell which edge counts where.
+72 inputs of them for the layer. Its weights, in the shape of the maps again, show which edge
+counts where.
 
     python examples/plot_feature_maps.py [picture, or a folder for it]
 """
@@ -52,12 +52,12 @@ print(f"accuracy on new digits: {model.score(X_test, y_test):.4f} from the maps,
 print(f"{pixels.score(parts[1], y_test):.4f} from the pixels")
 
 # %%
-# What speaks for a seven: the weights of one class, as maps again.
+# The weights of one class, the sevens, as maps again.
 DIGIT = 7
 weights = flatten.inverse_transform(layer.coef_)[DIGIT]
 names = flatten.get_feature_names_out()
 strongest = np.argsort(layer.coef_[DIGIT])[-3:][::-1]
-print(f"what speaks most for a {DIGIT}: {', '.join(names[strongest])}")
+print(f"largest weights for a {DIGIT}: {', '.join(names[strongest])}")
 
 example = parts[0][y_train == DIGIT][0]
 limit = np.abs(weights).max()
@@ -65,18 +65,20 @@ fig, axes = plt.subplots(3, 9, figsize=(9, 3.3), layout="constrained")
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 axes[1, 0].imshow(example, cmap="gray_r")
-axes[1, 0].set_title(f"a {DIGIT}")
+axes[1, 0].set_title("image")
 axes[0, 0].axis("off")
 axes[2, 0].axis("off")
 for c in range(8):
+    axes[0, c + 1].set_title(f"{45 * c}°")
     axes[0, c + 1].imshow(filters[c], cmap="PuOr_r", vmin=-1.5, vmax=1.5)
     axes[1, c + 1].imshow(feature_maps(example[None])[0, c], cmap="gray_r", vmin=0, vmax=4)
     image = axes[2, c + 1].imshow(weights[c], cmap="RdBu_r", vmin=-limit, vmax=limit)
-for row, label in zip(axes[:, 1], ["filters", "its maps", "weights"], strict=True):
+for row, label in zip(axes[:, 1], ["filter", "map", "weights"], strict=True):
     row.set_ylabel(label)
-fig.colorbar(image, ax=axes, label="weight", shrink=0.6)
+fig.suptitle(f"A {DIGIT}: eight edge filters, their 3 × 3 maps, and the weights of the maps")
+fig.colorbar(image, ax=axes[2], label="logit per\nunit of map")
 
 picture = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 picture = picture / "plot_feature_maps.png" if picture.is_dir() else picture
-fig.savefig(picture, dpi=100)
+fig.savefig(picture, dpi=200)
 print(f"picture of the weights for a {DIGIT}: {picture}")

@@ -45,29 +45,33 @@ for k, (rows, _) in enumerate(folds):
 fig, (above, below) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True, layout="constrained")
 norms = np.linalg.norm(search.coefs_paths_, axis=2).mean(axis=0) * X.std(axis=0)
 largest = np.argsort(norms[search.best_index_])[::-1]
+colors = dict(zip(largest, ["#0072b2", "#e69f00", "#009e73", "#c1272d"], strict=False))
 for j in largest:
-    named = j in largest[:4]
+    named = j in colors
     above.plot(
         search.Cs_,
         norms[:, j],
-        color=None if named else "0.8",
+        color=colors.get(j, "0.8"),
         label=data.feature_names[j] if named else None,
         zorder=2 if named else 1,
     )
-above.set(ylabel="norm of coefficients", yscale="log", ylim=(1e-3, None))
+above.set(title="wine: coefficients, log loss and C", yscale="log", ylim=(1e-3, None))
+above.set_ylabel("norm of coefficients,\nper standard deviation")
 above.legend(title="largest at the best C")
 
 held_out = -search.scores_.mean(axis=0)
 error = search.scores_.std(axis=0, ddof=1) / np.sqrt(len(folds))
-below.plot(search.Cs_, training.mean(axis=0), "--", label="training rows")
-below.plot(search.Cs_, held_out, "o-", ms=4, label="held-out rows, ± standard error")
-below.fill_between(search.Cs_, held_out - error, held_out + error, color="C1", alpha=0.2)
-below.axvline(search.C_, color="k", lw=1, label="best")
-below.axvline(simple.C_, color="k", lw=1, ls=":", label="one standard error")
-below.set(xscale="log", xlabel="C", ylabel="mean log loss", ylim=(0, None))
-below.legend()
+below.plot(search.Cs_, training.mean(axis=0), "--", color="#0072b2", label="training rows")
+below.plot(search.Cs_, held_out, "o-", ms=4, color="#c1272d", label="held-out rows")
+low, high = held_out - error, held_out + error
+below.fill_between(search.Cs_, low, high, color="#c1272d", alpha=0.15, label="± standard error")
+for C, name in (search.C_, "best"), (simple.C_, "one standard error"):
+    below.axvline(C, color="k", lw=1, ls="-" if name == "best" else ":")
+    below.text(C, 0.6, f"{name} ", rotation=90, ha="right", va="top")
+below.set(xscale="log", xlabel="C", ylabel="mean log loss, nats", ylim=(0, None))
+below.legend(loc="upper right")
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 picture = folder / "path.png"
-fig.savefig(picture, dpi=100)
+fig.savefig(picture, dpi=200)
 print(f"picture of the path and of the log loss along it: {picture}")

@@ -1,10 +1,10 @@
 """
-Gradient descent, momentum, metric, second order
-================================================
+Gradient descent, momentum, preconditioner, second order
+========================================================
 
-Every solver of skfc minimises the same objective. Here they do it on features in their own
-units, from the textbook's gradient descent to Newton's method: each line of the table adds
-one idea. The excess is how far, relatively, the objective is above its minimum.
+Every solver of skfc minimises the same objective. Here they do so on features in different
+units, from the gradient descent of textbooks to Newton's method: each line of the table adds
+one idea. The excess says how far, relatively, the objective is above its minimum.
 
     python examples/plot_solvers.py [folder for the picture]
 """
@@ -37,15 +37,15 @@ plain = {"solver": "gd", "preconditioner": None}
 ladder = {
     "gradient descent": plain | {"momentum": 0},
     "with momentum": plain,
-    "in the diagonal metric": {"solver": "gd", "preconditioner": "diagonal"},
-    "in the Kronecker metric": {"solver": "gd", "preconditioner": "kronecker"},
-    "L-BFGS in that metric": {"solver": "lbfgs", "preconditioner": "kronecker"},
-    "Newton-CG in that metric": {"solver": "newton-cg", "preconditioner": "kronecker"},
+    "diagonal preconditioner": {"solver": "gd", "preconditioner": "diagonal"},
+    "Kronecker preconditioner": {"solver": "gd", "preconditioner": "kronecker"},
+    "L-BFGS, Kronecker": {"solver": "lbfgs", "preconditioner": "kronecker"},
+    "Newton-CG, Kronecker": {"solver": "newton-cg", "preconditioner": "kronecker"},
 }
 
 # %%
-# An iteration of gradient descent or of L-BFGS is one pass over X. One of Newton-CG is a
-# pass, and a few products with the Hessian on the rows that matter.
+# An iteration of gradient descent or of L-BFGS is one pass over X. An iteration of Newton-CG is
+# one pass, and some Hessian products on a sample of rows.
 print(f"{'data':<10} {'':<26} {'iterations':>10} {'seconds':>8} {'excess':>8}")
 curves = {}
 for name, (X, y) in problems.items():
@@ -62,19 +62,23 @@ for name, (X, y) in problems.items():
         print(f"{name:<10} {label:<26} {model.n_iter_:>10} {seconds:>8.2f} {excess[-1]:>8.0e}")
 
 # %%
-# Momentum helps by about the root of the condition number, a metric by what it knows of
-# the curvature, and second order by the rest.
-fig, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
-colors = plt.get_cmap("viridis_r")(np.linspace(0.15, 1, len(ladder)))
+# Momentum takes about the square root of the iterations, a preconditioner removes the units,
+# and second order the rest of the curvature.
+fig, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True, layout="constrained")
+colors = ["0.55", "k", "#e69f00", "#009e73", "#0072b2", "#c1272d"]  # apart for the colour-blind
+markers = ["", "", "", "", "s", "o"]
 for ax, name in zip(axes, problems, strict=True):
-    for label, color in zip(ladder, colors, strict=True):
-        curve = curves[name, label]
-        ax.loglog(np.arange(1, len(curve)), curve[1:], color=color, label=label)
-    ax.set(title=name, xlabel="iterations", ylim=(1e-9, 30))
-axes[0].set_ylabel("excess over the minimum")
+    for label, color, marker in zip(ladder, colors, markers, strict=True):
+        curve = curves[name, label][1:]
+        steps = np.arange(1, len(curve) + 1)
+        ax.loglog(steps, curve, color=color, lw=2, marker=marker, ms=4, label=label)
+    n, N = problems[name][0].shape
+    ax.set(title=f"{name}, {n} × {N}", xlabel="iterations", ylim=(1e-9, 1e3))
+    ax.grid(alpha=0.25)
+axes[0].set_ylabel("(objective − minimum) / minimum")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 picture = folder / "solvers.png"
-fig.savefig(picture, dpi=90)
+fig.savefig(picture, dpi=200)
 print(f"\npicture of the excess against iterations: {picture}")
