@@ -84,22 +84,23 @@ def judge(problem, seconds=60.0):
     least = min(value, best.value)
     record |= {
         "value": value, "minimum": least, "lower": best.lower, "settled": best.settled,
+        "attained": best.attained,
         "reference_iterations": best.n_iter, "reference_seconds": time.perf_counter() - begin,
         "gap": (value - least) / least if least > 0 else 0.0,
     }  # fmt: skip
-    record["faults"] = faults(record, problem.parameters, model.coef_.dtype == np.float32)
+    record["faults"] = faults(record, problem.parameters["tol"], model.coef_.dtype == np.float32)
     return record
 
 
-def faults(record, parameters, single):
+def faults(record, tol, single):
     """Names of what is wrong.
 
     `single` allows a fit in float32 to end silently where its `optimality_gap_` states the gap.
-    Without a penalty a warning may tell of separation, which the gap does not show.
     """
-    tol, C = parameters["tol"], parameters["C"]
     gap, estimate, warned = record["gap"], record["estimate"], record["warned"]
     found = [] if record["settled"] else ["unsettled"]
+    if not (record["attained"] or warned):
+        found.append("unbounded, silent")
     if not np.isfinite(record["value"]):
         return [*found, "not finite"]
     if record["minimum"] <= ZERO:
@@ -109,7 +110,7 @@ def faults(record, parameters, single):
     stated = estimate >= gap / HONEST
     if gap > 10 * tol and not warned and not (single and stated):
         found.append("silent")
-    if warned and record["settled"] and gap <= tol and np.isfinite(C):
+    if warned and record["settled"] and record["attained"] and gap <= tol:
         found.append("needless warning")
     if gap > NOISE and not stated:
         found.append("estimate low")

@@ -20,6 +20,8 @@ from benchmarks.hostile.objective import Long, losses
 
 # Relative distance at which the minimum counts as found, and a value that counts as zero.
 FOUND, ZERO = 1e-12, 1e-7
+# A Newton step towards infinity moves the logits of some row by about one.
+MOVE = 0.1
 
 
 @dataclass
@@ -32,18 +34,21 @@ class Minimum:
     lower : a lower bound; NaN where there is none
     decrement : half the Newton decrement at `value`
     n_iter : Newton steps
+    attained : False where the last Newton step gains next to nothing and still moves logits:
+        without a penalty they then go to infinity, as for (quasi-)separable classes
     """
 
     value: float
     lower: float
     decrement: float
     n_iter: int
+    attained: bool = True
 
     @property
     def settled(self):
-        """Whether the bound or the decrement says that `value` is the minimum."""
+        """Whether the bound or the decrement says that `value` is the minimum, or about zero."""
         proven = self.value - self.lower <= 1e-9 * self.value
-        return bool(proven or self.decrement <= 1e-10 * self.value)
+        return bool(proven or self.decrement <= 1e-10 * self.value or self.value <= ZERO)
 
 
 class System:
@@ -164,10 +169,10 @@ def search(system, Z, dZ, V, D, P):
 
 
 def newton(system, V, deadline, most=150):
-    """V, value, half the decrement and steps, at the end of damped Newton from V."""
+    """The end of damped Newton from V: V, value, half the decrement, steps, last move."""
     Z, decrement = system.X @ V, np.inf
     value, P = system.value(Z, V)
-    for n_iter in range(1, 1 + most):
+    for n_iter in range(1, 1 + most):  # noqa: B007
         G = system.gradient(P, V)
         solve = make_factor(system.X, P, system.rows.weight, system.penalty)
         D = -conjugate_gradients(lambda v, P=P: system.curvature(P, v), solve, G)
@@ -183,7 +188,17 @@ def newton(system, V, deadline, most=150):
             V, Z, P, value = new_V, new_Z, new_P, new_value
         if small or not lower or value < ZERO or time.monotonic() > deadline:
             break
-    return V, value, decrement, n_iter
+    return V, value, decrement, n_iter, np.ptp(dZ, axis=1).max()
+
+
+def can_escape(rows):
+    """Whether there may be no minimum, and a last Newton step can tell.
+
+    With a penalty or where no probability is zero there is one. Where weights differ by more
+    than the step resolves, it may move rows whose loss is not seen.
+    """
+    spread = rows.weight.max() / rows.weight.min()
+    return rows.l2 == 0 and (rows.Y == 0).any() and spread < 1e6
 
 
 def minimum(rows, start=None, *, seconds=30.0):
@@ -199,15 +214,15 @@ def minimum(rows, start=None, *, seconds=30.0):
     values = [system.value(system.X @ V, V)[0] for V in starts]
     best = None
     for i in np.argsort(values):
-        V, value, decrement, n_iter = newton(system, starts[i], begin + seconds)
-        lower = system.bound(V)
+        V, value, decrement, n_iter, move = newton(system, starts[i], begin + seconds)
+        lower, attained = system.bound(V), move < MOVE or not can_escape(rows)
         if best is not None:
             lower = np.fmax(lower, best.lower)
             n_iter += best.n_iter
             if best.value < value:
-                value, decrement = best.value, best.decrement
-        best = Minimum(float(value), float(lower), float(decrement), n_iter)
-        if best.settled or value < ZERO or time.monotonic() > begin + seconds:
+                value, decrement, attained = best.value, best.decrement, best.attained
+        best = Minimum(float(value), float(lower), float(decrement), n_iter, bool(attained))
+        if best.settled or time.monotonic() > begin + seconds:
             break
         begin = time.monotonic()
     return best

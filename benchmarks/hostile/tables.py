@@ -7,7 +7,8 @@ from benchmarks import report
 FAULTS = {
     "silent": "gap > 10 tol, no warning",
     "silent, minimum zero": "objective > 1e-5 where the minimum is <= 1e-6, no warning",
-    "needless warning": "a warning, C < inf, and gap <= tol",
+    "unbounded, silent": "C = inf, (quasi-)separable classes, no warning",
+    "needless warning": "a warning, and gap <= tol (not where nothing bounds the coefficients)",
     "estimate low": "optimality_gap_ < gap / 10, gap > 1e-9",
     "estimate high": "optimality_gap_ > 10 gap and > tol",
     "estimate zero": "optimality_gap_ is 0, gap > 1e-9",
