@@ -17,10 +17,11 @@ from benchmarks.hostile import reference
 from benchmarks.hostile.judge import faults, judge
 from benchmarks.hostile.objective import objective, rows_of
 from benchmarks.hostile.problems import make
+from benchmarks.hostile.row_space import RowSpace
 from benchmarks.objective import mean_objective
 from skfc import SoftmaxFCClassifier
 
-SIZES = ("tiny", "tiny", "tiny", "small", "wide")
+SIZES = ("tiny", "tiny", "tiny", "small", "tiny wide")
 PROBLEMS = [(1, index, SIZES[index % 5]) for index in range(60)]
 # Of a warning at a gap of tol or less, and of estimates that are off, only the table tells.
 WRONG = {"silent", "silent, minimum zero", "exception", "not finite", "estimate zero",
@@ -88,6 +89,19 @@ def test_reference_knows_what_nothing_bounds():
     best = reference.minimum(rows_of(problem))
     assert best.settled
     assert not best.attained
+
+
+def test_space_of_rows_keeps_products_and_small_features():
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((6, 15)) * 10.0 ** rng.integers(-8, 9, 15)).astype(np.longdouble)
+    space = RowSpace(X)
+    R, W = space.coordinates, X.T @ rng.standard_normal((6, 2))
+    U = space.project(W)
+    np.testing.assert_allclose(R @ U, X @ W, rtol=1e-14)
+    np.testing.assert_allclose((U**2).sum(axis=0), (W**2).sum(axis=0), rtol=1e-14)
+    for j in range(15):  # every feature in its own units: a coefficient of one
+        one = np.eye(15, dtype=np.longdouble)[:, [j]]
+        np.testing.assert_allclose(R @ space.project(one), X[:, [j]], rtol=1e-12)
 
 
 def test_bound_is_below_the_minimum_away_from_it():

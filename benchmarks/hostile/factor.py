@@ -6,7 +6,7 @@ from scipy import linalg
 from benchmarks.hostile.objective import Long
 
 # Multiplications up to which a Hessian is summed and factorised in extended precision.
-AFFORDABLE = 5e7
+AFFORDABLE = 1e8
 
 
 def hessian(X, P, weight, penalty):

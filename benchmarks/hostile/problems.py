@@ -64,6 +64,9 @@ def shape(rng, size):
     T = int(rng.choice([2, 3, 4, 5, 6, 8, 12], p=[0.25, 0.25, 0.15, 0.1, 0.1, 0.1, 0.05]))
     if size == "tiny":
         return int(rng.integers(60, 250)), int(rng.integers(2, 11)), min(T, 4)
+    if size == "tiny wide":
+        n = int(rng.integers(20, 41))
+        return n, int(n * rng.uniform(1.1, 2.5)), min(T, 3)
     if size == "wide":
         n = int(rng.integers(40, 120))
         return n, int(n * rng.uniform(1.1, 4)), min(T, 4)
@@ -155,7 +158,7 @@ def make_parameters(rng, target):
 def make(seed, index, size=None):
     """The :class:`Problem` of `seed` and `index`.
 
-    `size` is "tiny", "small", "medium", "wide" or "large"; None draws one of the last four.
+    `size` is "tiny", "tiny wide" or of :data:`SIZES`; None draws one of these.
     """
     rng = np.random.default_rng([seed, index])
     size = size or draw(rng, SIZES)

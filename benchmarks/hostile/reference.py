@@ -1,7 +1,8 @@
 r"""The minimum in extended precision, by damped Newton, with a bound from below.
 
 The coordinates are features from their weighted median in units of their spread: the median
-is one of the values, so the differences are exact. For λ > 0, and the intercepts at their
+is one of the values, so the differences are exact. Where there are more features than rows they
+are first turned into the space of the rows. For λ > 0, and the intercepts at their
 optimum, duality bounds the minimum from below [1]_:
 
 .. math:: F - F^* \le \lVert \nabla_W F \rVert^2 / (2 λ).
@@ -12,16 +13,20 @@ optimum, duality bounds the minimum from below [1]_:
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from benchmarks.hostile.factor import make_factor
 from benchmarks.hostile.objective import Long, losses
+from benchmarks.hostile.row_space import RowSpace
 
 # Relative distance at which the minimum counts as found, and a value that counts as zero.
 FOUND, ZERO = 1e-12, 1e-7
 # A Newton step towards infinity moves the logits of some row by about one.
 MOVE = 0.1
+# Steps shorter than the first, as a share of Newton's, ask for damping; above the second for less.
+FAR, NEAR, LEAST_MIX = 0.2, 0.5, Long(1e-10)
 
 
 @dataclass
@@ -64,6 +69,9 @@ class System:
             j = np.arange(X.shape[1])
             self.center = X[order[half, j], j]
         X = X - self.center
+        self.space = RowSpace(X) if X.shape[1] > X.shape[0] else None
+        if self.space is not None:
+            X = self.space.coordinates
         scale = np.sqrt(rows.weight @ X**2)
         self.scale = np.where(scale > 0, scale, 1)
         self.X = X / self.scale
@@ -75,7 +83,8 @@ class System:
     def at(self, coef, intercept):
         """V at coefficients, less what all classes have in common."""
         W = coef.astype(Long).T
-        V = W * self.scale[:, None]
+        U = W if self.space is None else self.space.project(W)
+        V = U * self.scale[:, None]
         if self.rows.intercept:
             V = np.vstack([V, intercept.astype(Long) + self.center @ W])
         return V - V.mean(axis=1, keepdims=True)
@@ -168,26 +177,34 @@ def search(system, Z, dZ, V, D, P):
     return t
 
 
-def newton(system, V, deadline, most=150):
-    """The end of damped Newton from V: V, value, half the decrement, steps, last move."""
-    Z, decrement = system.X @ V, np.inf
+def newton(system, V, deadline, most=200):
+    """The end of damped Newton from V: V, value, half the decrement, steps, last move.
+
+    Where rows are decided their curvature vanishes, and steps go far beyond where the model
+    holds. As long as they do, the Hessian is that of probabilities mixed with even ones.
+    """
+    Z, mix = system.X @ V, Long(0)
     value, P = system.value(Z, V)
     for n_iter in range(1, 1 + most):  # noqa: B007
-        G = system.gradient(P, V)
-        solve = make_factor(system.X, P, system.rows.weight, system.penalty)
-        D = -conjugate_gradients(lambda v, P=P: system.curvature(P, v), solve, G)
+        G, mixed = system.gradient(P, V), (1 - mix) * P + mix / P.shape[1]
+        solve = make_factor(system.X, mixed, system.rows.weight, system.penalty)
+        D = -conjugate_gradients(partial(system.curvature, mixed), solve, G)
         D -= D.mean(axis=1, keepdims=True)
-        decrement = -(G * D).sum() / 2
-        small = decrement <= FOUND / 10 * value
-        dZ = system.X @ D
+        decrement, dZ = -(G * D).sum() / 2, system.X @ D
+        small = mix == 0 and decrement <= FOUND / 10 * value
         t = Long(1) if small else search(system, Z, dZ, V, D, P)
-        new_V, new_Z = V + t * D, Z + t * dZ
+        new_V = V + t * D
+        new_Z = system.X @ new_V
         new_value, new_P = system.value(new_Z, new_V)
         lower = new_value < value
         if lower:
             V, Z, P, value = new_V, new_Z, new_P, new_value
-        if small or not lower or value < ZERO or time.monotonic() > deadline:
+        if small or value < ZERO or time.monotonic() > deadline or not (lower or mix < 1):
             break
+        if not lower or t < FAR:
+            mix = min(max(100 * mix, LEAST_MIX), Long(1))
+        elif t > NEAR:
+            mix = mix / 10 if mix > LEAST_MIX else Long(0)
     return V, value, decrement, n_iter, np.ptp(dZ, axis=1).max()
 
 
