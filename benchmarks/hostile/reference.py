@@ -2,8 +2,8 @@ r"""The minimum in extended precision, by damped Newton, with a bound from below
 
 The coordinates are features from their weighted median in units of their spread: the median
 is one of the values, so the differences are exact. Where there are more features than rows they
-are first turned into the space of the rows. For λ > 0, and the intercepts at their
-optimum, duality bounds the minimum from below [1]_:
+are first turned into the space of the rows; without a penalty the columns are made orthogonal.
+For λ > 0, and the intercepts at their optimum, duality bounds the minimum from below [1]_:
 
 .. math:: F - F^* \le \lVert \nabla_W F \rVert^2 / (2 λ).
 
@@ -19,12 +19,14 @@ import numpy as np
 
 from benchmarks.hostile.factor import make_factor
 from benchmarks.hostile.objective import Long, losses
-from benchmarks.hostile.row_space import RowSpace
+from benchmarks.hostile.row_space import RowSpace, column_space
 
 # Relative distance at which the minimum counts as found, and a value that counts as zero.
 FOUND, ZERO = 1e-12, 1e-7
 # A Newton step towards infinity moves the logits of some row by about one.
 MOVE = 0.1
+# Rounding of the logits, relative to the objective, up to which a value is believed.
+NOISE = 1e-9
 # Steps shorter than the first, as a share of Newton's, ask for damping; above the second for less.
 FAR, NEAR, LEAST_MIX = 0.2, 0.5, Long(1e-10)
 
@@ -79,6 +81,10 @@ class System:
         if rows.intercept:
             self.X = np.column_stack([self.X, np.ones(len(X), Long)])
             self.penalty = np.append(self.penalty, Long(0))
+        self.turn = None
+        if rows.l2 == 0:
+            self.X, self.turn = column_space(self.X)
+            self.penalty = np.zeros(self.X.shape[1], Long)
 
     def at(self, coef, intercept):
         """V at coefficients, less what all classes have in common."""
@@ -87,15 +93,23 @@ class System:
         V = U * self.scale[:, None]
         if self.rows.intercept:
             V = np.vstack([V, intercept.astype(Long) + self.center @ W])
-        return V - V.mean(axis=1, keepdims=True)
+        return self.turned(V - V.mean(axis=1, keepdims=True))
 
     def null(self):
         """The model without features."""
-        V = np.zeros((self.X.shape[1], self.rows.Y.shape[1]), Long)
+        V = np.zeros((len(self.scale) + self.rows.intercept, self.rows.Y.shape[1]), Long)
         if self.rows.intercept:
             V[-1] = np.log(self.rows.weight @ self.rows.Y)
             V[-1] -= V[-1].mean()
-        return V
+        return self.turned(V)
+
+    def turned(self, V):
+        return V if self.turn is None else self.turn @ V
+
+    def noise(self, V):
+        """What rounding of the logits may change the objective by."""
+        size = (np.abs(self.X) @ np.abs(V)).max(axis=1)
+        return 8 * np.finfo(Long).eps * (self.rows.weight @ size)
 
     def value(self, Z, V):
         """Objective and probabilities."""
@@ -133,16 +147,16 @@ class System:
 
 
 def conjugate_gradients(product, solve, b, *, share=1e-8, steps=60):
-    """x with product(x) = b, to `share` of b · x."""
+    """x with product(x) = b, to `share` of b · x; where that breaks down at once, solve(b)."""
     x = np.zeros_like(b)
     r, z = b.copy(), solve(b)
     p, rz = z, (b * z).sum()
     first = rz
-    for _ in range(steps):
+    for step in range(steps):
         Hp = product(p)
         curvature = (p * Hp).sum()
         if not curvature > 0:
-            break
+            return x if step else z
         x = x + rz / curvature * p
         r = r - rz / curvature * Hp
         z = solve(r)
@@ -233,6 +247,8 @@ def minimum(rows, start=None, *, seconds=30.0):
     for i in np.argsort(values):
         V, value, decrement, n_iter, move = newton(system, starts[i], begin + seconds)
         lower, attained = system.bound(V), move < MOVE or not can_escape(rows)
+        if system.noise(V) > NOISE * value:
+            value, lower, decrement = np.inf, np.nan, np.inf
         if best is not None:
             lower = np.fmax(lower, best.lower)
             n_iter += best.n_iter

@@ -1,4 +1,4 @@
-"""Coordinates for more features than rows: those of the space that the rows span."""
+"""Coordinates for more features than rows, and for columns that depend on one another."""
 
 import numpy as np
 
@@ -38,3 +38,20 @@ class RowSpace:
         for k, v in enumerate(self.reflections):
             B[k:] -= np.outer(v, v @ B[k:])
         return B[: len(self.reflections)]
+
+
+def column_space(X, *, dependent=1e-14):
+    """Orthonormal Q (n, r) and R (r, p) with X = Q R; r leaves out columns of the others' span."""
+    n, p = X.shape
+    Q, R, r = np.zeros((n, min(n, p)), X.dtype), np.zeros((min(n, p), p), X.dtype), 0
+    for j in range(p):
+        q = X[:, j].copy()
+        for _ in range(3):
+            share = Q[:, :r].T @ q
+            q -= Q[:, :r] @ share
+            R[:r, j] += share
+        norm = np.sqrt(q @ q)
+        if r < len(R) and norm > dependent * np.sqrt(X[:, j] @ X[:, j]):
+            Q[:, r], R[r, j] = q / norm, norm
+            r += 1
+    return Q[:, :r], R[:r]
