@@ -25,8 +25,8 @@ from benchmarks.hostile.row_space import RowSpace, column_space
 FOUND, ZERO = 1e-12, 1e-7
 # A Newton step towards infinity moves the logits of some row by about one.
 MOVE = 0.1
-# Rounding of the logits, relative to the objective, up to which a value is believed.
-NOISE = 1e-9
+# Rounding of the logits, relative to the objective and alone, up to which a value is believed.
+NOISE, LITTLE = 1e-9, 1e-12
 # Steps shorter than the first, as a share of Newton's, ask for damping; above the second for less.
 FAR, NEAR, LEAST_MIX = 0.2, 0.5, Long(1e-10)
 
@@ -54,8 +54,11 @@ class Minimum:
     @property
     def settled(self):
         """Whether the bound or the decrement says that `value` is the minimum, or about zero."""
+        if not np.isfinite(self.value):
+            return False
         proven = self.value - self.lower <= 1e-9 * self.value
-        return bool(proven or self.decrement <= 1e-10 * self.value or self.value <= ZERO)
+        near = 0 <= self.decrement <= 1e-10 * self.value
+        return bool(proven or near or self.value <= ZERO)
 
 
 class System:
@@ -107,9 +110,13 @@ class System:
         return V if self.turn is None else self.turn @ V
 
     def noise(self, V):
-        """What rounding of the logits may change the objective by."""
-        size = (np.abs(self.X) @ np.abs(V)).max(axis=1)
-        return 8 * np.finfo(Long).eps * (self.rows.weight @ size)
+        """What rounding of the logits may change the objective by: the most in four draws."""
+        Z, rng = self.X @ V, np.random.default_rng(0)
+        size = 8 * np.finfo(Long).eps * (np.abs(self.X) @ np.abs(V))
+        value, _ = self.value(Z, V)
+        return max(
+            abs(self.value(Z + size * rng.uniform(-1, 1, Z.shape), V)[0] - value) for _ in range(4)
+        )
 
     def value(self, Z, V):
         """Objective and probabilities."""
@@ -205,7 +212,7 @@ def newton(system, V, deadline, most=200):
         D = -conjugate_gradients(partial(system.curvature, mixed), solve, G)
         D -= D.mean(axis=1, keepdims=True)
         decrement, dZ = -(G * D).sum() / 2, system.X @ D
-        small = mix == 0 and decrement <= FOUND / 10 * value
+        small = mix == 0 and 0 <= decrement <= FOUND / 10 * value
         t = Long(1) if small else search(system, Z, dZ, V, D, P)
         new_V = V + t * D
         new_Z = system.X @ new_V
@@ -247,7 +254,7 @@ def minimum(rows, start=None, *, seconds=30.0):
     for i in np.argsort(values):
         V, value, decrement, n_iter, move = newton(system, starts[i], begin + seconds)
         lower, attained = system.bound(V), move < MOVE or not can_escape(rows)
-        if system.noise(V) > NOISE * value:
+        if system.noise(V) > max(NOISE * value, LITTLE):
             value, lower, decrement = np.inf, np.nan, np.inf
         if best is not None:
             lower = np.fmax(lower, best.lower)
