@@ -63,7 +63,9 @@ def parse(arguments=None):
             command.add_argument("--seed", type=int, default=0)
             command.add_argument("--jobs", type=int, default=1, help="processes")
             command.add_argument("--limit", type=float, default=60.0, help="seconds of a fit")
-            command.add_argument("--show", metavar="SEED:INDEX", help="one problem, in detail")
+            command.add_argument(
+                "--show", metavar="SEED:INDEX[:SIZE]", help="one problem, in detail"
+            )
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given or given[0] not in (*COMMANDS, "-h", "--help"):
         given = ["run", *given]

@@ -21,9 +21,10 @@ def one(index, *, seed, seconds):
     return {**known, "work": problem.work, **problem.made_of, **asked, **judge(problem, seconds)}
 
 
-def show(seed, index, seconds):
-    """Print all that is known of one problem."""
-    problem = make(seed, index)
+def show(name, seconds):
+    """Print all that is known of the problem SEED:INDEX, or SEED:INDEX:SIZE as in the tests."""
+    seed, index, *size = name.split(":")
+    problem = make(int(seed), int(index), *size)
     print(problem)
     for key, value in judge(problem, seconds).items():
         print(f"  {key}: {value}")
@@ -43,7 +44,7 @@ def records_of(args):
 def main(args):
     """Fit the problems, write one JSON line for each, and the tables."""
     if args.show:
-        show(*map(int, args.show.split(":")), args.limit)
+        show(args.show, args.limit)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     records = []
