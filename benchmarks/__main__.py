@@ -16,6 +16,7 @@ COMMANDS = {
     "memory": "peak memory of a fit",
     "grid": "a search over C by cross-validation",
     "checks": "default fits of small data, predict_proba, import time",
+    "hostile": "random hostile problems against the minimum in extended precision",
 }
 MODULES = {"run": "sweep"}
 
@@ -57,6 +58,14 @@ def parse(arguments=None):
         command = commands.add_parser(name, parents=[common], help=text)
         if name == "compare":
             command.add_argument("revisions", nargs=2, metavar="REVISION")
+        if name == "hostile":
+            command.add_argument("--n", type=int, default=1000, help="number of problems")
+            command.add_argument("--seed", type=int, default=0)
+            command.add_argument("--jobs", type=int, default=1, help="processes")
+            command.add_argument("--limit", type=float, default=60.0, help="seconds of a fit")
+            command.add_argument(
+                "--show", metavar="SEED:INDEX[:SIZE]", help="one problem, in detail"
+            )
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given or given[0] not in (*COMMANDS, "-h", "--help"):
         given = ["run", *given]

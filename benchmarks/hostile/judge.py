@@ -1,0 +1,121 @@
+"""One problem: the fit, the minimum, and what is wrong between them."""
+
+import signal
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from benchmarks.hostile.objective import objective, rows_of
+from benchmarks.hostile.reference import minimum
+from skfc import SoftmaxFCClassifier
+
+# A minimum below this counts as zero: a distance relative to it says nothing.
+ZERO = 1e-6
+# The factor within which a gap is to be stated, and a gap that is no more than noise.
+HONEST, NOISE = 10, 1e-9
+
+
+class OutOfTimeError(Exception):
+    """The fit took longer than its limit."""
+
+
+@contextmanager
+def limit(seconds):
+    """Raise `OutOfTimeError` inside after so many seconds, where signals allow it."""
+    if not hasattr(signal, "setitimer") or (
+        threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    def stop(*_):
+        raise OutOfTimeError(f"more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def fit(problem, seconds=60.0):
+    """The fitted model or the exception, seconds, and the warnings."""
+    model = SoftmaxFCClassifier(**problem.parameters)
+    with warnings.catch_warnings(record=True) as caught, np.errstate(all="warn"):
+        warnings.simplefilter("always")
+        begin = time.perf_counter()
+        try:
+            with limit(seconds):
+                model.fit(problem.X, problem.y, sample_weight=problem.weight)
+        except Exception as error:
+            model = error
+        taken = time.perf_counter() - begin
+    return model, taken, caught
+
+
+def judge(problem, seconds=60.0):
+    """A flat dict of the fit, the minimum, and under "faults" the names of what is wrong."""
+    model, taken, caught = fit(problem, seconds)
+    kinds = [w.category for w in caught]
+    record = {
+        "seconds": taken, "warned": any(issubclass(k, ConvergenceWarning) for k in kinds),
+        "messages": list(dict.fromkeys(str(w.message) for w in caught)),
+        "other_warnings": sorted({k.__name__ for k in kinds if k is not ConvergenceWarning}),
+        "error": "", "faults": [],
+    }  # fmt: skip
+    if isinstance(model, Exception):
+        record["error"] = f"{type(model).__name__}: {model}"
+        record["faults"] = ["time" if isinstance(model, OutOfTimeError) else "exception"]
+        return record
+    record |= {"n_iter": int(model.n_iter_), "solver": model.solver_,
+               "estimate": float(model.optimality_gap_)}  # fmt: skip
+    if not (np.isfinite(model.coef_).all() and np.isfinite(model.intercept_).all()):
+        record["faults"] = ["not finite"]
+        return record
+    rows, begin = rows_of(problem), time.perf_counter()
+    value = float(objective(rows, model.coef_, model.intercept_))
+    best = minimum(rows, (model.coef_, model.intercept_), seconds=seconds / 2)
+    least = min(value, best.value)
+    record |= {
+        "value": value, "minimum": least, "lower": best.lower, "settled": best.settled,
+        "attained": best.attained,
+        "reference_iterations": best.n_iter, "reference_seconds": time.perf_counter() - begin,
+        "gap": (value - least) / least if least > 0 else 0.0,
+    }  # fmt: skip
+    record["faults"] = faults(record, problem.parameters["tol"], model.coef_.dtype == np.float32)
+    return record
+
+
+def faults(record, tol, single):
+    """Names of what is wrong.
+
+    `single` allows a fit in float32 to end silently where its `optimality_gap_` states the gap.
+    """
+    gap, estimate, warned = record["gap"], record["estimate"], record["warned"]
+    found = [] if record["settled"] else ["unsettled"]
+    if not (record["attained"] or warned):
+        found.append("unbounded, silent")
+    if not np.isfinite(record["value"]):
+        return [*found, "not finite"]
+    if record["minimum"] <= ZERO:
+        if record["value"] > HONEST * ZERO and not warned:
+            found.append("silent, minimum zero")
+        return found
+    stated = estimate >= gap / HONEST
+    if gap > 10 * tol and not warned and not (single and stated):
+        found.append("silent")
+    if warned and record["settled"] and record["attained"] and gap <= tol:
+        found.append("needless warning")
+    if gap > NOISE and not stated:
+        found.append("estimate low")
+    if record["settled"] and estimate > HONEST * max(gap, NOISE) and estimate > tol:
+        found.append("estimate high")
+    if estimate == 0 and gap > NOISE:
+        found.append("estimate zero")
+    return found

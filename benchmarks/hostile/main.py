@@ -1,0 +1,61 @@
+"""The command: many problems, or one of them in detail."""
+
+import json
+import multiprocessing
+import sys
+from functools import partial
+
+from benchmarks import report
+from benchmarks.hostile import tables
+from benchmarks.hostile.judge import judge
+from benchmarks.hostile.problems import make
+
+
+def one(index, *, seed, seconds):
+    """The flat record of one problem."""
+    problem = make(seed, index)
+    n, N = problem.X.shape
+    asked = {f"{k}_asked" if k in ("solver", "preconditioner") else k: v
+             for k, v in problem.parameters.items()}  # fmt: skip
+    known = {"seed": seed, "index": index, "n": n, "N": N, "T": problem.n_classes}
+    return {**known, "work": problem.work, **problem.made_of, **asked, **judge(problem, seconds)}
+
+
+def show(name, seconds):
+    """Print all that is known of the problem SEED:INDEX, or SEED:INDEX:SIZE as in the tests."""
+    seed, index, *size = name.split(":")
+    problem = make(int(seed), int(index), *size)
+    print(problem)
+    for key, value in judge(problem, seconds).items():
+        print(f"  {key}: {value}")
+
+
+def records_of(args):
+    """Records of all problems, as they come."""
+    task = partial(one, seed=args.seed, seconds=args.limit)
+    indices = range(60 if args.quick else args.n)
+    if args.jobs == 1:
+        yield from map(task, indices)
+        return
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        yield from pool.imap_unordered(task, indices)
+
+
+def main(args):
+    """Fit the problems, write one JSON line for each, and the tables."""
+    if args.show:
+        show(args.show, args.limit)
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    records = []
+    with open(args.out / "hostile.jsonl", "w") as lines:
+        for record in records_of(args):
+            records.append(record)
+            print(json.dumps(record), file=lines, flush=True)
+            told = ", ".join(record["faults"]) or "good"
+            print(f"{args.seed}:{record['index']} {record['seconds']:.2f} s {told}",
+                  file=sys.stderr, flush=True)  # fmt: skip
+    tables.mark_slow(records)
+    records.sort(key=lambda r: r["index"])
+    print(report.write(args.out, "hostile", report.environment(), records,
+                       tables.markdown(records), publish=args.publish))  # fmt: skip

@@ -1,0 +1,139 @@
+"""Random hostile problems: no fit ends far from its minimum without saying so.
+
+`python -m benchmarks hostile` is the long form. The minimum is that of Newton's method in
+extended precision, see benchmarks/hostile/reference.py.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks.hostile import reference
+from benchmarks.hostile.judge import faults, judge
+from benchmarks.hostile.objective import objective, rows_of
+from benchmarks.hostile.problems import make
+from benchmarks.hostile.row_space import RowSpace, column_space
+from benchmarks.objective import mean_objective
+from skfc import SoftmaxFCClassifier
+
+SIZES = ("tiny", "tiny", "small", "tiny wide")
+# On all but the last row a fit once went wrong; the last row has one problem of every kind.
+INDICES = (
+    23, 43, 55, 71, 75, 103, 123, 131, 159, 199, 207, 208, 244, 255, 289, 291, 295, 296,
+    328, 345, 367, 376, 379, 388, 409, 413, 459, 460, 470, 475, 483, 484, 515, 527, 543,
+    565, 640, 673, 696, 697,
+    245, 698, 13, 32,  # rows of weight zero
+    0, 1, 3, 4, 8, 10, 11, 14, 19, 24, 34, 38, 47, 51, 54, 63,
+)  # fmt: skip
+# Of a warning at a gap of tol or less, and of estimates that are off, only the table tells.
+WRONG = {"silent", "silent, minimum zero", "exception", "not finite", "estimate zero"}
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_a_fit_is_near_its_minimum_or_warns(index):
+    problem = make(11, index, SIZES[index % len(SIZES)])
+    found = judge(problem, seconds=20)
+    # A fit that meets a loose tol need not see that nothing bounds it.
+    wrong = WRONG | ({"unbounded, silent"} if problem.parameters["tol"] <= 1e-6 else set())
+    assert not wrong & set(found["faults"]), f"{problem}: {found}"
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_problems_repeat(index):
+    first, second = make(5, index), make(5, index)
+    dense = [p.X.toarray() if sparse.issparse(p.X) else p.X for p in (first, second)]
+    np.testing.assert_array_equal(*dense)
+    np.testing.assert_array_equal(first.y, second.y)
+    assert str(first) == str(second)
+
+
+@pytest.mark.parametrize("C", [0.1, 10.0, np.inf])
+def test_extended_objective_is_that_of_the_benchmarks(C):
+    problem = make(0, 0, "tiny")
+    problem.parameters.clear()
+    problem.parameters["C"] = C
+    rng = np.random.default_rng(0)
+    coef = rng.standard_normal((problem.n_classes, problem.X.shape[1]))
+    intercept = rng.standard_normal(problem.n_classes)
+    expected = mean_objective(problem.X, problem.y, coef, intercept, C)
+    assert float(objective(rows_of(problem), coef, intercept)) == pytest.approx(expected, 1e-13)
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "class_weight", "label_smoothing"])
+def test_extended_objective_weighs_as_the_loss_curve(name):
+    problem = make(0, 0, "tiny")
+    problem.parameters = {"C": 2.0}
+    if name == "sample_weight":
+        problem.weight = np.arange(len(problem.y)) % 4.0
+    else:
+        problem.parameters[name] = {"class_weight": "balanced", "label_smoothing": 0.2}[name]
+    model = SoftmaxFCClassifier(**problem.parameters)
+    model.fit(problem.X, problem.y, sample_weight=problem.weight)
+    value = objective(rows_of(problem), model.coef_, model.intercept_)
+    assert float(value) == pytest.approx(model.loss_curve_[-1], rel=1e-12)
+
+
+def test_reference_is_proven_from_any_start():
+    problem = make(0, 0, "tiny")
+    rows = rows_of(problem)
+    T, N = problem.n_classes, problem.X.shape[1]
+    start = np.full((T, N), 3.0) * np.arange(N), np.zeros(T)
+    for best in (reference.minimum(rows), reference.minimum(rows, start)):
+        assert best.settled
+        assert best.value - best.lower <= reference.FOUND * best.value
+        assert best.value >= best.lower
+
+
+def test_reference_knows_what_nothing_bounds():
+    problem = make(0, 0, "tiny")
+    problem.parameters = {"C": np.inf}
+    assert reference.minimum(rows_of(problem)).attained
+    problem.X[:, 0] = problem.y == 1  # a mark of one class: the others' coefficients fall
+    best = reference.minimum(rows_of(problem))
+    assert best.settled
+    assert not best.attained
+
+
+def test_space_of_rows_keeps_products_and_small_features():
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((6, 15)) * 10.0 ** rng.integers(-8, 9, 15)).astype(np.longdouble)
+    space = RowSpace(X)
+    R, W = space.coordinates, X.T @ rng.standard_normal((6, 2))
+    U = space.project(W)
+    np.testing.assert_allclose(R @ U, X @ W, rtol=1e-14)
+    np.testing.assert_allclose((U**2).sum(axis=0), (W**2).sum(axis=0), rtol=1e-14)
+    for j in range(15):  # every feature in its own units: a coefficient of one
+        one = np.eye(15, dtype=np.longdouble)[:, [j]]
+        np.testing.assert_allclose(R @ space.project(one), X[:, [j]], rtol=1e-12)
+
+
+def test_columns_are_made_orthogonal_but_for_dependent_ones():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 4)).astype(np.longdouble)
+    X = np.column_stack([X, X[:, 0] + X[:, 1], X[:, 2] + 1e-8 * X[:, 3], 0 * X[:, 0]])
+    Q, R = column_space(X)
+    assert Q.shape == (20, 4)
+    np.testing.assert_allclose(Q.T @ Q, np.eye(4), atol=1e-17)
+    np.testing.assert_allclose(Q @ R, X, atol=1e-17)
+
+
+def test_bound_is_below_the_minimum_away_from_it():
+    rows = rows_of(make(0, 0, "tiny"))
+    system, best = reference.System(rows), reference.minimum(rows)
+    assert system.bound(system.null()) < best.value
+
+
+def test_faults_are_told():
+    record = {"gap": 1e-3, "estimate": 0.0, "warned": False, "settled": True, "value": 0.5,
+              "minimum": 0.4995, "attained": True}  # fmt: skip
+    given = 1e-6
+    assert set(faults(record, given, False)) == {"silent", "estimate low", "estimate zero"}
+    assert faults({**record, "estimate": 2e-3}, given, False) == ["silent"]
+    assert faults({**record, "estimate": 2e-3}, given, True) == []
+    assert faults({**record, "estimate": 2e-3, "warned": True}, given, False) == []
+    assert faults({**record, "minimum": 1e-9}, given, False) == ["silent, minimum zero"]
