@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skfc import _fitting, _scoring, _targets
+from skfc._array import as_features, readable
 from skfc._design import make_design
 from skfc._metric import make_metric
 from skfc._objective import Objective
@@ -116,7 +117,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
 
     A class named in `classes` without weight in `y` takes no part in the solve: its row of
     `coef_` is zero, and its intercept makes its mean training probability
-    :math:`0.5 / (s + 0.5 u)` for :math:`u` such classes and total weight :math:`s`.
+    :math:`0.5 / (s + 0.5 u)` for :math:`u` such classes and total weight :math:`s`. Where
+    one class has all the weight, all of `coef_` is zero and every row has these probabilities.
 
     With `C=np.inf` and separable classes there is no minimum. The fit recognises this,
     stops, and its `ConvergenceWarning` names separation.
@@ -222,11 +224,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         targets = _targets.settle(*read, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved = targets.keep(active)
-        if len(active) < 2:
-            raise ValueError(
-                "y must hold at least two classes with positive weight; got one class, "
-                f"{solved.classes.tolist()}."
-            )
+        if not len(active):
+            raise ValueError("class_weight is zero for every class that y holds.")
+        if len(active) == 1:
+            self._store(X, None, nothing_to_solve(X, self.fit_intercept), targets, active)
+            self.solver_ = name_solver(self.solver)
+            return self
         design = make_design(X, rotate=True)
         with _fitting.arithmetic(design):
             objective = Objective(
@@ -249,17 +252,17 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     def _read(self, X, y, sample_weight):
         """X as an array or CSR; classes, encoded target and weights, all validated."""
         names = _targets.column_names(y)
+        X, y = as_features(X), _targets.plain(y)
         X, y = validate_data(self, X, y, multi_output=True, **ACCEPTED)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
         classes = None if self.classes is None else _targets.check_classes(self.classes)
         classes, target = _targets.encode(y, classes, names=names)
-        weight = _targets.check_weights(sample_weight, (X.shape[0],))
-        present = classes[_targets.Targets(classes, target, weight).class_totals() > 0]
-        if len(present) < 2:
+        weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
+        if len(classes) < 2:
             raise ValueError(
-                "y must hold at least two classes; got one class with positive weight, "
-                f"{present.tolist()}."
+                f"y must hold at least two classes; got one class, {classes.tolist()}. Where "
+                "there are others that y misses, name all of them in `classes`."
             )
         return X, classes, target, weight
 
@@ -286,7 +289,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X):
         """Logits, class-major (n_classes, n_samples)."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, **ACCEPTED)
+        X = validate_data(self, as_features(X), reset=False, **ACCEPTED)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
         coef = self.coef_.astype(X.dtype, copy=False)
@@ -379,6 +382,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             For labels the accuracy, for rows :math:`\sum_i s_i y_{i \hat y_i} / \sum_i s_i`,
             which is the accuracy where they are one-hot.
         """
+        y, sample_weight = _targets.plain(y), readable(sample_weight, "sample_weight")
         if not _targets.is_rows(np.asarray(y)):
             return super().score(X, y, sample_weight)
         predicted = self._logits(X).argmax(axis=0)
@@ -439,6 +443,8 @@ def finish(weights, X, design, targets, active, fit_intercept):
     One vector added to every row changes no probability: the mean is the free part. The
     classes without weight get their stated row and intercept.
     """
+    if len(active) == 1:
+        return one_class_model(X, targets, active, fit_intercept)
     N, T = X.shape[1], targets.n_classes
     W = design.restore(weights[: design.shape[1]]).T
     b = weights[-1] if fit_intercept else np.zeros(len(active))
@@ -459,6 +465,31 @@ def finish(weights, X, design, targets, active, fit_intercept):
             "large for it; rescale its columns."
         )
     return coef, intercept
+
+
+def nothing_to_solve(X, fit_intercept):
+    """The `Fit` where one class has all the weight: its loss is zero with any weights."""
+    weights = np.zeros((X.shape[1] + fit_intercept, 1))
+    return _fitting.Fit(weights, _fitting.Status.CONVERGED, n_iter=0, gap=0.0, loss_curve=[0.0])
+
+
+def name_solver(solver):
+    """What `solver_` is called where nothing is solved."""
+    return "lbfgs" if solver == "auto" else solver
+
+
+def one_class_model(X, targets, active, fit_intercept):
+    """Coefficients and intercepts where one class, `active`, has all the weight s.
+
+    Its logit is zero, that of the others -log 2s: each of u others has then the probability
+    0.5 / (s + 0.5 u) in every row, what `absent_intercept` gives on the average.
+    """
+    coef = np.zeros((targets.n_classes, X.shape[1]), dtype=X.dtype)
+    intercept = np.full(targets.n_classes, -np.log(2 * targets.weight.sum()))
+    intercept[active] = 0.0
+    if fit_intercept:
+        intercept -= intercept.mean()
+    return coef, intercept.astype(X.dtype)
 
 
 def absent_intercept(logits, weight, n_absent):

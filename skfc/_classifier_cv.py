@@ -8,7 +8,12 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from skfc import _fitting, _targets
-from skfc._classifier import SoftmaxFCClassifier, unchanged_on_failure
+from skfc._classifier import (
+    SoftmaxFCClassifier,
+    name_solver,
+    nothing_to_solve,
+    unchanged_on_failure,
+)
 from skfc._design import make_design
 from skfc._objective import Objective
 from skfc._parameters import check_parameters
@@ -220,8 +225,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         Raises
         ------
         ValueError, TypeError
-            For parameters or input that do not fit, and for a fold whose training rows
-            hold one class only. An earlier fit is then left as it was.
+            For parameters or input that do not fit, and for a fold whose training or test
+            rows have no weight. An earlier fit is then left as it was.
 
         Warns
         -----
@@ -302,13 +307,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 classes, target, share, self.class_weight, self.label_smoothing
             )
             active = np.flatnonzero(settled.class_totals() > 0)
-            unsmoothed = _targets.Targets(classes, target, share).class_totals()
-            present = active[unsmoothed[active] > 0]
-            if len(present) < 2:
-                raise ValueError(
-                    f"The training rows of fold {k} of cv must hold at least two classes with "
-                    f"positive weight; got {classes[present].tolist()}."
-                )
+            if not len(active):
+                raise ValueError(f"The training rows of fold {k} of cv have no weight.")
             folds.append(Fold(settled, active, test))
         return folds
 
@@ -333,6 +333,10 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved, best = targets.keep(active), self.best_index_
+        if len(active) == 1:
+            fit, self.solver_ = nothing_to_solve(X, self.fit_intercept), name_solver(self.solver)
+            self._store(X, design, fit, targets, active)
+            return fit
         start = [design.turn(paths.coef[:, best].mean(axis=0)[active].T)]
         if self.fit_intercept:
             start.append(paths.intercept[:, best].mean(axis=0)[None, active])

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfc import _targets
+from skfc._array import readable
 from skfc._softmax import kernel
 
 
@@ -14,7 +15,7 @@ def read_target(y, classes, sample_weight, n_samples):
     _, target = _targets.encode(y, classes)
     if target.shape[-1] != n_samples:
         raise ValueError(f"y has {target.shape[-1]} rows, but X has {n_samples}.")
-    weight = _targets.check_weights(sample_weight, (n_samples,))
+    weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (n_samples,))
     return target, weight / weight.max()
 
 

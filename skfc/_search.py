@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _targets
-from skfc._classifier import finish, null_model
+from skfc._classifier import finish, name_solver, nothing_to_solve, null_model
 from skfc._fitting import Status
 from skfc._path import solve_path
 from skfc._softmax import kernel
@@ -101,7 +101,7 @@ def take_rows(value, rows, n):
 def solve_folds(X, design, folds, Cs, method):
     """The `Paths` of all folds, those with the same classes and targets together."""
     ascending = np.argsort(Cs, kind="stable")
-    fits, left = [None] * len(folds), len(folds) * len(Cs)
+    fits, left = [None] * len(folds), sum(len(fold.active) > 1 for fold in folds) * len(Cs)
 
     def progress(C, n_solved):
         nonlocal left
@@ -109,7 +109,12 @@ def solve_folds(X, design, folds, Cs, method):
         if method["verbose"]:
             print(f"[skfc] C={C:.4g}: {left} of {len(folds) * len(Cs)} problems left", flush=True)
 
+    solver = name_solver(method["solver"])
     for alike in group(folds):
+        if len(folds[alike[0]].active) == 1:
+            for k in alike:
+                fits[k] = [nothing_to_solve(X, method["fit_intercept"])] * len(Cs)
+            continue
         solved = [folds[k].train.keep(folds[k].active) for k in alike]
         shape = design.shape[1] + method["fit_intercept"], solved[0].n_classes
         starts = [null_model(t, shape, method["fit_intercept"]) for t in solved]

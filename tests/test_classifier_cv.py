@@ -240,14 +240,6 @@ def test_a_class_that_no_row_has(data):
     assert model.coefs_paths_.shape == (5, 3, 4, 4)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_fold_of_one_class(data, smoothing):
-    X, y = data
-    split = (np.flatnonzero(y == 1), np.flatnonzero(y != 1))
-    with pytest.raises(ValueError, match=r"fold 1 of cv.*two classes.*\[1\]"):
-        search([split[::-1], split], label_smoothing=smoothing).fit(X, y)
-
-
 @pytest.mark.parametrize("Cs", [1, [2.0], np.array([0.5, 0.5])], ids=str)
 def test_one_C(data, Cs):
     X, y = data
