@@ -1,13 +1,39 @@
 """How well probabilities fit a `y` of any form: mean log loss, and its scorer for searches."""
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import metrics
+from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfc import _targets
 from skfc._array import readable
 from skfc._softmax import kernel
+
+# Named scores that must be told which column belongs to which class where y misses some:
+# function, whether greater is better, and where it finds the columns. Releases of
+# scikit-learn without the function or its parameter score as they can.
+OF_COLUMNS = {
+    "neg_log_loss": ("log_loss", False, "predict_proba"),
+    "neg_brier_score": ("brier_score_loss", False, "predict_proba"),
+    "d2_log_loss_score": ("d2_log_loss_score", True, "predict_proba"),
+    "d2_brier_score": ("d2_brier_score", True, "predict_proba"),
+    "top_k_accuracy": ("top_k_accuracy_score", True, ("decision_function", "predict_proba")),
+}
+
+
+def with_labels(scoring, scorer, classes):
+    """`scorer`, that of the name `scoring`, told the classes where it can be."""
+    name, greater, method = OF_COLUMNS.get(scoring if isinstance(scoring, str) else "", [None] * 3)
+    function = getattr(metrics, name or "", None)
+    if function is None or "labels" not in inspect.signature(function).parameters:
+        return scorer
+    options = {"labels": classes}
+    if len(classes) == 2 and "pos_label" in inspect.signature(function).parameters:
+        options["pos_label"] = classes[1]
+    return make_scorer(function, greater_is_better=greater, response_method=method, **options)
 
 
 def read_target(y, classes, sample_weight, n_samples):

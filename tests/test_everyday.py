@@ -287,6 +287,7 @@ def test_all_the_weight_on_one_class_in_float32_and_with_smoothing(data):
     assert_allclose(smoothed.predict_proba(X[one])[:, 0], 0.1, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:C_=.* is the smallest of Cs:UserWarning")
 @pytest.mark.parametrize("refit", [True, False])
 def test_folds_of_one_class(data, refit):
     X, y = data
