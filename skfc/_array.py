@@ -52,9 +52,10 @@ def readable(value, what):
     Raises for an array that is out of NumPy's reach, as one in the memory of an accelerator
     is, and for a Dask collection.
     """
+    if value is None or isinstance(value, np.ndarray | np.generic):
+        return value
     refuse_distributed(value, what)
-    foreign = hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__")
-    if not foreign or isinstance(value, np.ndarray | np.generic):
+    if not (hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__")):
         return value
     try:
         return np.asarray(value)

@@ -8,13 +8,12 @@ from scipy import optimize, special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skfc import _fitting, _scoring, _targets
+from skfc import _fitting, _prediction, _scoring, _targets
 from skfc._array import as_features, readable
 from skfc._design import make_design
 from skfc._metric import make_metric
 from skfc._objective import Objective
 from skfc._parameters import check_parameters
-from skfc._softmax import kernel
 from skfc.solvers import SOLVERS, choose_solver
 
 # How X is validated, in fit and in predict: no copy of what is already right.
@@ -287,15 +286,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         self.optimality_gap_ = fit.gap
 
     def _logits(self, X):
-        """Logits, class-major (n_classes, n_samples)."""
+        """The `Logits` of validated rows."""
         check_is_fitted(self)
         X = validate_data(self, as_features(X), reset=False, **ACCEPTED)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
-        coef = self.coef_.astype(X.dtype, copy=False)
-        Z = np.ascontiguousarray((X @ coef.T).T) if hasattr(X, "tocsr") else coef @ X.T
-        Z += self.intercept_.astype(X.dtype, copy=False)[:, None]
-        return Z
+        return _prediction.Logits(X, self.coef_, self.intercept_)
 
     def decision_function(self, X):
         """Logits.
@@ -311,8 +307,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             One column per class; for two classes the logit of the second less that of the
             first, as scikit-learn requires.
         """
-        Z = self._logits(X)
-        return Z[1] - Z[0] if len(Z) == 2 else Z.T
+        logits = self._logits(X)
+        if logits.shape[0] == 2:
+            return logits.each(_prediction.difference)
+        return logits.all(_prediction.unchanged).T
 
     def predict(self, X):
         """The most probable class of every row.
@@ -327,8 +325,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n_samples,)
             Labels, members of `classes_`.
         """
-        Z = self._logits(X)
-        return self.classes_[Z.argmax(axis=0)]
+        best = self._logits(X).each(_prediction.most_probable)
+        return self.classes_[best]
 
     def predict_proba(self, X):
         """Probabilities of the classes, the softmax of the logits.
@@ -343,7 +341,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         proba : ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`.
         """
-        return kernel(np).probabilities(self._logits(X)[None])[0].T
+        return self._logits(X).all(_prediction.probabilities).T
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities, exact where a probability rounds to zero.
@@ -356,12 +354,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_proba : ndarray of shape (n_samples, n_classes)
-            The log-softmax of the logits: finite for finite logits.
+            The log-softmax of the logits: finite for finite logits. Where a probability
+            rounds to one in the type of `X`, its logarithm is zero.
         """
-        Z = self._logits(X)
-        Z -= Z.max(axis=0)
-        Z -= special.logsumexp(Z, axis=0)
-        return Z.T
+        return self._logits(X).all(_prediction.log_probabilities).T
 
     def score(self, X, y, sample_weight=None):
         r"""Accuracy; for rows of probabilities, their mean share that the predictions meet.
@@ -385,7 +381,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         y, sample_weight = _targets.plain(y), readable(sample_weight, "sample_weight")
         if not _targets.is_rows(np.asarray(y)):
             return super().score(X, y, sample_weight)
-        predicted = self._logits(X).argmax(axis=0)
+        predicted = self._logits(X).each(_prediction.most_probable)
         return _scoring.mean_target(predicted, self.classes_, y, sample_weight)
 
     def log_loss(self, X, y, sample_weight=None):
@@ -408,7 +404,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         loss : float
             :math:`-\sum_i s_i \sum_k y_{ik} \log p_{ik} / \sum_i s_i`.
         """
-        return _scoring.mean_log_loss(self._logits(X), self.classes_, y, sample_weight)
+        logits = self._logits(X)
+        return _scoring.mean_log_loss(
+            logits.blocks(), logits.shape[1], self.classes_, y, sample_weight
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

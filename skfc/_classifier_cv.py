@@ -164,7 +164,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
     >>> from sklearn.datasets import load_wine
     >>> from skfc import SoftmaxFCClassifierCV
     >>> X, y = load_wine(return_X_y=True)
-    >>> clf = SoftmaxFCClassifierCV(Cs=[0.01, 0.1, 1.0, 10.0], cv=3).fit(X, y)
+    >>> clf = SoftmaxFCClassifierCV(Cs=[0.1, 1.0, 10.0, 100.0], cv=3).fit(X, y)
     >>> clf.scores_.shape, clf.coefs_paths_.shape
     ((3, 4), (3, 4, 3, 13))
     >>> clf.C_ in clf.Cs_

@@ -10,6 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfc import _targets
 from skfc._array import readable
+from skfc._prediction import row_blocks
 from skfc._softmax import kernel
 
 # Named scores that must be told which column belongs to which class where y misses some:
@@ -45,12 +46,18 @@ def read_target(y, classes, sample_weight, n_samples):
     return target, weight / weight.max()
 
 
-def mean_log_loss(logits, classes, y, sample_weight=None):
-    """Weighted mean of -log p, of logits (n_classes, n_samples), in float64."""
-    target, weight = read_target(y, classes, sample_weight, logits.shape[1])
-    block = np.array(logits, dtype=np.float64, order="C")[None]  # a copy: it is overwritten
-    loss, _ = kernel(np).residual(block, target, weight[None])
-    return float(loss[0] / weight.sum())
+def mean_log_loss(blocks, n_samples, classes, y, sample_weight=None):
+    """Weighted mean of -log p in float64.
+
+    `blocks` are pairs of a slice of rows and their logits (n_classes, n_rows).
+    """
+    target, weight = read_target(y, classes, sample_weight, n_samples)
+    total = 0.0
+    for rows, logits in blocks:
+        block = np.array(logits, dtype=np.float64, order="C")[None]  # a copy: it is overwritten
+        loss, _ = kernel(np).residual(block, target[..., rows], weight[None, rows])
+        total += float(loss[0])
+    return total / float(weight.sum())
 
 
 def mean_target(predicted, classes, y, sample_weight=None):
@@ -106,7 +113,9 @@ class NegLogLossScorer:
     def __call__(self, estimator, X, y, sample_weight=None):
         """The score of a fitted classifier on X (n_samples, ...) and y, a float."""
         classes, log_proba = predict(estimator, X)
-        return -mean_log_loss(log_proba.T, classes, y, sample_weight)
+        n, T = log_proba.shape
+        blocks = ((rows, log_proba[rows].T) for rows in row_blocks(n, T))
+        return -mean_log_loss(blocks, n, classes, y, sample_weight)
 
     def set_score_request(self, *, sample_weight):
         """A scorer that asks metadata routing for sample weights.
