@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize, sparse, special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -270,7 +270,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         if self.warm_start and hasattr(self, "coef_"):
             same = self.classes_.tolist() == classes.tolist()
             if same and self.coef_.shape[1] == self.n_features_in_:
-                rows = [objective.design.turn(self.coef_.T), self.intercept_[None]]
+                rows = [
+                    objective.design.turn(_prediction.dense(self.coef_).T),
+                    self.intercept_[None],
+                ]
                 rows = rows[: 1 + self.fit_intercept]
                 return np.vstack(rows)[:, active].astype(np.float64)
         if self.preconditioner is None:
@@ -408,6 +411,41 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         return _scoring.mean_log_loss(
             logits.blocks(), logits.shape[1], self.classes_, y, sample_weight
         )
+
+    def sparsify(self):
+        """Store `coef_` as a CSR array: less memory where most of it is zero.
+
+        With an L2 penalty, coefficients are zero for features that are constant and for
+        classes without weight. Predictions stay the same; `fit` makes `coef_` dense again.
+
+        Returns
+        -------
+        self : SoftmaxFCClassifier
+            The fitted estimator.
+
+        See Also
+        --------
+        densify : The way back.
+        """
+        check_is_fitted(self)
+        self.coef_ = sparse.csr_array(self.coef_)
+        return self
+
+    def densify(self):
+        """Store `coef_` as an array again, the form that `fit` leaves.
+
+        Returns
+        -------
+        self : SoftmaxFCClassifier
+            The fitted estimator.
+
+        See Also
+        --------
+        sparsify : To a CSR array.
+        """
+        check_is_fitted(self)
+        self.coef_ = _prediction.dense(self.coef_)
+        return self
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

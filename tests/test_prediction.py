@@ -1,5 +1,6 @@
 """Predictions in blocks of rows: the same answers, in bounded memory, in agreement."""
 
+import pickle
 import tracemalloc
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import log_softmax
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import check_classifiers_train
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _prediction, neg_log_loss_scorer
@@ -122,3 +124,33 @@ def test_logits_that_overflow_are_said(method):
     model.coef_ = model.coef_ * 1e10
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="logits overflow float64"):
         getattr(model, method)(1e300 * X)
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "float32"])
+def test_sparse_coefficients_predict_the_same(rng, kind):
+    X, y = problems.overlapping(raw=False)
+    X = np.column_stack([X, np.zeros((len(y), 3))])  # whose coefficients are zero
+    X = {"dense": X, "csr": sparse.csr_array(X), "float32": X.astype(np.float32)}[kind]
+    model = SoftmaxFCClassifier(classes=[0, 1, 2, 3], warm_start=True).fit(X, y)
+    before = {name: getattr(model, name)(X) for name in METHODS}
+    coef, loss = model.coef_, model.log_loss(X, y)
+    assert model.sparsify() is model
+    assert sparse.issparse(model.coef_)
+    assert model.coef_.nnz == 3 * 4
+    near = 1e-5 if kind == "float32" else 1e-12
+    for name in METHODS:
+        found = getattr(model, name)(X)
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == before[name].dtype
+        assert_allclose(found, before[name], rtol=near, atol=near)
+    assert_allclose(model.log_loss(X, y), loss, rtol=near)
+    copy = pickle.loads(pickle.dumps(model))
+    assert_array_equal(copy.predict(X), before["predict"])
+    assert model.densify() is model.densify() is model
+    assert_array_equal(model.coef_, coef)
+    assert model.sparsify().fit(X, y).n_iter_ == 0  # from where it was
+    assert isinstance(model.coef_, np.ndarray)
+    with pytest.raises(NotFittedError):
+        SoftmaxFCClassifier().sparsify()
+    with pytest.raises(NotFittedError):
+        SoftmaxFCClassifier().densify()
