@@ -49,12 +49,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     label_smoothing : float, default=0.0
         Share in [0, 1) of every target that is spread evenly over the classes.
     solver : str, default="auto"
-        The method; "auto" chooses by the shape of the data, and `solver_` says what it
-        chose.
+        The method: "lbfgs" [1]_, "newton-cg" or "gd"; "auto" chooses by the shape of the
+        data, and `solver_` says what it chose.
     preconditioner : str or None, default="auto"
         The metric in which the gradient is followed: "hessian", the Hessian on a sample of
         rows; "block-diagonal", its block of every class; "kronecker", the Kronecker product
-        of a Gram matrix of features and a curvature of classes; "diagonal", the diagonal of
+        of a Gram matrix of features and a curvature of classes [3]_; "diagonal", the diagonal of
         the Hessian; None, the textbook gradient. "auto" chooses by the numbers of features
         and classes, and by sparsity.
     learning_rate : float or "auto", default="auto"
@@ -130,6 +130,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
            of Statistical Mathematics 44, 1992.
     .. [3] J. Martens, R. Grosse, "Optimizing neural networks with Kronecker-factored
            approximate curvature", ICML 2015.
+    .. [4] B. O'Donoghue, E. Candès, "Adaptive restart for accelerated gradient schemes",
+           Foundations of Computational Mathematics 15, 2015.
 
     Examples
     --------
