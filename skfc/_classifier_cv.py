@@ -14,6 +14,7 @@ from skfc._classifier import (
     SoftmaxFCClassifier,
     name_solver,
     nothing_to_solve,
+    null_model,
     unchanged_on_failure,
 )
 from skfc._design import make_design
@@ -403,7 +404,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         return scores
 
     def _refit(self, X, design, classes, target, weight, paths, method):
-        """Fit all rows at `C_`, from the mean of the folds."""
+        """Fit all rows at `C_`, from the mean of the folds where there was a choice."""
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved, best = targets.keep(active), self.best_index_
@@ -420,7 +421,10 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 n_classes=len(active), fit_intercept=self.fit_intercept,
             )  # fmt: skip
             start = np.vstack(start).astype(np.float64)
-            (fit,), self.solver_ = solve_batch(objective, start, method)
+            chosen = np.unique(self.Cs_).size > 1
+            if not chosen:  # the fit of `SoftmaxFCClassifier`, digit for digit
+                start = null_model(solved, objective.shape, self.fit_intercept)
+            (fit,), self.solver_ = solve_batch(objective, start, method, warm=chosen)
             self._store(X, design, fit, targets, active)
         return fit
 

@@ -712,3 +712,14 @@ def test_shapes_beside_those_of_logistic_regression_cv(data):
     assert isinstance(other.C_, float)
     assert other.scores_.shape == other.n_iter_.shape == (3, 1, len(CS))
     assert other.coefs_paths_.shape == (3, 1, len(CS), 3, 4 + 1)
+
+
+@pytest.mark.parametrize("Cs", [[2.0], [2.0, 2.0]], ids=str)
+def test_the_fit_of_one_C_is_that_of_one_classifier(data, Cs):
+    """So is its score, which two fits to `tol` from different starts have to √tol only."""
+    X, y = data
+    model = SoftmaxFCClassifierCV(Cs=Cs, cv=3, scoring="neg_log_loss").fit(X, y)
+    one = SoftmaxFCClassifier(C=2.0).fit(X, y)
+    assert_array_equal(model.coef_, one.coef_)
+    other = GridSearchCV(SoftmaxFCClassifier(), {"C": [2.0]}, cv=3, scoring="neg_log_loss")
+    assert_allclose(model.score(X, y), other.fit(X, y).score(X, y), rtol=1e-12)
