@@ -29,11 +29,12 @@ def with_labels(scoring, scorer, classes):
     """`scorer`, that of the name `scoring`, told the classes where it can be."""
     name, greater, method = OF_COLUMNS.get(scoring if isinstance(scoring, str) else "", [None] * 3)
     function = getattr(metrics, name or "", None)
-    if function is None or "labels" not in inspect.signature(function).parameters:
-        return scorer
-    options = {"labels": classes}
-    if len(classes) == 2 and "pos_label" in inspect.signature(function).parameters:
+    known = {} if function is None else inspect.signature(function).parameters
+    options = {"labels": classes} if "labels" in known else {}
+    if len(classes) == 2 and "pos_label" in known:
         options["pos_label"] = classes[1]
+    if not options:
+        return scorer
     return make_scorer(function, greater_is_better=greater, response_method=method, **options)
 
 

@@ -82,8 +82,8 @@ def test_nullable_booleans_floats_and_text(data):
         assert model.score(X, pd.Series(text, dtype=dtype)) == np.mean(model.predict(X) == text)
 
 
-@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy without StringDType")
 def test_numpy_strings(data, plain):
+    pytest.importorskip("numpy", minversion="2.0")
     X, y = data
     labels = np.array(["a", "b", "c, a longer one"], dtype=np.dtypes.StringDType())
     model = SoftmaxFCClassifier().fit(X, labels[y])

@@ -116,7 +116,7 @@ def missing_labels():
     yield "NaN among objects", np.array(["a", np.nan, "b", "a"], dtype=object), r"\(nan\)"
     yield "NaT", days, r"\(NaT\): 2 of 4"
     yield "NaT of a time span", days - days[0], r"\(NaT\)"
-    if hasattr(np.dtypes, "StringDType"):
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
         strings = np.dtypes.StringDType(na_object=None)
         yield "None in strings", np.array(text.tolist(), dtype=strings), r"\(None\)"
 
