@@ -191,8 +191,10 @@ def test_dask_collections_are_refused_by_name(data, plain, kind):
             method(X, many)
         with pytest.raises(TypeError, match=message.format("sample_weight")):
             method(X, y, many)
-    with pytest.raises(TypeError, match="Dask collection"):
-        softmax(many)
+    flatten = Flatten().fit(X)
+    for method in (softmax, Flatten().fit, flatten.transform, flatten.inverse_transform):
+        with pytest.raises(TypeError, match="Dask collection"):
+            method(many)
 
 
 def test_arrays_of_other_libraries_become_numpy(data, plain):
