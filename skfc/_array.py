@@ -11,6 +11,8 @@ from scipy.linalg import lapack
 # namespace of such arrays.
 host = np
 
+DISTRIBUTED = ("dask", "dask_expr", "dask_cudf")
+
 
 def namespace(array):
     """Return the array-API namespace of `array`; NumPy itself for NumPy arrays."""
@@ -33,10 +35,69 @@ def cast(array, dtype):
     return namespace(array).astype(array, dtype)
 
 
-def as_array(values):
+def as_array(values, what="the input"):
     """`values` itself where it is an array of any library, else a NumPy array of it."""
+    refuse_distributed(values, what)
     known = isinstance(values, np.ndarray | np.generic) or hasattr(values, "__array_namespace__")
     return values if known else np.asarray(values)
+
+
+def refuse_distributed(value, what):
+    """Raise for a Dask collection, which NumPy would gather without a word.
+
+    It is known by the name of its module: nothing is imported.
+    """
+    kind = type(value)
+    if any(base.__module__.partition(".")[0] in DISTRIBUTED for base in kind.__mro__):
+        raise TypeError(
+            f"{what} is a Dask collection ({kind.__module__}.{kind.__qualname__}), which is not "
+            f"supported. If it fits into the memory of this machine, pass {what}.compute()."
+        )
+
+
+def readable(value, what):
+    """`value` itself, in NumPy where it is an array of another library, as scikit-learn does.
+
+    Raises for an array that is out of NumPy's reach, as one in the memory of an accelerator
+    is, and for a Dask collection.
+    """
+    if value is None or isinstance(value, np.ndarray | np.generic):
+        return value
+    refuse_distributed(value, what)
+    if not (hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__")):
+        return value
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        kind, device = type(value), getattr(value, "device", "another device")
+        raise TypeError(
+            f"{what} is a {kind.__module__}.{kind.__qualname__} on {device}, which NumPy cannot "
+            f"read ({error}). Fits run on NumPy arrays: pass a copy in the memory of the CPU, "
+            f"as {what}.detach().cpu().numpy() of a torch tensor."
+        ) from error
+
+
+def as_features(X):
+    """`X` as `readable` gives it; raises where it has more axes than rows and features."""
+    X = readable(X, "X")
+    shape = getattr(X, "shape", None)
+    if shape is None and isinstance(X, list | tuple) and depth(X) > 2:
+        shape = np.shape(X)
+    if shape is not None and len(shape) > 2:
+        raise ValueError(
+            f"X must have two axes, (n_samples, n_features); found array with dim {len(shape)}, "
+            f"of shape {tuple(shape)}. Images and other maps become rows of features in a "
+            "pipeline: make_pipeline(skfc.Flatten(), SoftmaxFCClassifier())."
+        )
+    return X
+
+
+def depth(nested):
+    """How deep lists are nested, by their first entries."""
+    levels = 0
+    while isinstance(nested, list | tuple) and nested:
+        nested, levels = nested[0], levels + 1
+    return levels + len(getattr(nested, "shape", ()))
 
 
 def as_floating(array, what):

@@ -3,14 +3,14 @@
 from contextlib import contextmanager
 
 import numpy as np
-from scipy import special
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skfc import _driver, _scoring, _targets
+from skfc import _driver, _prediction, _scoring, _targets
+from skfc._array import as_features, readable
 from skfc._parameters import check_parameters
 from skfc._problem import Method, Problem, finish
-from skfc._softmax import kernel
 
 # How X is validated, in fit and in predict: no copy of what is already right.
 ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
@@ -50,12 +50,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     label_smoothing : float, default=0.0
         Share in [0, 1) of every target that is spread evenly over the classes.
     solver : str, default="auto"
-        The method; "auto" chooses by the shape of the data, and `solver_` says what it
-        chose.
+        The method: "lbfgs" [1]_, "newton-cg" or "gd"; "auto" chooses by the shape of the
+        data, and `solver_` says what it chose.
     preconditioner : str or None, default="auto"
         The metric in which the gradient is followed: "hessian", the Hessian on a sample of
         rows; "block-diagonal", its block of every class; "kronecker", the Kronecker product
-        of a Gram matrix of features and a curvature of classes; "diagonal", the diagonal of
+        of a Gram matrix of features and a curvature of classes [3]_; "diagonal", the diagonal of
         the Hessian; None, the textbook gradient. "auto" chooses by the numbers of features
         and classes, and by sparsity.
     learning_rate : float or "auto", default="auto"
@@ -117,7 +117,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
 
     A class named in `classes` without weight in `y` takes no part in the solve: its row of
     `coef_` is zero, and its intercept makes its mean training probability
-    :math:`0.5 / (s + 0.5 u)` for :math:`u` such classes and total weight :math:`s`.
+    :math:`0.5 / (s + 0.5 u)` for :math:`u` such classes and total weight :math:`s`. Where
+    one class has all the weight, all of `coef_` is zero and every row has these probabilities.
 
     With `C=np.inf` and separable classes there is no minimum. The fit recognises this,
     stops, and its `ConvergenceWarning` names separation.
@@ -130,6 +131,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
            of Statistical Mathematics 44, 1992.
     .. [3] J. Martens, R. Grosse, "Optimizing neural networks with Kronecker-factored
            approximate curvature", ICML 2015.
+    .. [4] B. O'Donoghue, E. Candès, "Adaptive restart for accelerated gradient schemes",
+           Foundations of Computational Mathematics 15, 2015.
 
     Examples
     --------
@@ -225,11 +228,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         targets = _targets.settle(*read, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved = targets.keep(active)
-        if len(active) < 2:
-            raise ValueError(
-                "y must hold at least two classes with positive weight; got one class, "
-                f"{solved.classes.tolist()}."
-            )
+        if not len(active):
+            raise ValueError("class_weight is zero for every class that y holds.")
         problem = Problem(
             X, [solved], fit_intercept=self.fit_intercept, standardize=self.standardize,
             sample_weight=None if self.class_weight is None else read[-1][None],
@@ -244,17 +244,17 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     def _read(self, X, y, sample_weight):
         """X as an array or CSR; classes, encoded target and weights, all validated."""
         names = _targets.column_names(y)
+        X, y = as_features(X), _targets.plain(y)
         X, y = validate_data(self, X, y, multi_output=True, **ACCEPTED)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
         classes = None if self.classes is None else _targets.check_classes(self.classes)
         classes, target = _targets.encode(y, classes, names=names)
-        weight = _targets.check_weights(sample_weight, (X.shape[0],))
-        present = classes[_targets.Targets(classes, target, weight).class_totals() > 0]
-        if len(present) < 2:
+        weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
+        if len(classes) < 2:
             raise ValueError(
-                "y must hold at least two classes; got one class with positive weight, "
-                f"{present.tolist()}."
+                f"y must hold at least two classes; got one class, {classes.tolist()}. Where "
+                "there are others that y misses, name all of them in `classes`."
             )
         return X, classes, target, weight
 
@@ -265,7 +265,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         same = self.classes_.tolist() == classes.tolist()
         if not (same and self.coef_.shape[1] == self.n_features_in_):
             return None
-        return problem.start(self.coef_[active], self.intercept_[active])
+        return problem.start(_prediction.dense(self.coef_)[active], self.intercept_[active])
 
     def _store(self, problem, X, fit, solver, targets, active):
         """Fitted attributes; everything that can fail comes before the first of them."""
@@ -279,15 +279,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         self.optimality_gap_ = gap
 
     def _logits(self, X):
-        """Logits, class-major (n_classes, n_samples)."""
+        """The `Logits` of validated rows."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, **ACCEPTED)
+        X = validate_data(self, as_features(X), reset=False, **ACCEPTED)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
-        coef = self.coef_.astype(X.dtype, copy=False)
-        Z = np.ascontiguousarray((X @ coef.T).T) if hasattr(X, "tocsr") else coef @ X.T
-        Z += self.intercept_.astype(X.dtype, copy=False)[:, None]
-        return Z
+        return _prediction.Logits(X, self.coef_, self.intercept_)
 
     def decision_function(self, X):
         """Logits.
@@ -303,8 +300,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             One column per class; for two classes the logit of the second less that of the
             first, as scikit-learn requires.
         """
-        Z = self._logits(X)
-        return Z[1] - Z[0] if len(Z) == 2 else Z.T
+        logits = self._logits(X)
+        if logits.shape[0] == 2:
+            return logits.each(_prediction.difference)
+        return logits.all(_prediction.unchanged).T
 
     def predict(self, X):
         """The most probable class of every row.
@@ -319,8 +318,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n_samples,)
             Labels, members of `classes_`.
         """
-        Z = self._logits(X)
-        return self.classes_[Z.argmax(axis=0)]
+        best = self._logits(X).each(_prediction.most_probable)
+        return self.classes_[best]
 
     def predict_proba(self, X):
         """Probabilities of the classes, the softmax of the logits.
@@ -335,7 +334,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         proba : ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`.
         """
-        return kernel(np).probabilities(self._logits(X)[None])[0].T
+        return self._logits(X).all(_prediction.probabilities).T
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities, exact where a probability rounds to zero.
@@ -348,12 +347,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_proba : ndarray of shape (n_samples, n_classes)
-            The log-softmax of the logits: finite for finite logits.
+            The log-softmax of the logits: finite for finite logits. Where a probability
+            rounds to one in the type of `X`, its logarithm is zero.
         """
-        Z = self._logits(X)
-        Z -= Z.max(axis=0)
-        Z -= special.logsumexp(Z, axis=0)
-        return Z.T
+        return self._logits(X).all(_prediction.log_probabilities).T
 
     def score(self, X, y, sample_weight=None):
         r"""Accuracy; for rows of probabilities, their mean share that the predictions meet.
@@ -374,9 +371,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             For labels the accuracy, for rows :math:`\sum_i s_i y_{i \hat y_i} / \sum_i s_i`,
             which is the accuracy where they are one-hot.
         """
+        y, sample_weight = _targets.plain(y), readable(sample_weight, "sample_weight")
         if not _targets.is_rows(np.asarray(y)):
             return super().score(X, y, sample_weight)
-        predicted = self._logits(X).argmax(axis=0)
+        predicted = self._logits(X).each(_prediction.most_probable)
         return _scoring.mean_target(predicted, self.classes_, y, sample_weight)
 
     def log_loss(self, X, y, sample_weight=None):
@@ -399,7 +397,45 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         loss : float
             :math:`-\sum_i s_i \sum_k y_{ik} \log p_{ik} / \sum_i s_i`.
         """
-        return _scoring.mean_log_loss(self._logits(X), self.classes_, y, sample_weight)
+        logits = self._logits(X)
+        return _scoring.mean_log_loss(
+            logits.blocks(), logits.shape[1], self.classes_, y, sample_weight
+        )
+
+    def sparsify(self):
+        """Store `coef_` as a CSR array: less memory where most of it is zero.
+
+        With an L2 penalty, coefficients are zero for features that are constant and for
+        classes without weight. Predictions stay the same; `fit` makes `coef_` dense again.
+
+        Returns
+        -------
+        self : SoftmaxFCClassifier
+            The fitted estimator.
+
+        See Also
+        --------
+        densify : The way back.
+        """
+        check_is_fitted(self)
+        self.coef_ = sparse.csr_array(self.coef_)
+        return self
+
+    def densify(self):
+        """Store `coef_` as an array again, the form that `fit` leaves.
+
+        Returns
+        -------
+        self : SoftmaxFCClassifier
+            The fitted estimator.
+
+        See Also
+        --------
+        sparsify : To a CSR array.
+        """
+        check_is_fitted(self)
+        self.coef_ = _prediction.dense(self.coef_)
+        return self
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

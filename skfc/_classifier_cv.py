@@ -6,15 +6,18 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.validation import check_is_fitted
 
 from skfc import _driver, _targets
+from skfc._array import as_features
 from skfc._classifier import SoftmaxFCClassifier, unchanged_on_failure
 from skfc._parameters import check_parameters
 from skfc._problem import Method, Problem
-from skfc._scoring import neg_log_loss_scorer
+from skfc._scoring import neg_log_loss_scorer, with_labels
 from skfc._search import (
     Fold,
     check_search,
+    frame_rows,
     log_losses,
     row_indices,
     select,
@@ -22,6 +25,7 @@ from skfc._search import (
     tabulate,
     take_rows,
     takes_weights,
+    warn_of_grid,
     warn_of_paths,
 )
 
@@ -45,14 +49,18 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         probability rows the folds are stratified by the most probable class.
     scoring : str, callable or None, default=None
         The score of the held-out rows, the greater the better: a name that scikit-learn
-        knows, or `scorer(estimator, X, y)`. None is minus the mean log loss, that of
-        `neg_log_loss_scorer`.
+        knows, or `scorer(estimator, X, y)`, which gets rows of a frame where `X` is one.
+        None is minus the mean log loss, that of `neg_log_loss_scorer`. Named scores of
+        probabilities are told `classes_`, so that a fold may miss a class.
     refit : bool, default=True
         Whether to fit all rows at the `C` found. If not, `coef_` and `intercept_` are the
         means of the folds' at that `C`.
     selection : {"best", "one_standard_error"}, default="best"
         The `C` of the highest mean score, or the smallest `C` whose mean score is within
         one standard error of it: a simpler model that is not clearly worse.
+    store_paths : bool, default=True
+        Whether to keep `coefs_paths_` and `intercepts_paths_`, which for many features are
+        by far the largest part of a fitted search.
     fit_intercept : bool, default=True
         Whether to learn `intercept_`; without, it is zero.
     class_weight : dict, "balanced" or None, default=None
@@ -101,9 +109,9 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         `rank_test_score`, as those of :class:`~sklearn.model_selection.GridSearchCV`, and
         `mean_n_iter`.
     coefs_paths_ : ndarray of shape (n_folds, n_Cs, n_classes, n_features)
-        Coefficients of every fold at every `C`.
+        Coefficients of every fold at every `C`. Only with `store_paths=True`.
     intercepts_paths_ : ndarray of shape (n_folds, n_Cs, n_classes)
-        Intercepts of every fold at every `C`.
+        Intercepts of every fold at every `C`. Only with `store_paths=True`.
     coef_ : ndarray of shape (n_classes, n_features)
         Weights, one row per class, for two classes too. In the dtype of `X`.
     intercept_ : ndarray of shape (n_classes,)
@@ -137,14 +145,19 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
     and its intercept is that of a class without weight in :class:`SoftmaxFCClassifier`, so
     that held-out rows of that class have a finite log loss.
 
-    `score` is the accuracy, whatever `scoring` is.
+    `score` is the score by `scoring` where it is given, else the accuracy, as for
+    :class:`~sklearn.linear_model.LogisticRegressionCV`. That model's `scores_` and
+    `n_iter_` have an axis for its `l1_ratios` between folds and `Cs`, and so has its
+    `coefs_paths_`, which appends the intercepts to the coefficients as a last column; here
+    `intercepts_paths_` has them. Both models have a float `C_` (there unless
+    `use_legacy_attributes=True`).
 
     Examples
     --------
     >>> from sklearn.datasets import load_wine
     >>> from skfc import SoftmaxFCClassifierCV
     >>> X, y = load_wine(return_X_y=True)
-    >>> clf = SoftmaxFCClassifierCV(Cs=[0.01, 0.1, 1.0, 10.0], cv=3).fit(X, y)
+    >>> clf = SoftmaxFCClassifierCV(Cs=[0.1, 1.0, 10.0, 100.0], cv=3).fit(X, y)
     >>> clf.scores_.shape, clf.coefs_paths_.shape
     ((3, 4), (3, 4, 3, 13))
     >>> clf.C_ in clf.Cs_
@@ -161,6 +174,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         scoring=None,
         refit=True,
         selection="best",
+        store_paths=True,
         fit_intercept=True,
         standardize=False,
         class_weight=None,
@@ -180,6 +194,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         self.scoring = scoring
         self.refit = refit
         self.selection = selection
+        self.store_paths = store_paths
         self.fit_intercept = fit_intercept
         self.standardize = standardize
         self.class_weight = class_weight
@@ -220,14 +235,17 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         Raises
         ------
         ValueError, TypeError
-            For parameters or input that do not fit, and for a fold whose training rows
-            hold one class only. An earlier fit is then left as it was.
+            For parameters or input that do not fit, and for a fold whose training or test
+            rows have no weight. An earlier fit is then left as it was.
 
         Warns
         -----
         ConvergenceWarning
             When `max_iter` ends a fit before `tol` is met, or nothing bounds the
             coefficients.
+        UserWarning
+            When `C_` is the smallest or the largest of several `Cs`, and no other scores
+            as well, to within a share √`tol` of the score.
         """
         with unchanged_on_failure(self):
             return self._fit(X, y, sample_weight, params)
@@ -236,6 +254,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         check_parameters(self)
         Cs = check_search(self)
         scorer, routed = self._route(sample_weight, params)
+        given_X = X
         X, *read = self._read(X, y, sample_weight)
         folds = self._split(X, *read, routed.splitter.split)
         method = Method.of(self)
@@ -249,29 +268,86 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         else:
             given = routed.scorer.score.items()  # the weights as they were checked
             given = {k: read[-1] if v is sample_weight else v for k, v in given}
-            scores = self._score(scorer, X, *read, folds, Cs, paths, given)
+            rows = given_X if hasattr(given_X, "columns") else X
+            scores = self._score(scorer, rows, *read, folds, Cs, paths, given)
         best = select(scores, Cs, self.selection)
         self.Cs_, self.scores_, self.best_index_ = Cs, scores, best
         self.C_, self.best_score_ = float(Cs[best]), float(scores[:, best].mean())
         self.cv_results_ = tabulate(Cs, scores, paths.n_iter)
-        self.coefs_paths_, self.intercepts_paths_ = paths.coef, paths.intercept
+        if self.store_paths:
+            self.coefs_paths_, self.intercepts_paths_ = paths.coef, paths.intercept
+        else:  # nor those of an earlier fit
+            vars(self).pop("coefs_paths_", None), vars(self).pop("intercepts_paths_", None)
         if self.refit:
             last = self._refit(X, *read, paths, method)
             _driver.warn(last, self.tol, self.max_iter, method)
         else:
             self._average(paths, read[0])
         warn_of_paths(paths, self.tol, self.max_iter)
+        warn_of_grid(scores, Cs, best, self.selection, self.tol)
         return self
 
-    def _route(self, sample_weight, params):
-        """The scorer (None for the log loss), and what splitter and scorer are given."""
+    def score(self, X, y, sample_weight=None, **score_params):
+        """The score by `scoring` where it is given, else the accuracy.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to score.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or one-hot or probability rows, where the score takes those.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for scores that take them.
+        **score_params : dict
+            With metadata routing, what the scorer requests.
+
+        Returns
+        -------
+        score : float
+            The greater the better.
+        """
+        if score_params and (self.scoring is None or not get_config()["enable_metadata_routing"]):
+            raise TypeError(
+                f"score takes X, y and sample_weight; got {sorted(score_params)}. Other metadata "
+                "of a scorer needs `scoring` and set_config(enable_metadata_routing=True)."
+            )
+        if self.scoring is None:
+            return super().score(X, y, sample_weight)
+        check_is_fitted(self)
+        scorer, given = self._scorer(), {"sample_weight": sample_weight} | score_params
+        if get_config()["enable_metadata_routing"]:
+            given = process_routing(self, "score", **given).scorer.score
+        elif sample_weight is None or not takes_weights(scorer):
+            given = {}
+        scorer = with_labels(self.scoring, scorer, self.classes_)
+        # Not `self`: a scorer may call the `score` of what it is given, which is accuracy.
+        model = self._model(self.C_, self.coef_, self.intercept_, self.classes_)
+        return scorer(model, as_features(X), _targets.plain(y), **given)
+
+    def _model(self, C, coef, intercept, classes):
+        """A fitted `SoftmaxFCClassifier`, as scorers get it."""
+        names = SoftmaxFCClassifier().get_params()
+        same = {k: v for k, v in self.get_params(deep=False).items() if k in names}
+        model = SoftmaxFCClassifier(C=C, **same)
+        model.coef_, model.intercept_, model.classes_ = coef, intercept, classes
+        model.n_features_in_ = self.n_features_in_
+        if hasattr(self, "feature_names_in_"):
+            model.feature_names_in_ = self.feature_names_in_
+        return model
+
+    def _scorer(self):
+        """The scorer that `scoring` stands for; None for the log loss."""
         scoring = self.scoring
         if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
             raise TypeError(
                 "The 'scoring' parameter of SoftmaxFCClassifierCV must be one score, its name or "
                 f"a callable, or None; got {scoring!r}."
             )
-        scorer = None if scoring is None else check_scoring(self, scoring)
+        return None if scoring is None else check_scoring(self, scoring)
+
+    def _route(self, sample_weight, params):
+        """The scorer (None for the log loss), and what splitter and scorer are given."""
+        scorer = self._scorer()
         if get_config()["enable_metadata_routing"]:
             return scorer, process_routing(self, "fit", sample_weight=sample_weight, **params)
         unknown = sorted(set(params) - {"groups"})
@@ -301,13 +377,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 classes, target, share, self.class_weight, self.label_smoothing
             )
             active = np.flatnonzero(settled.class_totals() > 0)
-            unsmoothed = _targets.Targets(classes, target, share).class_totals()
-            present = active[unsmoothed[active] > 0]
-            if len(present) < 2:
-                raise ValueError(
-                    f"The training rows of fold {k} of cv must hold at least two classes with "
-                    f"positive weight; got {classes[present].tolist()}."
-                )
+            if not len(active):
+                raise ValueError(f"The training rows of fold {k} of cv have no weight.")
             folds.append(Fold(settled, active, test, share))
         return folds
 
@@ -315,20 +386,18 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         """Scores (n_folds, n_Cs) by a scorer of fitted estimators."""
         n = X.shape[0]
         y = classes[target] if target.ndim == 1 else target.T
-        names = SoftmaxFCClassifier().get_params()
-        same = {k: v for k, v in self.get_params(deep=False).items() if k in names}
+        scorer = with_labels(self.scoring, scorer, classes)
         scores = np.empty((len(folds), len(Cs)))
         for k, fold in enumerate(folds):
+            rows = frame_rows(X, fold.test)
             held_out = {key: take_rows(v, fold.test, n) for key, v in score_params.items()}
             for i, C in enumerate(Cs):
-                model = SoftmaxFCClassifier(C=C, **same)
-                model.coef_, model.intercept_ = paths.coef[k, i], paths.intercept[k, i]
-                model.classes_, model.n_features_in_ = classes, X.shape[1]
-                scores[k, i] = scorer(model, X[fold.test], y[fold.test], **held_out)
+                model = self._model(C, paths.coef[k, i], paths.intercept[k, i], classes)
+                scores[k, i] = scorer(model, rows, y[fold.test], **held_out)
         return scores
 
     def _refit(self, X, classes, target, weight, paths, method):
-        """Fit all rows at `C_`, from the mean of the folds."""
+        """Fit all rows at `C_`, from the mean of the folds where there was a choice."""
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         problem = Problem(
@@ -336,10 +405,12 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             standardize=self.standardize,
             sample_weight=None if self.class_weight is None else weight[None],
         )  # fmt: skip
-        best = self.best_index_
-        start = problem.start(
-            paths.coef[:, best].mean(axis=0)[active], paths.intercept[:, best].mean(axis=0)[active]
-        )
+        best, start = self.best_index_, None
+        if np.unique(self.Cs_).size > 1:  # else the fit of `SoftmaxFCClassifier`, digit for digit
+            start = problem.start(
+                paths.coef[:, best].mean(axis=0)[active],
+                paths.intercept[:, best].mean(axis=0)[active],
+            )
         (fit,), solver = problem.solve(method, np.array([self.C_]), start=start, name="skfc refit")
         self._store(problem, X, fit, solver, targets, active)
         return fit
@@ -366,6 +437,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         if self.scoring is not None:
             scorer = check_scoring(self, self.scoring)
         split, score = (MethodMapping().add(caller="fit", callee=c) for c in ("split", "score"))
+        if self.scoring is not None:
+            score = score.add(caller="score", callee="score")
         return (
             MetadataRouter(owner=type(self).__name__)
             .add_self_request(self)

@@ -8,6 +8,8 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skfc._array import readable
+
 # Letters of the axes after the samples', by their number; other numbers have none.
 AXES = {2: "hw", 3: "chw", 4: "cdhw"}
 ACCEPTED = {"allow_nd": True, "ensure_all_finite": False}
@@ -69,6 +71,7 @@ class Flatten(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ValueError
             If X has no axis but the samples', or one of size zero.
         """
+        X = readable(X, "X")
         shape = check_array(X, input_name="X", **ACCEPTED).shape
         if 0 in shape:
             raise ValueError(f"X must not be empty along any axis; got shape {shape}.")
@@ -95,6 +98,7 @@ class Flatten(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             If the samples are not of the shape seen in `fit`.
         """
         check_is_fitted(self)
+        X = readable(X, "X")
         if len(self.shape_) == 1:  # scikit-learn compares 2-d X, names and all
             X = validate_data(self, X, reset=False, **ACCEPTED)
         else:
@@ -124,7 +128,7 @@ class Flatten(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             If the rows have another number of features.
         """
         check_is_fitted(self)
-        X = check_array(X, ensure_all_finite=False)
+        X = check_array(readable(X, "X"), ensure_all_finite=False)
         if X.shape[1] != prod(self.shape_):
             raise ValueError(
                 f"X must have {prod(self.shape_)} features, for samples of shape "

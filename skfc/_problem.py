@@ -10,7 +10,7 @@ import numpy as np
 from scipy import optimize, sparse, special
 
 from skfc import _preconditioner
-from skfc._driver import OVERFLOW, Run
+from skfc._driver import OVERFLOW, Fit, Run, Status
 from skfc._frame import Frame
 from skfc._monitors import ProgressLines
 from skfc._objective import Objective
@@ -43,6 +43,11 @@ class Method:
         """That of an estimator."""
         names = cls.__dataclass_fields__
         return cls(**{name: getattr(estimator, name) for name in names})
+
+    @property
+    def named(self):
+        """What `solver_` is called where nothing is solved."""
+        return "lbfgs" if self.solver == "auto" else self.solver
 
     def choose(self, objective):
         """The method with what "auto" stands for."""
@@ -146,6 +151,8 @@ class Problem:
             zeros for the textbook gradient
         cache : dict that keeps preconditioners, with their samples, from one C to the next
         """
+        if self.n_classes == 1:
+            return [nothing_to_solve(self.frame, value) for value in C], method.named
         with fit_arithmetic(self.rows):
             objective = self.objective(C)
             method = method.choose(objective)
@@ -163,7 +170,7 @@ class Problem:
 
     def stored_gap(self, fit, coef, intercept):
         """The gap of coefficients as they are stored: rounding to float32 included."""
-        if coef.dtype == np.float64:
+        if coef.dtype == np.float64 or self.n_classes == 1:
             return fit.gap
         objective = self.objective(np.array([fit.C]))
         given = make_rows(*self.given, self.n_classes)
@@ -207,6 +214,12 @@ class Problem:
             raise ValueError(OVERFLOW.format(self.dtype)) from error
 
 
+def nothing_to_solve(frame, C):
+    """The `Fit` where one class has all the weight: its loss is zero with any weights."""
+    theta = np.zeros((frame.n_parameters, 1))
+    return Fit(theta, Status.CONVERGED, 0, 0.0, True, [0.0], float(C))
+
+
 def check_total(total, weight):
     """Raise where sums of weights leave the range of float64."""
     if not (np.isfinite(total).all() and (total > np.finfo(float).tiny).all()):
@@ -228,6 +241,8 @@ def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
     `coef` and `intercept` are those of the classes `active`. The classes without weight get
     their stated row and intercept.
     """
+    if len(active) == 1:
+        return one_class_model(X, targets, active, fit_intercept)
     T = targets.n_classes
     full, b = np.zeros((T, coef.shape[1])), np.zeros(T)
     full[active], b[active] = coef, intercept
@@ -245,6 +260,20 @@ def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
             "rescale its columns."
         )
     return full, b
+
+
+def one_class_model(X, targets, active, fit_intercept):
+    """Coefficients and intercepts where one class, `active`, has all the weight s.
+
+    Its logit is zero, that of the others -log 2s: each of u others has then the probability
+    0.5 / (s + 0.5 u) in every row, what `absent_intercept` gives on the average.
+    """
+    coef = np.zeros((targets.n_classes, X.shape[1]), dtype=X.dtype)
+    intercept = np.full(targets.n_classes, -np.log(2 * targets.weight.sum()))
+    intercept[active] = 0.0
+    if fit_intercept:
+        intercept -= intercept.mean()
+    return coef, intercept.astype(X.dtype)
 
 
 def absent_intercept(logits, weight, n_absent):

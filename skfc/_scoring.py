@@ -1,12 +1,41 @@
 """How well probabilities fit a `y` of any form: mean log loss, and its scorer for searches."""
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import metrics
+from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfc import _targets
+from skfc._array import readable
+from skfc._prediction import row_blocks
 from skfc._softmax import kernel
+
+# Named scores that must be told which column belongs to which class where y misses some:
+# function, whether greater is better, and where it finds the columns. Releases of
+# scikit-learn without the function or its parameter score as they can.
+OF_COLUMNS = {
+    "neg_log_loss": ("log_loss", False, "predict_proba"),
+    "neg_brier_score": ("brier_score_loss", False, "predict_proba"),
+    "d2_log_loss_score": ("d2_log_loss_score", True, "predict_proba"),
+    "d2_brier_score": ("d2_brier_score", True, "predict_proba"),
+    "top_k_accuracy": ("top_k_accuracy_score", True, ("decision_function", "predict_proba")),
+}
+
+
+def with_labels(scoring, scorer, classes):
+    """`scorer`, that of the name `scoring`, told the classes where it can be."""
+    name, greater, method = OF_COLUMNS.get(scoring if isinstance(scoring, str) else "", [None] * 3)
+    function = getattr(metrics, name or "", None)
+    known = {} if function is None else inspect.signature(function).parameters
+    options = {"labels": classes} if "labels" in known else {}
+    if len(classes) == 2 and "pos_label" in known:
+        options["pos_label"] = classes[1]
+    if not options:
+        return scorer
+    return make_scorer(function, greater_is_better=greater, response_method=method, **options)
 
 
 def read_target(y, classes, sample_weight, n_samples):
@@ -14,16 +43,22 @@ def read_target(y, classes, sample_weight, n_samples):
     _, target = _targets.encode(y, classes)
     if target.shape[-1] != n_samples:
         raise ValueError(f"y has {target.shape[-1]} rows, but X has {n_samples}.")
-    weight = _targets.check_weights(sample_weight, (n_samples,))
+    weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (n_samples,))
     return target, weight / weight.max()
 
 
-def mean_log_loss(logits, classes, y, sample_weight=None):
-    """Weighted mean of -log p, of logits (n_classes, n_samples), in float64."""
-    target, weight = read_target(y, classes, sample_weight, logits.shape[1])
-    block = np.array(logits, dtype=np.float64, order="C")[None]  # a copy: it is overwritten
-    loss, _ = kernel(np).residual(block, target, weight[None])
-    return float(loss[0] / weight.sum())
+def mean_log_loss(blocks, n_samples, classes, y, sample_weight=None):
+    """Weighted mean of -log p in float64.
+
+    `blocks` are pairs of a slice of rows and their logits (n_classes, n_rows).
+    """
+    target, weight = read_target(y, classes, sample_weight, n_samples)
+    total = 0.0
+    for rows, logits in blocks:
+        block = np.array(logits, dtype=np.float64, order="C")[None]  # a copy: it is overwritten
+        loss, _ = kernel(np).residual(block, target[..., rows], weight[None, rows])
+        total += float(loss[0])
+    return total / float(weight.sum())
 
 
 def mean_target(predicted, classes, y, sample_weight=None):
@@ -79,7 +114,9 @@ class NegLogLossScorer:
     def __call__(self, estimator, X, y, sample_weight=None):
         """The score of a fitted classifier on X (n_samples, ...) and y, a float."""
         classes, log_proba = predict(estimator, X)
-        return -mean_log_loss(log_proba.T, classes, y, sample_weight)
+        n, T = log_proba.shape
+        blocks = ((rows, log_proba[rows].T) for rows in row_blocks(n, T))
+        return -mean_log_loss(blocks, n, classes, y, sample_weight)
 
     def set_score_request(self, *, sample_weight):
         """A scorer that asks metadata routing for sample weights.

@@ -48,11 +48,13 @@ def check_search(estimator):
             f"The 'selection' parameter of SoftmaxFCClassifierCV must be one of {SELECTIONS}; "
             f"got {estimator.selection!r}."
         )
-    if not isinstance(estimator.refit, bool | np.bool_):
-        raise TypeError(
-            "The 'refit' parameter of SoftmaxFCClassifierCV must be True or False; "
-            f"got {estimator.refit!r}."
-        )
+    for name in ("refit", "store_paths"):
+        value = getattr(estimator, name)
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(
+                f"The {name!r} parameter of SoftmaxFCClassifierCV must be True or False; "
+                f"got {value!r}."
+            )
     Cs, right = estimator.Cs, "an integer >= 1 or a list of numbers > 0 (np.inf for no penalty)"
     wrong = f"The 'Cs' parameter of SoftmaxFCClassifierCV must be {right}; got {Cs!r}."
     if isinstance(Cs, Integral) and not isinstance(Cs, bool | np.bool_):
@@ -103,6 +105,11 @@ def take_rows(value, rows, n):
 # Logits of an iterate, of a direction and residuals, (n_classes, n_samples) each, and
 # pairs, iterates and gradients of (P, n_classes): what a problem takes.
 LOGIT_ARRAYS, VECTORS = 3, 26
+
+
+def frame_rows(X, rows):
+    """Some rows of an array, CSR or frame, as one of those."""
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 
 def solve_folds(X, folds, Cs, method, parameters):
@@ -256,6 +263,25 @@ def tabulate(Cs, scores, n_iter):
         "rank_test_score": rankdata(-ranked, method="min").astype(np.int32),
         "mean_n_iter": n_iter.mean(axis=0),
     }
+
+
+def warn_of_grid(scores, Cs, best, selection, tol):
+    """Say where the chosen C is at the end of the grid, and those beyond it may be better."""
+    mean, C, low, high = scores.mean(axis=0), Cs[best], Cs.min(), Cs.max()
+    if low == high or low < C < high or np.isinf(C):
+        return
+    # Where another C scores as well, as far as fits to `tol` tell, the curve has levelled off.
+    if selection == "best":
+        near = mean[best] - np.sqrt(tol) * abs(mean[best])
+        if (mean[Cs != C] >= near).any():
+            return
+    end, beyond = ("smallest", "smaller") if low == C else ("largest", "larger")
+    warnings.warn(
+        f"C_={C:g} is the {end} of Cs: a {beyond} C may be chosen if there is one. Extend Cs, "
+        "or see scores_ for how much there may be to gain.",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def warn_of_paths(paths, tol, max_iter):

@@ -11,6 +11,7 @@ weights w, a row y (one-hot for a label) becomes
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, timedelta
 from numbers import Real
 
 import numpy as np
@@ -18,10 +19,15 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from skfc._array import as_array, as_floating, cast, namespace
+from skfc._array import as_array, as_floating, cast, namespace, readable
 
 # Probabilities that came through float32 are off by its rounding, not by more.
 SUM_SLACK = 1e-5
+MULTILABEL = (
+    "A softmax gives every row one label. Where a row may have several or none, fit one "
+    "classifier per label: sklearn.multiclass.OneVsRestClassifier(SoftmaxFCClassifier()) "
+    "on an indicator array (n_samples, n_labels) of zeros and ones."
+)
 
 
 @dataclass(frozen=True)
@@ -76,18 +82,81 @@ def column_names(y):
     return names if names.ndim == 1 else None
 
 
+def plain(y, what="y"):
+    """`y` in NumPy's own types, every label as it was; raises where labels are missing.
+
+    Of pandas' nullable columns NumPy would make floats, which merge large integers, and
+    scikit-learn takes no `StringDType`. A frame of several columns, a sparse matrix, and
+    what is no array is left as it is.
+    """
+    y = readable(y, what)
+    if hasattr(y, "columns") and getattr(y, "ndim", 2) == 2:
+        if y.shape[1] != 1:
+            return y
+        column = y.iloc[:, 0] if hasattr(y, "iloc") else y[y.columns[0]]
+        return plain(column, what)[:, None]
+    native = getattr(getattr(y, "dtype", None), "numpy_dtype", None)  # pandas' own types
+    if native is not None and native.kind in "biufmM" and hasattr(y, "isna"):
+        check_missing(np.asarray(y.isna()), lambda row: "NA", what)
+        return y.to_numpy(dtype=native)
+    if not hasattr(y, "__array__"):
+        if not isinstance(y, list | tuple):
+            return y
+        y = from_list(y, what)
+    y = np.asarray(y)
+    if y.dtype.kind in "mM":
+        check_missing(np.isnat(y), lambda row: "NaT", what)
+    elif y.dtype.kind == "T":
+        listed = y.tolist()
+        check_missing(np.array([not isinstance(v, str) for v in listed]), listed.__getitem__, what)
+        return np.array(listed, dtype=str)
+    elif y.dtype.kind == "O" and y.ndim == 1:
+        check_missing(np.array([missing(v) for v in y], dtype=bool), y.__getitem__, what)
+    return y
+
+
+def from_list(labels, what):
+    """An array of listed labels, which does not make text of numbers and None."""
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise ValueError(f"{what} holds lists of several lengths. {MULTILABEL}") from None
+    text = array.dtype.kind == "U" and array.ndim == 1
+    if text and not all(isinstance(label, str) for label in labels):
+        return np.array(labels, dtype=object)
+    return array
+
+
+def missing(label):
+    """Whether a label is None, NaN, NaT or NA."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # NA is neither equal to itself nor not
+        return True
+    except ValueError:  # an array or a list of them: no label, but there
+        return False
+
+
+def check_missing(mask, label_of, what):
+    """Raise if `mask` (n_samples,) marks labels as missing; `label_of(row)` names one."""
+    if mask.any():
+        row = int(mask.argmax())
+        raise ValueError(
+            f"{what} has missing labels ({label_of(row)}): {mask.sum()} of {mask.size}, the "
+            f"first at index {row}. Leave them out, or give them a label of their own."
+        )
+
+
 def check_classes(classes, *, what="classes"):
     """The sorted set of labels that a caller gave; raises for duplicates or fewer than two."""
+    given = list(classes) if isinstance(classes, set | frozenset | range) else classes
     try:
-        given = list(classes) if isinstance(classes, set | frozenset) else classes
-        labels = np.asarray(given)
-        shaped = labels.ndim == 1 and len(labels) > 1
+        shaped = np.ndim(given) == 1 and len(given) > 1
     except ValueError:  # lists of several lengths
         shaped = False
     if not shaped:
         raise ValueError(f"{what} must be a list of at least two labels; got {classes!r}.")
-    if labels.dtype.kind == "U" and not all(isinstance(label, str) for label in given):
-        labels = np.asarray(list(given), dtype=object)  # NumPy made text of [0, "a"]
+    labels = np.asarray(plain(given, what))
     try:
         unique = np.unique(labels)
     except TypeError:
@@ -106,6 +175,8 @@ def check_classes(classes, *, what="classes"):
 def encode_labels(y, classes=None, *, what="y"):
     """`classes`, sorted, and the index of every label; raises for labels outside them."""
     y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "O" and len(y) and isinstance(y[0], list | tuple | set | np.ndarray):
+        raise ValueError(f"{what} holds a {type(y[0]).__name__} in a row. {MULTILABEL}")
     try:
         present, index = unique_labels(y)
         # Whole numbers are labels; of very many classes scikit-learn warns.
@@ -116,13 +187,33 @@ def encode_labels(y, classes=None, *, what="y"):
         raise TypeError(f"{what} must hold labels of one kind that sorts: {error}") from error
     if classes is None:
         return present, index
-    place = {label: k for k, label in enumerate(classes.tolist())}
-    unknown = [label for label in present.tolist() if label not in place]
+    classes, present = same_unit(classes, present)
+    known, found = listed(classes), listed(present)
+    place = {label: k for k, label in enumerate(known)}
+    unknown = [label for label in found if label not in place]
     if unknown:
-        raise ValueError(
-            f"{what} holds labels outside the classes {classes.tolist()}: {unknown[:5]}."
-        )
-    return classes, np.array([place[label] for label in present.tolist()])[index]
+        raise ValueError(f"{what} holds labels outside the classes {known}: {unknown[:5]}.")
+    return classes, np.array([place[label] for label in found], dtype=np.intp)[index]
+
+
+def same_unit(classes, present):
+    """Both in the finer of their units where they are dates or time spans; else as they are.
+
+    `classes` may be objects of `datetime`, as they stand in a list.
+    """
+    if present.dtype.kind not in "mM":
+        return classes, present
+    if classes.dtype.kind == "O" and all(isinstance(c, date | timedelta) for c in classes):
+        classes = classes.astype(present.dtype.kind + "8")
+    if classes.dtype.kind != present.dtype.kind:
+        return classes, present
+    unit = np.result_type(classes, present)
+    return classes.astype(unit), present.astype(unit)
+
+
+def listed(labels):
+    """Labels as Python objects; dates and time spans as text, which says more than integers."""
+    return (labels.astype(str) if labels.dtype.kind in "mM" else labels).tolist()
 
 
 def unique_labels(y):
@@ -154,9 +245,10 @@ def check_rows(rows, *, what="y"):
     flat = xp.reshape(total, (-1,))
     worst = int(xp.argmax(xp.abs(flat - 1)))
     if abs(float(flat[worst]) - 1) > SUM_SLACK:
+        hint = f" {MULTILABEL}" if xp.all((rows == 0) | (rows == 1)) else ""
         raise ValueError(
             f"The rows of {what} must sum to one, as one-hot or probability rows do; "
-            f"row {worst} sums to {float(flat[worst]):g}."
+            f"row {worst} sums to {float(flat[worst]):g}.{hint}"
         )
     return rows / total
 
@@ -195,7 +287,7 @@ def encode(y, classes=None, *, names=None, what="y"):
     `names` are the column names of the frame that `y` was, where it no longer is one.
     """
     names = column_names(y) if names is None else names
-    y = check_array(y, ensure_2d=False, dtype=None, input_name=what)
+    y = check_array(plain(y, what), ensure_2d=False, dtype=None, input_name=what)
     if not is_rows(y):
         return encode_labels(y, classes, what=what)
     if y.dtype.kind == "O":
@@ -218,7 +310,10 @@ def check_weights(sample_weight, shape):
     """Sample weights of `shape` in float64: finite, none negative, not all zero."""
     if sample_weight is None:
         return np.ones(shape)
-    weight = as_array(sample_weight)
+    weight = as_array(sample_weight, "sample_weight")
+    if getattr(weight.dtype, "kind", "") == "O":
+        with suppress(TypeError, ValueError):  # said below, with what is right
+            weight = weight.astype(np.float64)
     xp = namespace(weight)
     weight = cast(as_floating(weight, "sample_weight"), xp.float64)
     if weight.ndim == 0:

@@ -10,8 +10,15 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score, get_scorer, make_scorer
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    get_scorer,
+    get_scorer_names,
+    make_scorer,
+)
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -34,6 +41,9 @@ CLOSE = {"rtol": 0, "atol": 10 * np.sqrt(TOL)}
 # A gap of (F - F*) / F* <= 10 TOL, as estimates are right within a factor of 10, and F* at
 # most that of the null model. See reference.py for how far two such fits are apart.
 DISTANCE = 2 * np.sqrt(2 * 10 * TOL * np.log(3))
+
+# Three values of C tell the laws apart sooner than a grid would; the best is often the last.
+pytestmark = pytest.mark.filterwarnings("ignore:C_=.* of Cs. a .* C may be chosen:UserWarning")
 
 checks = parametrize_with_checks(
     [
@@ -241,14 +251,6 @@ def test_a_class_that_no_row_has(data):
     assert model.coefs_paths_.shape == (5, 3, 4, 4)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_fold_of_one_class(data, smoothing):
-    X, y = data
-    split = (np.flatnonzero(y == 1), np.flatnonzero(y != 1))
-    with pytest.raises(ValueError, match=r"fold 1 of cv.*two classes.*\[1\]"):
-        search([split[::-1], split], label_smoothing=smoothing).fit(X, y)
-
-
 @pytest.mark.parametrize("Cs", [1, [2.0], np.array([0.5, 0.5])], ids=str)
 def test_one_C(data, Cs):
     X, y = data
@@ -281,9 +283,9 @@ def test_separable_folds_at_infinite_C_are_named():
 def test_too_few_iterations_warn_once(data):
     X, y = data
     with pytest.warns(ConvergenceWarning) as record:
-        search(refit=False, max_iter=1).fit(X, y)
+        search(refit=False, max_iter=1, Cs=[1e-3, 1e-1, 10.0, np.inf]).fit(X, y)
     assert len(record) == 1
-    assert "of 15 fits of the folds" in str(record[0].message)
+    assert "of 20 fits of the folds" in str(record[0].message)
     assert record[0].filename == __file__
 
 
@@ -499,6 +501,7 @@ WRONG = [
     ({"Cs": "many"}, TypeError, "'Cs' parameter.*many"),
     ({"selection": "worst"}, ValueError, "'selection' parameter.*one_standard_error.*worst"),
     ({"refit": "C"}, TypeError, "'refit' parameter.*'C'"),
+    ({"store_paths": None}, TypeError, "'store_paths' parameter.*None"),
     ({"scoring": ["accuracy"]}, TypeError, "'scoring' parameter.*accuracy"),
     ({"scoring": "beauty"}, ValueError, "beauty"),
     ({"tol": -1}, ValueError, "'tol' parameter of SoftmaxFCClassifierCV"),
@@ -530,7 +533,200 @@ def test_parameters_are_those_of_one_fit_but_for_its_C(data):
     one = inspect.signature(SoftmaxFCClassifier).parameters
     many = inspect.signature(SoftmaxFCClassifierCV).parameters
     assert set(one) - set(many) == {"C", "warm_start"}
-    assert set(many) - set(one) == {"Cs", "cv", "scoring", "refit", "selection"}
+    assert set(many) - set(one) == {"Cs", "cv", "scoring", "refit", "selection", "store_paths"}
     assert all(many[name].default == one[name].default for name in set(one) & set(many))
     copy = clone(search(3).fit(*data))
     assert not hasattr(copy, "C_")
+
+
+# -- score, named scorers, frames, the end of the grid, what is kept ---------------------
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss", "f1_macro", record_weights])
+def test_score_is_by_scoring(data, rng, scoring):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    record_weights.seen = []
+    model = search(3, scoring=scoring).fit(X, y)
+    scorer = get_scorer(scoring)
+    assert model.score(X, y) == scorer(model, X, y)
+    assert model.score(X, y, weight) == scorer(model, X, y, sample_weight=weight)
+
+
+def test_score_without_scoring_is_accuracy(data, rng):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    model = search(3).fit(X, y)
+    assert model.score(X, y, weight) == accuracy_score(y, model.predict(X), sample_weight=weight)
+    assert model.score(X, np.eye(3)[y]) == pytest.approx(model.score(X, y), rel=1e-12)
+    for other in (model, search(3, scoring="accuracy").fit(X, y)):
+        with pytest.raises(TypeError, match=r"score takes.*'colour'"):
+            other.score(X, y, colour=weight)
+    with pytest.raises(NotFittedError):
+        search(scoring="accuracy").score(X, y)
+    plain = search(3, scoring=without_weights).fit(X, y)
+    assert plain.score(X, y, weight) == without_weights(plain, X, y)
+
+
+def test_metadata_routing_of_weights_to_score(data, rng):
+    X, y = data
+    weight = rng.uniform(0.1, 3, len(y))
+    model = search(3, scoring="accuracy").fit(X, y)
+    expected = model.score(X, y, weight)
+    with config_context(enable_metadata_routing=True):
+        scorer = get_scorer("accuracy").set_score_request(sample_weight=True)
+        assert model.set_params(scoring=scorer).score(X, y, weight) == expected
+        ignores = get_scorer("accuracy").set_score_request(sample_weight=False)
+        assert model.set_params(scoring=ignores).score(X, y, weight) == model.score(X, y)
+        with pytest.raises(ValueError, match="sample_weight"):
+            model.set_params(scoring=neg_log_loss_scorer).score(X, y, weight)
+        assert np.isfinite(model.set_params(scoring=None).score(X, y, weight))
+
+
+BRIER = inspect.signature(brier_score_loss).parameters
+NAMED = [
+    "neg_log_loss",
+    "neg_brier_score",
+    "d2_log_loss_score",
+    "d2_brier_score",
+    "top_k_accuracy",
+]
+
+
+@pytest.mark.parametrize("scoring", NAMED)
+def test_named_scores_where_the_test_rows_miss_a_class(data, scoring):
+    if scoring not in get_scorer_names():
+        pytest.skip("a name of later releases")
+    X, y = data
+    some = (np.arange(len(y)) % 2 == 0) & (y != 2)
+    splits = [(~some, some), (some | (y == 2), ~some)]
+    if scoring == "neg_brier_score" and "labels" not in BRIER:  # of two classes only there
+        with pytest.raises(ValueError, match=r"1d array|[bB]inary"):
+            search(splits, scoring=scoring).fit(X, y)
+        return
+    model = search(splits, scoring=scoring).fit(X, y)
+    assert np.isfinite(model.scores_).all()
+    if scoring == "neg_log_loss":
+        assert_allclose(model.scores_, search(splits).fit(X, y).scores_, rtol=1e-6)
+    one = SoftmaxFCClassifier(C=CS[0], tol=TOL).fit(X[~some], y[~some])
+    P = one.predict_proba(X[some])
+    if scoring == "neg_brier_score":
+        scores = -np.mean(np.sum((P - np.eye(3)[y[some]]) ** 2, axis=1))
+        assert_allclose(model.scores_[0, 0] / scores, [1], rtol=1e-6)
+    if scoring == "top_k_accuracy":
+        second = np.sort(P, axis=1)[:, -2]
+        assert model.scores_[0, 0] == np.mean(P[np.arange(len(P)), y[some]] >= second)
+    assert np.isfinite(model.score(X[some], y[some]))
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "neg_brier_score", "d2_log_loss_score"])
+def test_named_scores_of_two_text_classes(data, scoring):
+    if scoring not in get_scorer_names():
+        pytest.skip("a name of later releases")
+    X, y = data
+    text = np.array(["b", "a"])[(y > 0).astype(int)]
+    model = search(3, scoring=scoring).fit(X, text)
+    # Of numbers, which every score takes: zero for "a".
+    numbers = search(3, scoring=scoring).fit(X, (text == "b").astype(int))
+    assert_array_equal(model.scores_, numbers.scores_)
+    for k, (train, test) in enumerate(StratifiedKFold(3).split(X, text)):
+        one = SoftmaxFCClassifier(C=CS[1], tol=TOL).fit(X[train], text[train] == "b")
+        expected = get_scorer(scoring)(one, X[test], text[test] == "b")
+        assert_allclose(model.scores_[k, 1], expected, rtol=1e-5)
+    ordered = np.argsort(text, kind="stable")  # the test rows of a fold hold one class
+    few = search(KFold(5), scoring=scoring).fit(X[ordered], text[ordered])
+    if scoring != "d2_log_loss_score":  # undefined there: the null model has no loss
+        assert np.isfinite(few.scores_).all()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_scorers_get_frames_where_X_is_one(data, library):
+    library = pytest.importorskip(library)
+    X, y = data
+    names = ["width", "height", "depth", "price"]
+    table = library.DataFrame({name: X[:, j] for j, name in enumerate(names)})
+    seen = []
+
+    def of_frames(estimator, rows, y):
+        assert isinstance(rows, library.DataFrame)
+        assert list(rows.columns) == names
+        seen.append(np.asarray(rows["depth"]))
+        return estimator.score(rows, y)
+
+    model = search(3, scoring=of_frames).fit(table, library.Series(y))
+    for k, (_, test) in enumerate(StratifiedKFold(3).split(X, y)):
+        assert_array_equal(seen[k * len(CS)], X[test, 2])
+    assert_array_equal(model.scores_, search(3, scoring="accuracy").fit(X, y).scores_)
+    assert model.score(table, y) == of_frames(model, table, y)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("Cs", "selection", "end"),
+    [
+        ([10.0, 100.0, 1e3], "best", "largest"),
+        ([1e3, 100.0, 10.0], "best", "largest"),
+        ([1e3, 1e6, np.inf], "best", "smallest"),
+        ([10.0, 1e3, 1e7], "best", None),
+        ([1e6, 1e7], "best", None),  # the curve has levelled off
+        ([1e7, 1e6], "best", None),
+        ([1e3, 1e3], "best", None),
+        ([1e3], "best", None),
+        ([10.0, np.inf], "best", None),
+        ([1e3, 1e4], "one_standard_error", "smallest"),
+    ],
+    ids=str,
+)
+def test_a_choice_at_the_end_of_the_grid_is_said(data, Cs, selection, end):
+    X, y = data
+    model = SoftmaxFCClassifierCV(Cs=Cs, cv=3, selection=selection)
+    if end is None:
+        model.fit(X, y)
+        return
+    with pytest.warns(UserWarning, match=f"C_=1000 is the {end} of Cs.*Extend Cs") as record:
+        model.fit(X, y)
+    assert len(record) == 1
+    assert record[0].category is UserWarning
+    assert record[0].filename == __file__
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_paths_need_not_be_stored(data, refit):
+    X, y = data
+    model = search(3, refit=refit).fit(X, y)
+    lean = search(3, refit=refit, store_paths=False).fit(X, y)
+    paths = {"coefs_paths_", "intercepts_paths_"}
+    assert {name for name in vars(model) if name not in vars(lean)} == paths
+    assert_array_equal(lean.scores_, model.scores_)
+    assert_array_equal(lean.coef_, model.coef_)
+    assert not paths & vars(model.set_params(store_paths=False).fit(X, y)).keys()
+
+
+def test_shapes_beside_those_of_logistic_regression_cv(data):
+    """As the docstring says, where scikit-learn has the new shapes."""
+    X, y = data
+    shapes = search(3).fit(X, y)
+    assert shapes.scores_.shape == (3, len(CS))
+    assert shapes.coefs_paths_.shape == (3, len(CS), 3, 4)
+    assert shapes.intercepts_paths_.shape == (3, len(CS), 3)
+    parameters = inspect.signature(LogisticRegressionCV).parameters
+    if "use_legacy_attributes" not in parameters:
+        return
+    other = LogisticRegressionCV(
+        Cs=CS, cv=3, l1_ratios=(0,), scoring="neg_log_loss", use_legacy_attributes=False,
+        max_iter=10_000,
+    ).fit((X - X.mean(axis=0)) / X.std(axis=0), y)  # fmt: skip
+    assert isinstance(other.C_, float)
+    assert other.scores_.shape == other.n_iter_.shape == (3, 1, len(CS))
+    assert other.coefs_paths_.shape == (3, 1, len(CS), 3, 4 + 1)
+
+
+@pytest.mark.parametrize("Cs", [[2.0], [2.0, 2.0]], ids=str)
+def test_the_fit_of_one_C_is_that_of_one_classifier(data, Cs):
+    """So is its score, which two fits to `tol` from different starts have to √tol only."""
+    X, y = data
+    model = SoftmaxFCClassifierCV(Cs=Cs, cv=3, scoring="neg_log_loss").fit(X, y)
+    one = SoftmaxFCClassifier(C=2.0).fit(X, y)
+    assert_array_equal(model.coef_, one.coef_)
+    other = GridSearchCV(SoftmaxFCClassifier(), {"C": [2.0]}, cv=3, scoring="neg_log_loss")
+    assert_allclose(model.score(X, y), other.fit(X, y).score(X, y), rtol=1e-12)

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from pydoc import ErrorDuringImport, locate
 
 import pytest
 from sklearn.base import clone
@@ -172,7 +174,7 @@ def public_members(cls):
     return [
         name
         for owner in cls.__mro__
-        if owner.__module__.startswith("skfc.")
+        if owner.__module__.partition(".")[0] == "skfc"
         for name, member in vars(owner).items()
         if not name.startswith("_") and callable(member)
     ]
@@ -209,6 +211,56 @@ def test_docstrings_describe_every_parameter(name):
         assert text, f"{title} has no docstring"
         assert not missing, f"{title} does not describe {missing}"
     assert ">>> " in (inspect.getdoc(thing) or ""), f"{name} has no example"
+
+
+ROLE = re.compile(r":(?:class|func|meth|mod|obj|data|attr):`~?([\w.]+)`")
+SEE_ALSO = re.compile(r"^See Also\n-+\n(.*?)(?:\n\n[A-Z]|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def docstrings():
+    """(name, owner, docstring) of public things and of their public methods."""
+    for name in skfc.__all__:
+        thing = getattr(skfc, name)
+        owner = thing if isinstance(thing, type) else type(thing)
+        yield name, owner, inspect.getdoc(thing) or ""
+        if isinstance(thing, type):
+            for member in public_members(thing):
+                yield f"{name}.{member}", thing, inspect.getdoc(getattr(thing, member)) or ""
+
+
+def resolves(reference, owner):
+    """Whether a reference names something: of the owner, of skfc, or of a full path."""
+    if hasattr(owner, reference):
+        return True
+    for root in ("skfc.", ""):
+        with suppress(ErrorDuringImport):
+            if locate(root + reference) is not None:
+                return True
+    return False
+
+
+DOCSTRINGS = {name: (owner, text) for name, owner, text in docstrings()}
+
+
+@pytest.mark.parametrize("name", DOCSTRINGS)
+def test_references_of_docstrings_exist(name):
+    owner, text = DOCSTRINGS[name]
+    references = ROLE.findall(text)
+    for section in SEE_ALSO.findall(text):
+        references += re.findall(r"^([\w.]+) :", section, re.MULTILINE)
+    missing = [r for r in references if not resolves(r, owner)]
+    assert not missing
+    cited = set(re.findall(r"\[(\d+)\]_", text))
+    listed = set(re.findall(r"^\.\. \[(\d+)\]", text, re.MULTILINE))
+    assert cited == listed
+
+
+def test_the_search_for_references_finds_them():
+    found = [r for _, text in DOCSTRINGS.values() for r in ROLE.findall(text)]
+    assert "sklearn.model_selection.GridSearchCV" in found
+    assert resolves("sklearn.linear_model.LogisticRegression", skfc.Flatten)
+    assert not resolves("sklearn.linear_model.NoSuchModel", skfc.Flatten)
+    assert any(SEE_ALSO.findall(text) for _, text in DOCSTRINGS.values())
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda cls: cls.__name__)

@@ -18,7 +18,7 @@ LONGEST = 350
 # From the bottom up: a module imports only from the layers before its own.
 LAYERS = [
     ["skfc._array", "skfc._memory", "skfc._threads"],
-    ["skfc._softmax", "skfc._targets"],
+    ["skfc._softmax", "skfc._targets", "skfc._prediction"],
     ["skfc._design"],
     ["skfc._local"],
     ["skfc._objective"],

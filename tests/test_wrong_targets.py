@@ -34,8 +34,17 @@ WRONG_TARGETS = {
     "fractions": (LABELS + 0.5, "continuous"),
     "huge floats": (LABELS * 1e300, "continuous"),
     "NaN label": (np.where(LABELS, LABELS, np.nan), "NaN"),
-    "one class": (LABELS * 0, "at least two classes; got one class"),
-    "one class in rows": (np.eye(3)[LABELS * 0], "at least two classes; got one class"),
+    "one class": (LABELS * 0, "at least two classes; got one class.*`classes`"),
+    "several labels in a row: who takes them": (
+        np.array([[1, 0, 1]] * 4),
+        "OneVsRestClassifier",
+    ),
+    "no label in a row: who takes it": (changed(np.eye(3)[LABELS], 1, 0), "OneVsRestClassifier"),
+    "lists of labels": ([[0, 1], [0], [1], [2]], "several lengths.*OneVsRestClassifier"),
+    "objects of lists": (
+        np.array([[0, 1], [0], [1], None], dtype=object)[[0, 1, 2, 1]],
+        "list in a row.*OneVsRestClassifier",
+    ),
 }
 WRONG_OPTIONS = {
     "label outside classes": ({"classes": [0, 1]}, ValueError, r"outside the classes.*\[2\]"),
@@ -49,7 +58,7 @@ WRONG_OPTIONS = {
     "ragged": ({"classes": [[0], [1, 2]]}, ValueError, "at least two labels"),
     "NaN in classes": ({"classes": [0, 1, np.nan]}, ValueError, "NaN"),
     "classes of two kinds": ({"classes": [0, "a", 2]}, TypeError, "one kind"),
-    "None in classes": ({"classes": [0, None, 2]}, TypeError, "one kind"),
+    "None in classes": ({"classes": [0, None, 2]}, ValueError, r"missing labels \(None\)"),
     "smoothing of one": ({"label_smoothing": 1.0}, ValueError, r"in \[0, 1\); got 1.0"),
     "negative smoothing": ({"label_smoothing": -0.1}, ValueError, r"in \[0, 1\); got -0.1"),
     "NaN smoothing": ({"label_smoothing": np.nan}, ValueError, r"in \[0, 1\); got nan"),
@@ -58,7 +67,7 @@ WRONG_OPTIONS = {
     "negative class weight": ({"class_weight": {0: -1}}, ValueError, "finite weights? >= 0"),
     "infinite class weight": ({"class_weight": {0: np.inf}}, ValueError, "finite weights? >= 0"),
     "text class weight": ({"class_weight": {0: "a"}}, ValueError, "finite weights? >= 0"),
-    "one class with weight": ({"class_weight": {0: 0, 1: 0}}, ValueError, "one class"),
+    "no class with weight": ({"class_weight": {0: 0, 1: 0, 2: 0}}, ValueError, "every class"),
 }
 X4 = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.5, 0.0]])
 
@@ -83,9 +92,6 @@ def raises(error, message, options, y):
 @pytest.mark.parametrize(("y", "message"), WRONG_TARGETS.values(), ids=WRONG_TARGETS)
 def test_wrong_targets(y, message):
     raises(ValueError, message, {}, y)
-    if "one class" in message:  # also when `classes` names more
-        raises(ValueError, message, {"classes": [0, 1, 2]}, y)
-        raises(ValueError, message, {"classes": [0, 1, 2], "label_smoothing": 0.1}, y)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,44 @@ def test_wrong_options(options, error, message):
 def test_wrong_number_of_columns():
     raises(ValueError, "3 columns, but there are 4 classes", {"classes": [0, 1, 2, 3]}, ROWS)
     raises(ValueError, "3 columns, but there are 2 classes", {"classes": [0, 1]}, ROWS)
+
+
+def missing_labels():
+    """`y` of four labels, some of them missing, and what the error calls those."""
+    text = np.array(["a", None, "b", "a"], dtype=object)
+    days = np.array(["2020-01-01", "NaT", "2021-01-01", "NaT"], dtype="M8[D]")
+    yield "None", text, r"\(None\): 1 of 4, the first at index 1"
+    yield "None in a list", text.tolist(), r"\(None\)"
+    yield "NaN in a list", ["a", np.nan, "b", "a"], r"\(nan\): 1 of 4"
+    yield "NaN among objects", np.array(["a", np.nan, "b", "a"], dtype=object), r"\(nan\)"
+    yield "NaT", days, r"\(NaT\): 2 of 4"
+    yield "NaT of a time span", days - days[0], r"\(NaT\)"
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        strings = np.dtypes.StringDType(na_object=None)
+        yield "None in strings", np.array(text.tolist(), dtype=strings), r"\(None\)"
+
+
+@pytest.mark.parametrize(
+    ("y", "message"), [c[1:] for c in missing_labels()], ids=[c[0] for c in missing_labels()]
+)
+def test_missing_labels_are_named(y, message):
+    raises(ValueError, "y has missing labels " + message, {}, y)
+
+
+def test_missing_labels_of_pandas_are_named():
+    pd = pytest.importorskip("pandas")
+    for values, dtype in (
+        ([0, 1, None, 1], "Int64"), ([True, False, None, True], "boolean"),
+        ([0.0, 1.0, None, 1.0], "Float64"), (["a", "b", None, "a"], "string"),
+        (["a", "b", None, "a"], "category"), (["a", "b", None, "a"], object),
+        ([1, 0, pd.NA, 1], object), (["2020", "2021", None, "2020"], "datetime64[ns]"),
+    ):  # fmt: skip
+        column = pd.Series(values, dtype=dtype)
+        for y in (column, column.to_frame()):
+            raises(ValueError, "y has missing labels .*1 of 4, the first at index 2", {}, y)
+    polars = pytest.importorskip("polars")
+    raises(ValueError, "missing labels", {}, polars.Series(["a", None, "b", "a"]))
+    raises(ValueError, "NaN", {}, polars.Series([0, None, 1, 0]))
 
 
 def test_sparse_rows_are_refused():
