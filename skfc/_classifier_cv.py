@@ -63,6 +63,9 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         by far the largest part of a fitted search.
     fit_intercept : bool, default=True
         Whether to learn `intercept_`; without, it is zero.
+    standardize : bool, default=False
+        Whether the penalty is on coefficients in units of the features' standard deviations,
+        as in :class:`SoftmaxFCClassifier`; those of its training rows in every fold.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, `{label: weight}`; labels left out have weight one.
         "balanced" weights a class inversely to its total sample weight in the training

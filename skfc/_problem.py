@@ -21,7 +21,6 @@ from skfc._runtime import fit_arithmetic
 from skfc._targets import Targets
 from skfc.solvers import SOLVERS, choose_solver
 
-
 # A penalty above has the minimum W = 0 to all digits, and leaves room for products.
 STRONGEST = 1e280
 

@@ -40,6 +40,6 @@ def choose(objective):
         return "hessian"
     if not rows.sparse and n >= N and rows.n_classes * N**2 <= TUNED.blocks_numbers:
         return "block-diagonal"
-    if min(n, N) <= TUNED.kronecker_size and not (rows.sparse and N > TUNED.kronecker_size):
+    if min(n, N) <= TUNED.kronecker_size and not (rows.sparse and TUNED.kronecker_size < N):
         return "kronecker"
     return "diagonal"

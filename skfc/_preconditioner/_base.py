@@ -103,7 +103,7 @@ class Diagonal(Preconditioner):
 
     def _invert(self, objective, M):
         o, xp = objective, namespace(M)
-        M[M <= TUNED.no_curvature * xp.max(M)] = 0.0  # without curvature but for rounding
+        M[TUNED.no_curvature * xp.max(M) >= M] = 0.0  # without curvature but for rounding
         ridge = ridge_of(o, M.dtype)
         if o.n_problems > 1:
             ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)

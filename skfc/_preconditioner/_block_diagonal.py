@@ -5,11 +5,23 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal, cast, cholesky_solve, concatenate, diagonal, host, namespace, outer,
-    random_normal, triangular_solve,
+    add_to_diagonal,
+    cast,
+    cholesky_solve,
+    concatenate,
+    diagonal,
+    host,
+    namespace,
+    outer,
+    random_normal,
+    triangular_solve,
 )  # fmt: skip
 from skfc._preconditioner._base import (
-    Preconditioner, centred_over_classes, factorise, idle_rows, ridge_of,
+    Preconditioner,
+    centred_over_classes,
+    factorise,
+    idle_rows,
+    ridge_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._tuned import TUNED

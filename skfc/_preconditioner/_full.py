@@ -4,11 +4,23 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal, cast, cholesky_solve, concatenate, diagonal, outer, pair_places, permute, tile,
+    add_to_diagonal,
+    cast,
+    cholesky_solve,
+    concatenate,
+    diagonal,
+    outer,
+    pair_places,
+    permute,
+    tile,
 )  # fmt: skip
 from skfc._objective import first_of
 from skfc._preconditioner._base import (
-    Preconditioner, centred_over_classes, factorise, idle_rows, ridge_of,
+    Preconditioner,
+    centred_over_classes,
+    factorise,
+    idle_rows,
+    ridge_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import leverage_sample, working_dtype

@@ -1,10 +1,23 @@
 """Kronecker-factored preconditioners: one matrix of the features, one of the classes."""
 
 from skfc._array import (
-    add_to_diagonal, cast, concatenate, diagonal, eigh, host, inverse_factor, namespace, outer,
+    add_to_diagonal,
+    cast,
+    concatenate,
+    diagonal,
+    eigh,
+    host,
+    inverse_factor,
+    namespace,
+    outer,
 )  # fmt: skip
 from skfc._preconditioner._base import (
-    LARGEST, Diagonal, Preconditioner, centred_over_classes, factorise, mean_class_curvature,
+    LARGEST,
+    Diagonal,
+    Preconditioner,
+    centred_over_classes,
+    factorise,
+    mean_class_curvature,
 )  # fmt: skip
 from skfc._row_samples import leverage_sample, row_weights
 from skfc._tuned import TUNED

@@ -9,7 +9,6 @@ from skfc._moments import Moments
 from skfc._rows._base import LocalRows, is_small, row_blocks
 from skfc._tuned import TUNED
 
-
 # Few columns, as many as BLAS takes at a time in float32: with zeros in the others products are
 # up to 1.7 times faster.
 FULL = {3: 4, 5: 8, 6: 8, 7: 8}
