@@ -203,6 +203,13 @@ def inverse_factor(L):
     return namespace(L).linalg.inv(L)
 
 
+def take(array, index, axis=0):
+    """The entries `index` (host integers) along an axis."""
+    xp = namespace(array)
+    index = index if xp is np else xp.asarray(index)
+    return xp.take(array, index, axis=axis)
+
+
 def random_normal(shape, like):
     """Standard normal numbers of a fixed seed, in the library and type of `like`."""
     numbers = np.random.default_rng(0).standard_normal(shape)

@@ -103,7 +103,7 @@ class Objective:
     def again(self, evaluation, theta=None):
         """The evaluation once more from the logits of the rows: the adjoint half of a pass."""
         theta = evaluation.theta if theta is None else theta
-        sums = self.rows.sum(_softmax.evaluate_again, state=first_of(evaluation.state))
+        sums = self.rows.sum(_softmax.evaluate_again, state=evaluation.state)
         return self.from_sums(theta, sums)
 
     def from_sums(self, theta, sums):
@@ -278,11 +278,6 @@ class HessianOperator:
 def on_host(values):
     """A small array as NumPy's."""
     return to_numpy(values)
-
-
-def first_of(state):
-    """The first array of every block's state: the logits of the iterate."""
-    return [kept[:1] for kept in state]
 
 
 def change_of(old, new, theta):

@@ -21,7 +21,7 @@ import numpy as np
 from skfc import _softmax
 from skfc._array import host
 from skfc._conjugate_gradients import newton_step
-from skfc._objective import first_of, on_host
+from skfc._objective import on_host
 from skfc._tuned import TUNED
 
 
@@ -149,11 +149,11 @@ def with_better_intercepts(objective, evaluation):
     theta = evaluation.theta + 0
     theta[-1, :] += rows.xp.asarray(shift.ravel(), dtype=theta.dtype)
     function = partial(_softmax.evaluate_shifted, shift=shift.ravel())
-    return objective.from_sums(theta, rows.sum(function, state=first_of(evaluation.state)))
+    return objective.from_sums(theta, rows.sum(function, state=evaluation.state))
 
 
 def class_curvature(objective, evaluation):
     """The weighted mean of diag(p) - p pᵀ over all rows, (n_problems, T, T)."""
     function = partial(_softmax.class_curvature, stride=1)
-    sums = objective.rows.sum(function, state=first_of(evaluation.state), count=False)
+    sums = objective.rows.sum(function, state=evaluation.state, count=False)
     return on_host(sums.values[0])

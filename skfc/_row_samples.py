@@ -1,9 +1,10 @@
 """Samples of rows for curvature: the Hessian on the rows that matter, and rows of leverage."""
 
 from copy import copy
+from functools import partial
 
 from skfc import _softmax
-from skfc._objective import HessianOperator, first_of
+from skfc._objective import HessianOperator, on_host
 from skfc._rows import is_small
 from skfc._tuned import TUNED
 
@@ -19,22 +20,37 @@ def working_dtype(objective, size):
     return xp.float32 if single else xp.float64
 
 
+def draw(rows, chance, size, *, state, theta=None):
+    """A Poisson sample of about `size` rows: their importance, as a state (M, n_rows).
+
+    Parameters
+    ----------
+    chance : function of a block that leaves what rows are drawn in proportion to, as the first
+        array of its state, and has the sums of that (M,) as its value
+    state, theta : what it gets
+    """
+    sums = rows.sum(chance, theta, state, count=False)
+    factor = size / (on_host(sums.values[0]) * rows.n_total)
+    return rows.sum(partial(_softmax.draw, factor=factor), state=sums.state, count=False).state
+
+
+def draw_by_prominence(rows, state, size):
+    """`draw` in proportion to a state (n_rows,) times the prominence of rows."""
+    return draw(rows, _softmax.chance, size, state=rows.with_prominence(state))
+
+
+def everything(rows):
+    """The importance of all rows in a sample of all, as a state."""
+    return rows.sum(_softmax.take_all, count=False).state
+
+
 def leverage_sample(rows, size):
     """The importance of about `size` rows, drawn by prominence and weight, or of all."""
-    if rows.shape[0] <= TUNED.nearly_all * size:
-        return rows.everything()
-    prominence = rows.prominence()
-    weight = [(w.sum(axis=0) / rows.n_problems,) for w in row_weights(rows)]
-    chance = [
-        (p * (rows.shape[0] / size * w + TUNED.least_chance),)
-        for (p,), (w,) in zip(prominence, weight, strict=True)
-    ]
-    return rows.draw(chance, size)
-
-
-def row_weights(rows):
-    """The weights of every block, (n_problems, n_rows)."""
-    return [w for (w,) in rows.sum(_softmax.keep_weights, count=False).state]
+    n = rows.shape[0]
+    if n <= TUNED.nearly_all * size:
+        return everything(rows)
+    function = partial(_softmax.row_weight, scale=n / size, least=TUNED.least_chance)
+    return draw_by_prominence(rows, rows.sum(function, count=False).state, size)
 
 
 class CurvatureSampler:
@@ -83,17 +99,16 @@ class CurvatureSampler:
         return hessian.with_objective(objective)
 
     def _hessian(self, objective, evaluation):
-        rows, logits = objective.rows, first_of(evaluation.state)
+        rows, state = objective.rows, evaluation.state
         if self.takes_all:
-            return HessianOperator.at(objective, *self._all_rows(rows, logits))
-        curvature = rows.sum(_softmax.row_curvature, state=logits, count=False).state
-        chance = [(c * p,) for (c,), (p,) in zip(curvature, rows.prominence(), strict=True)]
-        sample = rows.select(rows.draw(chance, self.size), self.dtype)
-        return HessianOperator.at(objective, sample.rows, sample.carry(logits))
+            return HessianOperator.at(objective, *self._all_rows(rows, state))
+        curvature = rows.sum(_softmax.row_curvature, state=state, count=False).state
+        sample = rows.select(draw_by_prominence(rows, curvature, self.size), self.dtype)
+        return HessianOperator.at(objective, sample.rows, sample.carry(state))
 
-    def _all_rows(self, rows, logits):
-        """All rows in the precision of Hessians, and logits for them."""
+    def _all_rows(self, rows, state):
+        """All rows in the precision of Hessians, and a state of theirs with the same logits."""
         whole = rows if rows.dtype == self.whole.dtype else (rows.single() or rows)
         if whole is rows:
-            return rows, logits
-        return whole, whole.adopt(rows, logits)
+            return rows, state
+        return whole, whole.adopt(rows, state)

@@ -5,7 +5,7 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import add_to_diagonal, cast, cholesky, concatenate, host, itemsize, namespace
-from skfc._objective import first_of, on_host
+from skfc._objective import on_host
 from skfc._row_samples import CurvatureSampler
 from skfc._runtime import over_rows
 from skfc._tuned import TUNED
@@ -153,7 +153,7 @@ def mean_class_curvature(objective, evaluation):
     """The weighted mean of diag(p) - p pᵀ over a part of the rows, (n_problems, T, T)."""
     rows = objective.rows
     function = partial(_softmax.class_curvature, stride=max(1, rows.shape[0] // TUNED.pilot_rows))
-    sums = rows.sum(function, state=first_of(evaluation.state), count=False)
+    sums = rows.sum(function, state=evaluation.state, count=False)
     S, total = (on_host(v) for v in sums.values)
     return S / host.maximum(total, host.finfo(float).tiny)[:, None, None]
 

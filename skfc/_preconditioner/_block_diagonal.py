@@ -5,15 +5,7 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal,
-    cast,
-    cholesky_solve,
-    concatenate,
-    diagonal,
-    host,
-    namespace,
-    outer,
-    random_normal,
+    add_to_diagonal, cast, cholesky_solve, diagonal, namespace, outer, random_normal,
     triangular_solve,
 )  # fmt: skip
 from skfc._preconditioner._base import (
@@ -24,6 +16,7 @@ from skfc._preconditioner._base import (
     ridge_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
+from skfc._row_samples import draw
 from skfc._tuned import TUNED
 
 
@@ -72,9 +65,9 @@ class BlockDiagonal(Preconditioner):
         size = TUNED.gram_rows + TUNED.gram_rows_per_feature * objective.shape[0]
         steps = math.prod(objective.shape) / TUNED.numbers_per_step
         if n_rows > TUNED.worth_thinning * size:
-            leverage = self._leverage(rows)
-            if leverage is not None:
-                weights = thinned(weights, leverage, size, rows.n_total)
+            probes = self._probes(rows)
+            if probes is not None:
+                weights = thinned(rows, weights, probes, size)
                 steps = TUNED.probes / 2 + steps * size / n_rows
         self.price = TUNED.block_price + steps
         self.grams, self.kronecker = rows.gram(weights), None
@@ -92,34 +85,24 @@ class BlockDiagonal(Preconditioner):
             units.append(unit)
         self.unit = xp.stack(units, axis=1)
 
-    def _leverage(self, rows):
-        """x̃ᵀ M⁻¹ x̃ of every row of a sample for every block M so far, a state, or None.
+    def _probes(self, rows):
+        """Vectors that tell the leverage x̃ᵀ M⁻¹ x̃ of rows for every block M so far, or None.
 
-        Estimated from products with a few random vectors (Drineas, Magdon-Ismail, Mahoney
-        and Woodruff 2012). Before there are blocks, M is the Gram matrix of the features: near
-        the null model no row is decided yet.
+        It is about |zᵀ x̃|² for z (P, q), with q random vectors (Drineas, Magdon-Ismail, Mahoney
+        and Woodruff 2012). The array is (P, q, K), or (P, q, 1) before there are blocks: M is
+        then the Gram matrix of the features, since near the null model no row is decided yet.
         """
         if self.kronecker is not None:
-            if self.warm:
-                return None
-            return self._squared_norms(rows, self.kronecker.root()[:, :, None], 1.0)
+            return None if self.warm else self.kronecker.root()[:, :, None]
         P, K = self.unit.shape
         if rows.n_columns != K:
             return None
-        xp = namespace(self.grams)
-        probes = random_normal((TUNED.probes, P), self.grams)
+        xp, n = namespace(self.grams), TUNED.probes
+        probes = random_normal((n, P), self.grams)
         # One by one: more at once wake the threads of SciPy's BLAS, which fight with NumPy's.
-        z = [[triangular_solve(L, probes[i, :]) for L in self.factor] for i in range(TUNED.probes)]
-        z = xp.stack([xp.stack([z[i][k] for i in range(TUNED.probes)]) for k in range(K)], axis=2)
-        units = self.unit[:, None, :]
-        z = xp.stack([z[i, :, :] for i in range(TUNED.probes)], axis=1) / units
-        return self._squared_norms(rows, z, 1.0 / TUNED.probes)
-
-    def _squared_norms(self, rows, z, scale):
-        """|zᵀ x̃|² of every row, for several z (P, q, n_z): a state of arrays (n_z, n_rows)."""
-        P, q, n = z.shape
-        function = partial(_softmax.squared_norms, n=n, scale=scale)
-        return rows.sum(function, z.reshape(P, q * n), count=False).state
+        z = [[triangular_solve(L, probes[i, :]) for L in self.factor] for i in range(n)]
+        z = xp.stack([xp.stack(z[i], axis=1) for i in range(n)], axis=1)
+        return z / self.unit[:, None, :] / n**0.5
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
@@ -141,17 +124,13 @@ class BlockDiagonal(Preconditioner):
         return centred_over_classes(x, self.n_classes)
 
 
-def thinned(weights, leverage, size, n_total):
-    """Of weights (K, n_rows) leave about `size` in a row, which stand for all.
+def thinned(rows, weights, probes, size):
+    """Of a state of weights (K, n_rows) leave about `size` in a row, which stand for all.
 
-    Drawn in proportion to weight times leverage. That is one at most: more, in blocks that
-    have not seen a row, says no more than that it has to be taken. All blocks share a draw.
+    Drawn in proportion to weight times leverage; all blocks share a draw.
     """
-    weight = concatenate([w for (w,) in weights], axis=1)
-    score = concatenate([h for (h,) in leverage], axis=1)
-    chance = host.minimum(weight * score / n_total, 1.0)
-    chance = host.minimum(chance * (size / chance.sum(axis=1, keepdims=True)), 1.0)
-    drawn = host.random.default_rng(0).random(chance.shape[1]) < chance
-    kept = host.divide(weight, chance, out=host.zeros_like(weight), where=drawn)
-    edges = host.cumsum([w.shape[1] for (w,) in weights])[:-1]
-    return [(part,) for part in host.split(kept, edges, axis=1)]
+    P, q, n = probes.shape
+    function = partial(_softmax.chance_by_leverage, n=n, scale=1.0 / rows.n_total)
+    probes = namespace(probes).reshape(probes, (P, q * n))
+    state = draw(rows, function, size, theta=probes, state=weights)
+    return rows.sum(_softmax.times, state=state, count=False).state

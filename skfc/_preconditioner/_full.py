@@ -14,7 +14,6 @@ from skfc._array import (
     permute,
     tile,
 )  # fmt: skip
-from skfc._objective import first_of
 from skfc._preconditioner._base import (
     Preconditioner,
     centred_over_classes,
@@ -61,7 +60,7 @@ class FullHessian(Preconditioner):
             return
         self.kronecker, self.least_steps = None, 1
         self._draw(o)
-        logits = self.sample.carry(first_of(evaluation.state))
+        logits = self.sample.carry(evaluation.state)
         state = self.sample.rows.sum(_softmax.keep_probabilities, state=logits, count=False).state
         B, T = o.n_problems, self.n_classes
         weights = partial(_softmax.pair_weights, n_classes=T)

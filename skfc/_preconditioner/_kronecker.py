@@ -1,5 +1,6 @@
 """Kronecker-factored preconditioners: one matrix of the features, one of the classes."""
 
+from skfc import _softmax
 from skfc._array import (
     add_to_diagonal,
     cast,
@@ -19,7 +20,7 @@ from skfc._preconditioner._base import (
     factorise,
     mean_class_curvature,
 )  # fmt: skip
-from skfc._row_samples import leverage_sample, row_weights
+from skfc._row_samples import everything, leverage_sample
 from skfc._tuned import TUNED
 
 
@@ -81,10 +82,7 @@ class Kronecker(Factored):
         rows, P = objective.rows, objective.shape[0]
         self.n_classes = rows.n_classes
         importance = leverage_sample(rows, TUNED.gram_rows + TUNED.gram_rows_per_feature * P)
-        weights = [
-            ((i * w.sum(axis=0) / rows.n_problems)[None, :],)
-            for (i,), w in zip(importance, row_weights(rows), strict=True)
-        ]
+        weights = rows.sum(_softmax.times_row_weight, state=importance, count=False).state
         A = cast(rows.gram(weights)[0, ...], rows.xp.float64)
         l2 = objective.penalty.l2
         # Without a penalty, directions of next to no curvature hide longer.
@@ -175,8 +173,8 @@ class LowRank(Factored):
         super().__init__(objective)
         rows = objective.rows
         xp, self.n_classes = rows.xp, rows.n_classes
-        x = rows.select(rows.everything(), xp.float64).rows
-        weight = concatenate(row_weights(rows), axis=1).sum(axis=0) / rows.n_problems
+        x = rows.select(everything(rows), xp.float64).rows
+        weight = xp.sum(x.weight, axis=0) / rows.n_problems
         l2 = objective.penalty.l2
         floor = TUNED.least_ridge / self.n_classes / l2.min() if (l2 > 0).all() else 0.0
         factors = shared_factors(objective)

@@ -5,7 +5,7 @@ Rows hold X with targets, weights and a frame of the features. Everything else a
     sum(function, theta, state)   Σ over blocks of a function, with X̃ theta on the way in and
                                   X̃ᵀ residual on the way out; blocks keep state
     gram(weights)                 weighted Gram matrices of standardised rows
-    draw, select                  samples of rows
+    with_prominence, select       for samples of rows
     moments()                     means and standard deviations
     problems(index), single()     some problems only; a copy in single precision
 

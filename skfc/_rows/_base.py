@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from skfc._array import any_nonzero, cast, concatenate, namespace
+from skfc._array import any_nonzero, cast, concatenate, namespace, take, to_numpy
 from skfc._softmax import kernel
 from skfc._tuned import TUNED
 
@@ -44,6 +44,7 @@ class Block:
     weight: np.ndarray
     n_classes: int
     unit_weight: bool
+    first: int  # the number of its first row among all rows
     kernel: SimpleNamespace = field(repr=False)
 
     def stack(self, logits):
@@ -60,12 +61,12 @@ class Block:
         return xp.asarray(values, dtype=self.weight.dtype)
 
     def __reduce__(self):
-        data = (self.rows, self.target, self.weight, self.n_classes, self.unit_weight)
+        data = (self.rows, self.target, self.weight, self.n_classes, self.unit_weight, self.first)
         return _block, data
 
 
-def _block(rows, target, weight, n_classes, unit_weight):
-    return Block(rows, target, weight, n_classes, unit_weight, kernel(namespace(weight)))
+def _block(rows, target, weight, n_classes, unit_weight, first):
+    return Block(rows, target, weight, n_classes, unit_weight, first, kernel(namespace(weight)))
 
 
 class LocalRows:
@@ -83,24 +84,25 @@ class LocalRows:
     standard : whether X holds standardised features, the intercept apart
     n_total : the number of rows that sums are divided by, more than n_rows for a sample
     share : the share of all rows that these are, for counting passes
+    first : the number of the first of these rows, where they are a part of all rows
     """
 
     on_pool = sparse = False
 
     def __init__(
         self, X, target, weight, *, n_classes, frame=None, standard=False,
-        n_total=None, share=1.0, work=None, blocks=None,
+        n_total=None, share=1.0, first=0, work=None, blocks=None,
     ):  # fmt: skip
         self.X, self.target, self.weight, self.n_classes = X, target, weight, n_classes
         self.frame, self.standard = frame, standard
-        self.n_total, self.share = n_total or X.shape[0], share
+        self.n_total, self.share, self.first = n_total or X.shape[0], share, first
         self.work = Work() if work is None else work
         self.xp, self.dtype, self.shape = namespace(weight), X.dtype, X.shape
         self.blocks = self._cut() if blocks is None else blocks
         unit = bool(self.xp.all(weight == 1.0))
         self._blocks = [
-            _block(rows, target[..., rows], cast(weight[:, rows], X.dtype), n_classes, unit)
-            for rows in self.blocks
+            _block(b, target[..., b], cast(weight[:, b], X.dtype), n_classes, unit, first + b.start)
+            for b in self.blocks
         ]
         self._single = None
 
@@ -276,7 +278,7 @@ class LocalRows:
     def _like(self, X, target, weight, **changes):
         kept = {
             "n_classes": self.n_classes, "frame": self.frame, "standard": self.standard,
-            "n_total": self.n_total, "share": self.share, "work": self.work,
+            "n_total": self.n_total, "share": self.share, "first": self.first, "work": self.work,
         }  # fmt: skip
         return type(self)(X, target, weight, **(kept | changes))
 
@@ -285,55 +287,44 @@ class LocalRows:
         return self._like(self.X, self.target, self.weight, frame=frame, blocks=self.blocks)
 
     def adopt(self, other, state):
-        """A state of `other`, the same rows in another precision or in other blocks, for these."""
+        """The logits of `other`, the same rows in another precision or in other blocks, for these.
+
+        They are the first array of a state.
+        """
         dtype = self.dtype
         if self.blocks == other.blocks:
-            return [tuple(cast(a, dtype) for a in kept) for kept in state]
-        whole = [concatenate(parts, axis=-1) for parts in zip(*state, strict=True)]
-        return [tuple(cast(a[..., rows], dtype) for a in whole) for rows in self.blocks]
+            return [(cast(kept[0], dtype),) for kept in state]
+        whole = concatenate([kept[0] for kept in state], axis=-1)
+        return [(cast(whole[..., rows], dtype),) for rows in self.blocks]
 
     # -- samples ----------------------------------------------------------------------------
 
-    def prominence(self):
-        """1 + |x̃|² / N of every row, as a state: what stands in for its leverage."""
+    def with_prominence(self, state):
+        """A state and, in front of it, 1 + |x̃|² / N of every row: what stands in for leverage."""
         if not hasattr(self, "_prominence"):
             N = max(self.shape[1], 1)
-            self._prominence = [(1.0 + self._norms(block) / N,) for block in self._blocks]
-        return self._prominence
-
-    def draw(self, chance, size):
-        """A Poisson sample of about `size` rows: their importance, as a state.
-
-        Row i is drawn with a probability proportional to `chance` (a state of arrays
-        (n_rows,)), at most one; its importance is the inverse of it, and zero if it is not
-        drawn. The same rows for the same data: a fit is deterministic.
-        """
-        flat = np.concatenate([np.asarray(c, dtype=np.float64) for (c,) in chance])
-        flat = np.minimum(flat * (size / flat.sum()), 1.0)
-        drawn = np.random.default_rng(0).random(len(flat)) < flat
-        importance = np.divide(1.0, flat, out=np.zeros_like(flat), where=drawn)
-        edges = np.cumsum([block.weight.shape[1] for block in self._blocks])[:-1]
-        return [(part,) for part in np.split(importance, edges)]
-
-    def everything(self):
-        """The importance of all rows in a sample of all: one."""
-        return [(np.ones(block.weight.shape[1]),) for block in self._blocks]
+            self._prominence = [1.0 + self._norms(block) / N for block in self._blocks]
+        return [(p, *kept) for p, kept in zip(self._prominence, state, strict=True)]
 
     def select(self, importance, dtype):
-        """The rows of a sample, standardised and dense, as a :class:`Sample`."""
-        index = [np.flatnonzero(kept) for (kept,) in importance]
+        """The rows that were drawn, standardised and dense, in this process: a :class:`Sample`.
+
+        `importance` is a state (1, n_rows): what a row stands for, zero where it is not drawn.
+        """
+        xp = self.xp
+        index = [np.flatnonzero(to_numpy(kept[0])) for kept in importance]
         X = concatenate(
             [self._standard(b, i, dtype) for b, i in zip(self._blocks, index, strict=True)]
         )
-        start = np.cumsum([0, *(b.weight.shape[1] for b in self._blocks)])[:-1]
+        start = [block.rows.start for block in self._blocks]
         chosen = np.concatenate([i + s for i, s in zip(index, start, strict=True)])
-        scale = np.concatenate([kept[i] for (kept,), i in zip(importance, index, strict=True)])
-        xp = self.xp
-        rows = xp.asarray(chosen)
-        weight = xp.take(self.weight, rows, axis=1) * xp.asarray(scale)[None, :]
+        scale = concatenate(
+            [take(kept[0][0, :], i) for kept, i in zip(importance, index, strict=True)]
+        )
         sample = self._dense_kind(
-            X, xp.take(self.target, rows, axis=-1), weight, n_classes=self.n_classes,
-            frame=self.frame, standard=True, n_total=self.n_total,
+            X, take(self.target, chosen, axis=-1),
+            take(self.weight, chosen, axis=1) * cast(scale, xp.float64)[None, :],
+            n_classes=self.n_classes, frame=self.frame, standard=True, n_total=self.n_total,
             share=self.share * len(chosen) / max(self.shape[0], 1), work=self.work,
         )  # fmt: skip
         return Sample(sample, index)
@@ -351,18 +342,12 @@ class Sample:
         return Sample(self.rows.problems(index)[0], self.index)
 
     def carry(self, state):
-        """The state of these rows out of that of all."""
-        xp, dtype = self.rows.xp, self.rows.dtype
-        n_arrays = len(state[0])
-        whole = [
-            concatenate(
-                [cast(xp.take(kept[a], xp.asarray(i), axis=-1), dtype)
-                 for kept, i in zip(state, self.index, strict=True)],
-                axis=-1,
-            )
-            for a in range(n_arrays)
-        ]  # fmt: skip
-        return [tuple(a[..., block] for a in whole) for block in self.rows.blocks]
+        """The logits of these rows, out of those of all, which are the first array of a state."""
+        logits = concatenate(
+            [take(kept[0], i, axis=-1) for kept, i in zip(state, self.index, strict=True)], axis=-1
+        )
+        logits = cast(logits, self.rows.dtype)
+        return [(logits[..., block],) for block in self.rows.blocks]
 
 
 def row_blocks(n_rows, bytes_per_row, block_bytes=None, min_rows=None):
