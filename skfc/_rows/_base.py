@@ -101,7 +101,9 @@ class LocalRows:
         self.blocks = self._cut() if blocks is None else blocks
         unit = bool(self.xp.all(weight == 1.0))
         self._blocks = [
-            _block(b, target[..., b], cast(weight[:, b], X.dtype), n_classes, unit, first + b.start)
+            _block(
+                b, target[..., b], cast(weight[:, b], X.dtype), n_classes, unit, first + b.start
+            )
             for b in self.blocks
         ]
         self._single = None
@@ -275,12 +277,12 @@ class LocalRows:
                 setattr(part, name, getattr(self, name))
         return (part, *cut)
 
-    def _like(self, X, target, weight, **changes):
+    def _like(self, X, target, weight, *, kind=None, **changes):
         kept = {
             "n_classes": self.n_classes, "frame": self.frame, "standard": self.standard,
             "n_total": self.n_total, "share": self.share, "first": self.first, "work": self.work,
         }  # fmt: skip
-        return type(self)(X, target, weight, **(kept | changes))
+        return (kind or type(self))(X, target, weight, **(kept | changes))
 
     def in_frame(self, frame):
         """These rows with standardised features of `frame`."""

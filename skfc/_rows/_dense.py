@@ -105,10 +105,8 @@ class DenseRows(ArrayRows):
 
     def in_frame(self, frame):
         rows = super().in_frame(frame)
-        return CentredRows(
-            rows.X, rows.target, rows.weight, n_classes=rows.n_classes, frame=frame,
-            n_total=rows.n_total, work=rows.work, blocks=rows.blocks,
-        ) if rows.far else rows  # fmt: skip
+        kind = CentredRows if rows.far else DenseRows
+        return rows._like(rows.X, rows.target, rows.weight, kind=kind, blocks=rows.blocks)
 
     def _forward(self, W, block):
         X, n = self._rows_of(block), W.shape[1]
@@ -203,9 +201,8 @@ class DenseRows(ArrayRows):
             X = np.empty(self.shape, dtype=np.float32)
             for block in self._blocks:
                 X[block.rows] = self._standard(block, np.arange(block.weight.shape[1]), np.float32)
-            self._single = self._dense_kind(
-                X, self.target, self.weight, n_classes=self.n_classes, frame=self.frame,
-                standard=True, n_total=self.n_total, share=self.share, work=self.work,
+            self._single = self._like(
+                X, self.target, self.weight, kind=self._dense_kind, standard=True,
                 blocks=self.blocks,
             )  # fmt: skip
         return self._single
@@ -237,7 +234,8 @@ class DenseRows(ArrayRows):
 
     def _gram_of_pairs(self, weights):
         """Gram matrices for many weights: one product with the products of all pairs."""
-        P, (weight,) = self.n_parameters, weights[0]
+        P = self.n_parameters
+        weight = weights[0][0] if len(weights) == 1 else np.concatenate([w for (w,) in weights], 1)
         pieces = row_blocks(len(self.X), P * (P + 1) // 2 * self.X.itemsize, TUNED.pair_bytes, 1)
         if self._pairs is None and len(pieces) == 1:
             self._pairs = self._products(slice(None))
