@@ -26,6 +26,11 @@ def namespace(array):
     )
 
 
+def is_numpy(array):
+    """Whether `array` is NumPy's."""
+    return isinstance(array, np.ndarray | np.generic)
+
+
 def cast(array, dtype):
     """`array` in `dtype`, itself where it has that type already."""
     if array.dtype == dtype:
@@ -201,6 +206,12 @@ def triangular_solve(L, b):
 def inverse_factor(L):
     """L⁻¹ for a lower triangular L."""
     return namespace(L).linalg.inv(L)
+
+
+def at_most(array, limit):
+    """The smaller of an array and a number."""
+    xp = namespace(array)
+    return xp.minimum(array, xp.asarray(limit, dtype=array.dtype))
 
 
 def take(array, index, axis=0):

@@ -7,6 +7,7 @@ from enum import Enum
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from skfc._array import take, to_numpy
 from skfc._continuation import Stages
 from skfc._monitors import History, Progress
 from skfc._optimality import estimate, lower_bound, relative
@@ -105,7 +106,7 @@ class Run:
             status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop,
                                gap[j] <= np.sqrt(eps_of(iterate)))  # fmt: skip
             columns = iterate.objective.columns(np.array([j]))
-            theta = iterate.evaluation.theta[:, columns]
+            theta = take(iterate.evaluation.theta, columns, axis=1)
             k = self.which[j]
             self.fits[k] = Fit(
                 theta, status, n_iter, float(gap[j]), bool(proven[j]), self.history.curves[k]
@@ -227,7 +228,7 @@ def find_separated(iterate):
     suspect = ~objective.penalty.strict & (value < TUNED.separated_loss) & (share > 0.1)
     if suspect.any():
         wrong = objective.rows.sum(separation, state=iterate.evaluation.state, count=False)
-        suspect = suspect & (np.asarray(wrong.values[0]) == 0)
+        suspect = suspect & (to_numpy(wrong.values[0]) == 0)
     return suspect
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from skfc._array import concatenate, host, namespace
+from skfc._array import at_most, concatenate, namespace
 from skfc._moments import hypot
 
 # The penalty of a feature in standardised units is scale⁻², kept within the range of float64.
@@ -72,11 +72,9 @@ class Frame:
         in units of the standard deviations `std` (n_problems, n_features) it is
         (std / scale)², (n_features, n_problems).
         """
-        xp = namespace(self.mean)
         if std is not None:
             return (std * self.inverse).T ** 2
-        factors = host.minimum(self.scale**-2.0, LARGEST) if xp is host else self.scale**-2.0
-        return factors[:, None]
+        return at_most(self.scale**-2.0, LARGEST)[:, None]
 
     def to_user(self, theta):
         """Coefficients (K, n_features) and intercepts (K,) of `theta`."""

@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 
 from skfc import _softmax
-from skfc._array import cast, host, namespace, to_numpy
-from skfc._penalty import Penalty, inner
+from skfc._array import cast, host, namespace, take, to_numpy
+from skfc._penalty import Penalty, inner, sums_of_problems
 from skfc._rows import LocalRows, columns_of
 from skfc._runtime import over_rows
 
@@ -34,7 +34,7 @@ class Evaluation:
     def problems(self, index, columns, state):
         """The iterate of the problems `index`, which own `columns`."""
         return Evaluation(
-            self.theta[:, columns], self.value[index], self.gradient[:, columns], state
+            take(self.theta, columns, 1), self.value[index], take(self.gradient, columns, 1), state
         )
 
 
@@ -67,8 +67,7 @@ class Objective:
         if self.n_problems == 1:
             pieces = over_rows(lambda rows: inner(a[rows, :], b[rows, :]), a)
             return host.array([sum(pieces)], dtype=host.float64)
-        stack = (a * b).reshape(a.shape[0], self.n_problems, -1)
-        return stack.sum(axis=2).sum(axis=0)
+        return on_host(sums_of_problems(a * b, self.n_problems))
 
     def spread(self, per_problem):
         """(n_problems,) to (K,), to scale columns."""
@@ -203,12 +202,11 @@ class Line:
     def at(self, t, problems):
         """Value and slope at steps `t` (n_tried,) of some problems: no product with X."""
         o = self.objective
-        every = len(problems) == o.n_problems
-        columns = slice(None) if every else columns_of(problems, o.rows.n_classes)
+        some = {}
+        if len(problems) < o.n_problems:
+            some = {"problems": problems, "columns": columns_of(problems, o.rows.n_classes)}
         steps = t if o.n_problems == 1 else host.repeat(t, o.rows.n_classes)
-        function = partial(
-            _softmax.try_steps, steps=steps, columns=columns, problems=None if every else problems
-        )
+        function = partial(_softmax.try_steps, steps=steps, **some)
         sums = o.rows.sum(function, state=self.state, count=False)
         loss, slope = (on_host(v) for v in sums.values)
         ww, wd, dd = (terms[problems] for terms in self.penalty_terms)

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from skfc import _softmax
-from skfc._array import host
+from skfc._array import host, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import on_host
 from skfc._tuned import TUNED
@@ -99,12 +99,13 @@ def outgrown(objective, hessian, evaluation, newton, precondition):
 
 def on_part(iterate, index):
     """The preconditioner of an iterate for gradients of the problems `index` alone."""
-    columns = iterate.objective.columns(index)
+    columns, T = iterate.objective.columns(index), iterate.objective.rows.n_classes
 
     def solve(gradient):
         whole = iterate.evaluation.gradient * 0
-        whole[:, columns] = gradient
-        return iterate.precondition(whole)[:, columns]
+        for k, b in enumerate(index.tolist()):
+            whole[:, b * T : (b + 1) * T] = gradient[:, k * T : (k + 1) * T]
+        return take(iterate.precondition(whole), columns, axis=1)
 
     return solve
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skfc._array import cast, host, namespace
+from skfc._array import cast, host, namespace, to_numpy
 from skfc._runtime import over_rows
 
 
@@ -68,11 +68,9 @@ class Penalty:
         if B == 1:
             d = cast(self.factors, a.dtype)
             return self.l2 * sum(
-                over_rows(lambda rows: inner(a[rows, :] * d[rows], b[rows, :]), a)
+                over_rows(lambda rows: inner(a[rows, :] * d[rows, :], b[rows, :]), a)
             )
-        T = a.shape[1] // B
-        product = (a * b).reshape(N, B, T).sum(axis=2)
-        return self.l2 * (self.factors * product).sum(axis=0)
+        return self.l2 * to_numpy(sums_of_problems(a * b, B, self.factors))
 
     def value(self, theta):
         """R(theta) of every problem."""
@@ -102,9 +100,9 @@ class Penalty:
         inverse = 1.0 / self.factors
         if B == 1:
             d = cast(inverse, g.dtype)
-            total = sum(over_rows(lambda rows: inner(g[rows, :] * d[rows], g[rows, :]), g))
+            total = sum(over_rows(lambda rows: inner(g[rows, :] * d[rows, :], g[rows, :]), g))
         else:
-            total = (inverse * (g * g).reshape(N, B, -1).sum(axis=2)).sum(axis=0)
+            total = to_numpy(sums_of_problems(g * g, B, inverse))
         with host.errstate(divide="ignore", invalid="ignore"):
             return 0.5 * total / self.l2
 
@@ -114,6 +112,13 @@ class Penalty:
         A sum of squares is least where it is the mean over the classes.
         """
         return coef.mean(axis=0)
+
+
+def sums_of_problems(array, n_problems, factors=1.0):
+    """The sums of `array` (P, K) in every problem, rows times `factors` (P, 1 or n_problems)."""
+    xp = namespace(array)
+    stack = xp.reshape(array, (array.shape[0], n_problems, -1))
+    return xp.sum(factors * xp.sum(stack, axis=2), axis=0)
 
 
 def inner(a, b):

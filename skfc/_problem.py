@@ -10,13 +10,14 @@ import numpy as np
 from scipy import optimize, sparse, special
 
 from skfc import _preconditioner
+from skfc._array import as_like, cast, namespace, take, to_numpy
 from skfc._driver import OVERFLOW, Fit, Run, Status
 from skfc._frame import Frame
 from skfc._monitors import ProgressLines
 from skfc._objective import Objective
 from skfc._penalty import Penalty
 from skfc._preconditioner import PRECONDITIONERS
-from skfc._rows import make_rows, merge_columns
+from skfc._rows import make_rows, merge_columns, some_rows
 from skfc._runtime import fit_arithmetic
 from skfc._targets import Targets
 from skfc.solvers import SOLVERS, choose_solver
@@ -76,7 +77,7 @@ class Problem:
         target, sample_weight, X = targets[0].target, sample_weight, X
         kept = (weight > 0).any(axis=0)
         if not kept.all():
-            X, weight, target = X[kept], weight[:, kept], target[..., kept]
+            X, weight, target = some_rows(X, kept), weight[:, kept], target[..., kept]
             sample_weight = None if sample_weight is None else sample_weight[:, kept]
         self.total = weight.sum(axis=1)
         check_total(self.total, weight)
@@ -98,7 +99,8 @@ class Problem:
                 if sample_weight is not None:
                     unweighted = make_rows(X, target, sample_weight, self.n_classes)
                     std = unweighted.moments().std
-                std = np.where(std > 0, std, 1.0)
+                xp = namespace(std)
+                std = xp.where(std > 0, std, xp.ones_like(std))
             self.factors = self.frame.penalty_factors(std)
 
     @property
@@ -117,23 +119,24 @@ class Problem:
         if self.frame.fit_intercept:
             prior = np.log(self.class_totals)
             theta[-1] = (prior - prior.mean(axis=1, keepdims=True)).ravel()
-        return theta
+        return as_like(theta, self.frame.mean)
 
     def start(self, coef, intercept):
         """theta (P, T) of coefficients (T, n_features) and intercepts (T,)."""
-        coef = coef.astype(np.float64)
+        coef, intercept = coef.astype(np.float64), intercept.astype(np.float64)
         if self.merged is not None:
             coef = self.merged.presolve(coef)
-        return self.frame.from_user(coef, intercept.astype(np.float64))
+        return self.frame.from_user(*(as_like(a, self.frame.mean) for a in (coef, intercept)))
 
     def coefficients(self, theta):
-        """Coefficients (T, n_features) and intercepts (T,) of one problem, of zero mean.
+        """NumPy coefficients (T, n_features) and intercepts (T,) of one problem, of zero mean.
 
         One vector added to every row changes no probability: the penalty says which.
         """
-        theta = np.asarray(theta, dtype=np.float64)
-        theta = theta - theta.mean(axis=1, keepdims=True)
-        coef, intercept = self.frame.to_user(theta)
+        xp = namespace(theta)
+        theta = cast(theta, xp.float64)
+        theta = theta - xp.mean(theta, axis=1, keepdims=True)
+        coef, intercept = (to_numpy(a) for a in self.frame.to_user(theta))
         if self.merged is not None:
             coef = self.merged.postsolve(coef)
         return coef, intercept - intercept.mean()
@@ -161,7 +164,7 @@ class Problem:
             for index in [everything] if batched else everything[:, None]:
                 (part,) = objective.problems(index)
                 columns = objective.columns(index)
-                begin = self.begin(method)[:, columns] if start is None else start[:, columns]
+                begin = take(self.begin(method) if start is None else start, columns, axis=1)
                 fits += self._run(part, method, begin, index, monitors, cache, name)
         for fit, value in zip(fits, C, strict=True):
             fit.C = float(value)
@@ -230,7 +233,7 @@ def check_total(total, weight):
 
 def check_frame(frame, dtype):
     """Raise where the values of X have no mean or standard deviation in float64."""
-    if not (np.isfinite(frame.mean).all() and np.isfinite(frame.scale).all()):
+    if not all(np.isfinite(to_numpy(a)).all() for a in (frame.mean, frame.scale)):
         raise ValueError(OVERFLOW.format(dtype))
 
 

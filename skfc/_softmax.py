@@ -23,7 +23,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from skfc._array import cast, concatenate, itemsize, namespace
+from skfc._array import cast, concatenate, itemsize, namespace, permute, take
 
 # Shifted logits are clipped here before `exp`: exp(-80) and exp(-600), times a weight,
 # stay clear of subnormal numbers, which slow matrix products down tenfold.
@@ -135,7 +135,7 @@ def _one_hot(target, logits):
         return target
     xp = namespace(logits)
     classes = xp.arange(logits.shape[1], dtype=target.dtype)
-    return xp.astype(classes[:, None] == target[None, :], logits.dtype)
+    return cast(classes[:, None] == target[None, :], logits.dtype)
 
 
 def _probabilities_generic(logits, axis=1):
@@ -209,11 +209,12 @@ def step_along(block, direction, logits, room=None):
     return (loss,), block.flat(residual), (logits, kept)
 
 
-def try_steps(block, _, logits, direction, *, steps, columns, problems):
-    """Loss and slope at `steps` of some problems: no product with X."""
-    dz = direction[columns, :]
-    z = logits[columns, :] + block.like(steps)[:, None] * dz
-    weight = block.weight if problems is None else block.weight[problems, :]
+def try_steps(block, _, logits, direction, *, steps, columns=None, problems=None):
+    """Loss and slope at `steps`, of some problems or of all: no product with X."""
+    z, dz, weight = logits, direction, block.weight
+    if problems is not None:
+        z, dz, weight = take(z, columns), take(dz, columns), take(weight, problems)
+    z = z + block.like(steps)[:, None] * dz
     loss, residual = block.kernel.residual(block.stack(z), block.target, weight)
     return (loss, block.kernel.inner(residual, block.stack(dz))), None, (logits, direction)
 
@@ -271,7 +272,7 @@ def class_curvature(block, _, logits, *unused, stride):
     p = block.kernel.probabilities(block.stack(logits[:, ::stride] + 0))
     weight = block.weight[:, ::stride]
     weighted = p * weight[:, None, :]
-    S = -xp.matmul(weighted, p.swapaxes(1, 2) if xp is np else xp.permute_dims(p, (0, 2, 1)))
+    S = -xp.matmul(weighted, permute(p, (0, 2, 1)))
     diagonal = xp.sum(weighted, axis=2)
     S = S + xp.eye(p.shape[1], dtype=p.dtype)[None, ...] * diagonal[:, None, :]
     return (cast(S, xp.float64), cast(xp.sum(weight, axis=1), xp.float64)), None, (logits,)

@@ -4,8 +4,11 @@ from copy import copy
 from functools import partial
 
 from skfc import _softmax
-from skfc._array import add_to_diagonal, cast, cholesky, concatenate, host, itemsize, namespace
+from skfc._array import (
+    add_to_diagonal, at_most, cast, cholesky, concatenate, host, itemsize, namespace, take,
+)  # fmt: skip
 from skfc._objective import on_host
+from skfc._rows import columns_of
 from skfc._row_samples import CurvatureSampler
 from skfc._runtime import over_rows
 from skfc._tuned import TUNED
@@ -103,7 +106,8 @@ class Diagonal(Preconditioner):
 
     def _invert(self, objective, M):
         o, xp = objective, namespace(M)
-        M[TUNED.no_curvature * xp.max(M) >= M] = 0.0  # without curvature but for rounding
+        # What is no curvature but rounding.
+        M = xp.where(M > TUNED.no_curvature * xp.max(M), M, xp.zeros_like(M))
         ridge = ridge_of(o, M.dtype)
         if o.n_problems > 1:
             ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)
@@ -112,8 +116,7 @@ class Diagonal(Preconditioner):
         def invert(rows):
             m = M[rows, :]
             m += ridge[rows, :]
-            m[idle[rows], :] = 0.0
-            m[...] = xp.where(m > 0, 1.0 / m, xp.zeros_like(m))
+            m[...] = xp.where((m > 0) & ~idle[rows][:, None], 1.0 / m, xp.zeros_like(m))
 
         over_rows(invert, M)
         smallest, largest = SINGLE_RANGE
@@ -129,13 +132,12 @@ class Diagonal(Preconditioner):
             return cast(self.sampler.at(o, evaluation).diagonal(), xp.float64)
         # All rows have the same probabilities, and the features variance one.
         S = mean_class_curvature(o, evaluation)
-        row = concatenate([S[b].diagonal() for b in range(o.n_problems)])
+        row = xp.asarray(S.diagonal(axis1=1, axis2=2).ravel())
         return xp.zeros(o.shape, dtype=xp.float64) + row[None, :]
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
-        stack = self.inverse.reshape(self.inverse.shape[0], -1, self.n_classes)
-        part.inverse = stack[:, index, :].reshape(len(stack), -1)
+        part.inverse = take(self.inverse, columns_of(index, self.n_classes), axis=1)
         return part
 
     def solve(self, gradient):

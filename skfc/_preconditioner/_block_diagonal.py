@@ -6,7 +6,7 @@ from functools import partial
 from skfc import _softmax
 from skfc._array import (
     add_to_diagonal, cast, cholesky_solve, diagonal, namespace, outer, random_normal,
-    triangular_solve,
+    take, triangular_solve,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     Preconditioner,
@@ -17,6 +17,7 @@ from skfc._preconditioner._base import (
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import draw
+from skfc._rows import columns_of
 from skfc._tuned import TUNED
 
 
@@ -109,8 +110,8 @@ class BlockDiagonal(Preconditioner):
         if self.kronecker is not None:
             part.kronecker = self.kronecker.problems(objective, index, evaluation)
             return part
-        columns = [int(b) * self.n_classes + k for b in index for k in range(self.n_classes)]
-        part.grams, part.unit = self.grams[columns, ...], self.unit[:, columns]
+        columns = columns_of(index, self.n_classes)
+        part.grams, part.unit = take(self.grams, columns), take(self.unit, columns, axis=1)
         part.factor = [self.factor[k] for k in columns]
         return part
 

@@ -4,15 +4,8 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal,
-    cast,
-    cholesky_solve,
-    concatenate,
-    diagonal,
-    outer,
-    pair_places,
-    permute,
-    tile,
+    add_to_diagonal, cast, cholesky_solve, concatenate, diagonal, namespace, outer, pair_places,
+    permute, take, tile,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     Preconditioner,
@@ -67,7 +60,7 @@ class FullHessian(Preconditioner):
         state = self.sample.rows.sum(weights, state=state, count=False).state
         sums = self.sample.rows.gram(state, pairs=True)
         ridge = ridge_of(o, sums.dtype)
-        sums = sums.reshape(B, -1, *sums.shape[1:])
+        sums = o.rows.xp.reshape(sums, (B, -1, *sums.shape[1:]))
         self.factor = [
             self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle_rows(o))
             for b in range(B)
@@ -93,7 +86,7 @@ class FullHessian(Preconditioner):
         """
         xp, T, P = self.sample.rows.xp, self.n_classes, sums.shape[-1]
         place = pair_places(T - 1)
-        pairs = xp.reshape(xp.take(sums, xp.asarray(place.ravel()), axis=0), (T - 1, T - 1, P, P))
+        pairs = xp.reshape(take(sums, place.ravel()), (T - 1, T - 1, P, P))
         # The classes sum to zero, which gives the last one.
         last = -xp.sum(pairs, axis=1)
         corner = -xp.sum(last, axis=0)
@@ -123,11 +116,12 @@ class FullHessian(Preconditioner):
     def solve(self, gradient):
         if self.kronecker is not None:
             return self.kronecker.solve(gradient)
-        P, T = gradient.shape[0], self.n_classes
+        xp, P, T = namespace(gradient), gradient.shape[0], self.n_classes
         gradient = centred_over_classes(gradient, T)
         out = []
         for b, (factor, unit) in enumerate(self.factor):
-            flat = gradient[:, b * T : (b + 1) * T].T.reshape(-1)
+            flat = xp.reshape(gradient[:, b * T : (b + 1) * T].T, (-1,))
             x = cholesky_solve(factor, cast(flat / cast(unit, flat.dtype), factor.dtype))
-            out.append((cast(x, gradient.dtype) / cast(unit, gradient.dtype)).reshape(T, P).T)
+            x = cast(x, gradient.dtype) / cast(unit, gradient.dtype)
+            out.append(xp.reshape(x, (T, P)).T)
         return out[0] if len(out) == 1 else concatenate(out, axis=1)

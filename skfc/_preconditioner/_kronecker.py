@@ -2,15 +2,8 @@
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal,
-    cast,
-    concatenate,
-    diagonal,
-    eigh,
-    host,
-    inverse_factor,
-    namespace,
-    outer,
+    add_to_diagonal, cast, concatenate, diagonal, eigh, host, inverse_factor, namespace, outer,
+    permute, take, to_numpy,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     LARGEST,
@@ -46,7 +39,7 @@ class Factored(Preconditioner):
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
-        part.U, part.inverse = self.U[index, ...], self.inverse[:, index, :]
+        part.U, part.inverse = take(self.U, index), take(self.inverse, index, axis=1)
         return part
 
     def solve(self, gradient):
@@ -57,7 +50,7 @@ class Factored(Preconditioner):
         xp = namespace(x)
         x = self._rotate(x, self.U)
         x = x * cast(xp.reshape(self.inverse, x.shape), x.dtype)
-        return self._rotate(x, xp.stack([U.T for U in self.U]))
+        return self._rotate(x, permute(self.U, (0, 2, 1)))
 
     def _rotate(self, x, U):
         xp = namespace(x)
@@ -176,16 +169,16 @@ class LowRank(Factored):
         x = rows.select(everything(rows), xp.float64).rows
         weight = xp.sum(x.weight, axis=0) / rows.n_problems
         l2 = objective.penalty.l2
-        floor = TUNED.least_ridge / self.n_classes / l2.min() if (l2 > 0).all() else 0.0
+        floor = TUNED.least_ridge / self.n_classes / float(l2.min()) if (l2 > 0).all() else 0.0
         factors = shared_factors(objective)
         factors = xp.where(factors > floor, factors, floor) if floor else xp.ones_like(factors)
         self.outside = float(xp.min(factors))
         self.unit = xp.sqrt(self.outside / factors)
         X = x.standardised() * self.unit * xp.sqrt(weight / rows.n_total)[:, None]
         a, U = eigh(xp.matmul(X, X.T))
-        keep = host.flatnonzero(host.asarray(a > TUNED.no_curvature * a[-1]))
-        self.a = a[keep]
-        self.Q = xp.matmul(X.T, U[:, keep] / xp.sqrt(self.a))
+        keep = host.flatnonzero(to_numpy(a > TUNED.no_curvature * a[-1]))
+        self.a = take(a, keep)
+        self.Q = xp.matmul(X.T, take(U, keep, axis=1) / xp.sqrt(self.a))
         self.penalty = xp.zeros_like(self.a) + self.outside
         self.intercept = rows.frame.fit_intercept
         if self.intercept:
@@ -220,4 +213,4 @@ class LowRank(Factored):
 def shared_factors(objective):
     """The penalty of every feature for lambda = 1, (n_features,): its mean over problems."""
     factors = objective.penalty.factors
-    return factors.sum(axis=1) / factors.shape[1]
+    return namespace(factors).sum(factors, axis=1) / factors.shape[1]

@@ -12,6 +12,9 @@ Rows hold X with targets, weights and a frame of the features. Everything else a
 in standardised features, whatever holds the data.
 """
 
+from scipy import sparse
+
+from skfc._array import as_like, is_numpy
 from skfc._rows._base import Block, LocalRows, Sample, Sums, Work, columns_of, is_small
 from skfc._rows._csr import CSRRows
 from skfc._rows._dense import ArrayRows, DenseRows
@@ -19,17 +22,18 @@ from skfc._rows._merge import merge_columns
 
 __all__ = [
     "ArrayRows", "Block", "CSRRows", "DenseRows", "LocalRows", "Sample", "Sums", "Work",
-    "columns_of", "is_small", "make_rows", "merge_columns",
+    "columns_of", "is_small", "make_rows", "merge_columns", "some_rows",
 ]  # fmt: skip
 
 
 def make_rows(X, target, weight, n_classes):
     """The rows of validated `X`: a NumPy array, CSR, or an array-API array."""
-    import numpy as np
-    from scipy import sparse
-
     if sparse.issparse(X):
-        kind = CSRRows
-    else:
-        kind = DenseRows if isinstance(X, np.ndarray) else ArrayRows
-    return kind(X, target, weight, n_classes=n_classes)
+        return CSRRows(X, target, weight, n_classes=n_classes)
+    kind = DenseRows if is_numpy(X) else ArrayRows
+    return kind(X, as_like(target, X), as_like(weight, X), n_classes=n_classes)
+
+
+def some_rows(X, mask):
+    """The rows of validated `X` where a host array is True."""
+    return X[mask] if sparse.issparse(X) or is_numpy(X) else X[as_like(mask, X)]

@@ -7,7 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from skfc._array import any_nonzero, cast, concatenate, namespace, take, to_numpy
+from skfc._array import (
+    any_nonzero,
+    as_like,
+    cast,
+    concatenate,
+    namespace,
+    take,
+    to_numpy,
+)
 from skfc._softmax import kernel
 from skfc._tuned import TUNED
 
@@ -222,14 +230,10 @@ class LocalRows:
         xp, N = self.xp, self.shape[1]
         total = scale_by(total, 1.0 / self.n_total)
         sums = sums / self.n_total
-        if not self.standard:
+        if not self.standard and power == 1:  # squares are of standardised features already
             shift, inverse = self._transform(total.dtype)
-            if power == 1:
-                total = scale_by(total, inverse[:, None])
-                total -= shift[:, None] * sums[None, :]
-            else:
-                total += (shift**2)[:, None] * sums[None, :]
-                total = xp.maximum(total, xp.zeros_like(total[:1, :1]))
+            total = scale_by(total, inverse[:, None])
+            total -= shift[:, None] * sums[None, :]
         if not self.frame.fit_intercept:
             return total
         out = xp.empty((N + 1, total.shape[1]), dtype=total.dtype)
@@ -253,13 +257,16 @@ class LocalRows:
 
     def loss_of(self, coef, intercept):
         """The mean loss (1,) at coefficients and intercepts of X as it is, in float64."""
+        coef, intercept = (
+            cast(as_like(a, self.weight), self.xp.float64) for a in (coef, intercept)
+        )
         total = 0.0
         for block in self._blocks:
-            logits = self._user_logits(block, coef.astype(np.float64)) + intercept[:, None]
-            weight = block.weight.astype(np.float64)
+            logits = self._user_logits(block, coef) + intercept[:, None]
+            weight = cast(block.weight, self.xp.float64)
             loss, _ = block.kernel.residual(block.stack(logits), block.target, weight)
             total = total + loss
-        return total / self.n_total
+        return to_numpy(total / self.n_total)
 
     # -- parts ------------------------------------------------------------------------------
 
@@ -267,9 +274,9 @@ class LocalRows:
         """The rows of the problems `index` alone, and states cut to their columns."""
         if len(index) == self.n_problems:
             return (self, *states)
-        part = self._like(self.X, self.target, self.weight[index, :], blocks=self.blocks)
+        part = self._like(self.X, self.target, take(self.weight, index), blocks=self.blocks)
         columns = columns_of(index, self.n_classes)
-        cut = [[tuple(a[columns, :] for a in kept) for kept in state] for state in states]
+        cut = [[tuple(take(a, columns) for a in kept) for kept in state] for state in states]
         if self._single is not None:
             part._single = self._single.problems(index)[0]
         for name in ("_prominence", "_pairs"):

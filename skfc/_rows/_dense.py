@@ -4,7 +4,7 @@ from functools import reduce
 
 import numpy as np
 
-from skfc._array import cast, epsilon, itemsize, pair_places
+from skfc._array import cast, concatenate, epsilon, itemsize, pair_places, take
 from skfc._moments import Moments
 from skfc._rows._base import LocalRows, is_small, row_blocks
 from skfc._tuned import TUNED
@@ -34,28 +34,25 @@ class ArrayRows(LocalRows):
 
     def _adjoint(self, residual, block, power):
         if power == 2:
-            return self.xp.matmul(residual, self.xp.square(self._scaled(block))).T
+            x = self._standard(block, np.arange(block.weight.shape[1]), self.dtype)
+            return self.xp.matmul(residual, x * x).T
         return self.xp.matmul(residual, self._rows_of(block)).T
 
     def _rows_of(self, block):
         return self.X[block.rows, :]
 
-    def _scaled(self, block):
-        """Rows in units of the features' scales, not centred where products are not."""
-        if self.standard:
-            return self._rows_of(block)
-        return self._rows_of(block) * cast(self.frame.inverse, self.dtype)
+    def _user_logits(self, block, coef):
+        return self.xp.matmul(coef, cast(self.X[block.rows, :].T, self.xp.float64))
 
     def _standard(self, block, index, dtype):
         """Standardised rows `index` of a block, (n_rows, n_features)."""
-        xp = self.xp
-        x = xp.take(self.X[block.rows, :], xp.asarray(index), axis=0)
+        xp, x = self.xp, take(self.X[block.rows, :], index)
         if not self.standard:
             x = (cast(x, xp.float64) - self.frame.mean) * self.frame.inverse
         return cast(x, dtype)
 
     def _norms(self, block):
-        x = cast(self._standard(block, np.arange(block.weight.shape[1]), self.dtype), self.dtype)
+        x = self._standard(block, np.arange(block.weight.shape[1]), self.dtype)
         return self.xp.sum(x * x, axis=1)
 
     def moments(self):
@@ -82,7 +79,9 @@ class ArrayRows(LocalRows):
         total = 0.0
         for block, (weight,) in zip(self._blocks, weights, strict=True):
             x = self._with_ones(block)
-            parts = [self.xp.matmul((x * w[:, None]).T, x) for w in weight]
+            parts = [
+                self.xp.matmul((x * weight[k, :][:, None]).T, x) for k in range(weight.shape[0])
+            ]
             total = total + self.xp.stack(parts)
         return total / self.n_total
 
@@ -91,7 +90,7 @@ class ArrayRows(LocalRows):
         x = self._standard(block, np.arange(n), self.dtype)
         if not self.frame.fit_intercept:
             return x
-        return xp.concat([x, xp.ones((n, 1), dtype=x.dtype)], axis=1)
+        return concatenate([x, xp.ones((n, 1), dtype=x.dtype)], axis=1)
 
 
 class DenseRows(ArrayRows):
@@ -137,13 +136,6 @@ class DenseRows(ArrayRows):
             out = out + x.T @ residual[:, piece].T
         return out
 
-    def _leave(self, total, sums, power):
-        if power == 2 and not self.standard:  # squares are of standardised features already
-            total /= self.n_total
-            sums = sums / self.n_total
-            return np.vstack([total, sums[None]]) if self.frame.fit_intercept else total
-        return super()._leave(total, sums, power)
-
     def _standardised(self, x):
         """A standardised copy of rows of X, in its type."""
         if self.standard:
@@ -176,9 +168,6 @@ class DenseRows(ArrayRows):
             x = x if self.standard else self._standardised(x)
             out[piece] = np.einsum("ij,ij->i", x, x)
         return out
-
-    def _user_logits(self, block, coef):
-        return coef @ self.X[block.rows].T.astype(np.float64, copy=False)
 
     def moments(self):
         parts = (

@@ -12,6 +12,8 @@ Without a preconditioner the gradient is that of the coefficients of X as it is,
 number as the rate means what it means everywhere.
 """
 
+import math
+
 from skfc._array import host, random_normal
 from skfc._preconditioner import Diagonal, Identity
 from skfc._tuned import TUNED
@@ -61,7 +63,7 @@ def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto
         uphill = objective.dot(gradient, ahead - last)[0] > 0
         if momentum == "auto":
             before = 1.0 if uphill else weight
-            weight = (1 + host.sqrt(1 + 4 * before**2)) / 2
+            weight = (1 + math.sqrt(1 + 4 * before**2)) / 2
             beta = (before - 1) / weight
         else:
             beta = 0.0 if uphill and adaptive else momentum
@@ -125,7 +127,7 @@ def largest_curvature(objective):
         return frame.gradient_to_user(out)
 
     def norm(v):
-        return host.sqrt(objective.dot(v, v))[0]
+        return math.sqrt(objective.dot(v, v)[0])
 
     v = random_normal(objective.shape, v)
     most = TUNED.lanczos_steps
@@ -134,7 +136,7 @@ def largest_curvature(objective):
         v = bound(basis[-1])
         T[k - 1, k - 1] = objective.dot(basis[-1], v)[0]
         for q in 2 * basis:  # twice: once leaves rounding
-            v = v - q * objective.dot(q, v)[0]
+            v = v - q * float(objective.dot(q, v)[0])
         residual = norm(v)
         if not host.isfinite(residual):
             return host.inf
@@ -144,4 +146,4 @@ def largest_curvature(objective):
             break
         T[k, k - 1] = T[k - 1, k] = residual
         basis.append(v / residual)
-    return values[-1] + missing
+    return float(values[-1] + missing)

@@ -7,7 +7,7 @@ when the driver drops them.
 
 from functools import partial
 
-from skfc._array import host
+from skfc._array import host, take
 from skfc._tuned import TUNED
 from skfc.solvers._iterate import Iterate, enter
 from skfc.solvers._line_search import search
@@ -33,9 +33,9 @@ def lbfgs(objective, preconditioner, theta):
             columns = objective.columns(keep)
             objective, evaluation = objective.problems(keep, evaluation)
             preconditioner = preconditioner.problems(objective, keep, evaluation)
-            direction, decrement = direction[:, columns], decrement[keep]
+            direction, decrement = take(direction, columns, axis=1), decrement[keep]
             fresh = fresh[keep]
-            pairs = [(s[:, columns], y[:, columns], rho[keep]) for s, y, rho in pairs]
+            pairs = [(take(s, columns, 1), take(y, columns, 1), rho[keep]) for s, y, rho in pairs]
         last = evaluation
         if change.objective is not None:
             objective, evaluation, moved = enter(objective, change.objective, last, direction)

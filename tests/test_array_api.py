@@ -1,0 +1,190 @@
+"""Fits of arrays of another library than NumPy: everything but numbers per problem is its own."""
+
+import array_api_strict as xp
+import numpy as np
+import problems
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+
+from skfc import _softmax
+from skfc._array import as_like, to_numpy
+from skfc._preconditioner import PRECONDITIONERS
+from skfc._problem import Method, Problem
+from skfc._rows import make_rows
+from skfc._targets import Targets
+from skfc._tuned import override
+from skfc.solvers import SOLVERS
+
+n, N, T = 300, 4, 3
+TOL = 1e-8
+# Samples smaller than the rows: of curvature, for blocks, and for the Hessian.
+SAMPLES = {
+    "hessian_rows": 100, "hessian_rows_per_feature": 0, "all_rows_small": 1.5, "gram_rows": 40,
+    "gram_rows_per_feature": 0, "hessian_rows_per_direction": 30,
+}  # fmt: skip
+every_preconditioner = pytest.mark.parametrize("preconditioner", PRECONDITIONERS)
+
+
+def data(n_problems=1, *, raw=True, soft=False):
+    """X and the targets of some problems, which differ in weights."""
+    X, y = problems.overlapping(n, N, T, raw=raw)
+    rng = np.random.default_rng(1)
+    weight = rng.uniform(0.5, 2, (n_problems, n))
+    target = rng.dirichlet(np.ones(T), n).T if soft else y
+    return X, [Targets(np.arange(T), target, w) for w in weight]
+
+
+def pair(X, targets, **options):
+    """The same problem with X as a NumPy array and as one of the other library."""
+    options = {"fit_intercept": True} | options
+    return [Problem(X, targets, **options), Problem(xp.asarray(X), targets, **options)]
+
+
+def assert_same(method, pair, X, *, C=(1.0, 10.0), tol=TOL):
+    """Fits of two problems agree to √tol, and their weights are of the libraries of X."""
+    models = []
+    for problem, kind in zip(pair, (np.ndarray, type(xp.asarray(0.0))), strict=True):
+        fits, _ = problem.solve(method, np.array(C[: problem.n_problems]))
+        assert all(isinstance(fit.theta, kind) for fit in fits)
+        assert all(isinstance(fit.gap, float) and fit.gap <= tol for fit in fits)
+        models.append([problem.coefficients(fit.theta) for fit in fits])
+    for (coef, intercept), (other_coef, other_intercept) in zip(*models, strict=True):
+        scale = X.std(axis=0, dtype=float)
+        size = np.abs(coef * scale).max()
+        assert_allclose(other_coef * scale, coef * scale, atol=np.sqrt(tol) * size)
+        proba, other = (
+            softmax(X @ W.T + b, axis=1)
+            for W, b in ((coef, intercept), (other_coef, other_intercept))
+        )
+        assert_allclose(other, proba, atol=np.sqrt(tol))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_sums_over_rows(fit_intercept, dtype, rng):
+    """Losses, gradients, products with the Hessian, its diagonal, and prominence."""
+    X, targets = data(2)
+    theta, direction = rng.standard_normal((2, N + fit_intercept, 2 * T))
+
+    def sums(problem):
+        rows = problem.rows
+        first = rows.sum(_softmax.evaluate, as_like(theta, rows.weight))
+        proba = rows.sum(_softmax.keep_probabilities, state=first.state).state
+        second = rows.sum(_softmax.curve, as_like(direction, rows.weight), proba)
+        third = rows.sum(_softmax.curvature_diagonal, state=proba, power=2)
+        ((prominence,),) = rows.with_prominence([()])
+        found = first.values[0], first.gradient, second.gradient, third.gradient, prominence
+        return [to_numpy(array) for array in found]
+
+    here, there = map(sums, pair(X.astype(dtype), targets, fit_intercept=fit_intercept))
+    accuracy = 1e-10 if dtype == "float64" else 1e-3
+    for a, b in zip(here, there, strict=True):
+        assert_allclose(b, a, rtol=accuracy, atol=accuracy * np.abs(a).max())
+
+
+@pytest.mark.parametrize("samples", [{}, SAMPLES], ids=["all rows", "samples"])
+@every_preconditioner
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_fit(solver, preconditioner, samples):
+    X, targets = data(raw=preconditioner is not None)
+    method = Method(solver=solver, preconditioner=preconditioner, tol=TOL)
+    with override(**samples):
+        assert_same(method, pair(X, targets), X)
+
+
+@every_preconditioner
+def test_several_problems(preconditioner):
+    X, targets = data(2, raw=preconditioner is not None)
+    with override(**SAMPLES):
+        method = Method(solver="lbfgs", preconditioner=preconditioner, tol=TOL)
+        assert_same(method, pair(X, targets), X)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"fit_intercept": False}, {"standardize": True}],
+    ids=lambda options: next(iter(options)),
+)
+@every_preconditioner
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_options(solver, preconditioner, options):
+    X, targets = data(raw=False)
+    method = Method(solver=solver, preconditioner=preconditioner, tol=TOL)
+    assert_same(method, pair(X, targets, **options), X)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_probabilities_as_targets(solver):
+    X, targets = data(soft=True)
+    assert_same(Method(solver=solver, tol=TOL), pair(X, targets), X)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
+def test_without_a_penalty(solver):
+    X, targets = data()
+    assert_same(Method(solver=solver, tol=TOL), pair(X, targets), X, C=(np.inf,))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_more_features_than_rows(solver, rng):
+    X, y = rng.standard_normal((40, 90)), np.arange(40) % T
+    method = Method(solver=solver, preconditioner="kronecker", tol=TOL)
+    assert_same(method, pair(X, [Targets(np.arange(T), y, np.ones(40))]), X)
+
+
+@every_preconditioner
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_single_precision(solver, preconditioner):
+    """To the accuracy that float32 has, with X of the same rounded values."""
+    X, targets = data(raw=False)
+    X = X.astype(np.float32)
+    method = Method(solver=solver, preconditioner=preconditioner, tol=1e-5)
+    assert_same(method, pair(X, targets), X, tol=1e-5)
+
+
+def test_constant_columns_and_rows_without_weight():
+    X, (targets,) = data()
+    X = np.column_stack([X, np.full(n, 3.0)])
+    targets.weight[::3] = 0.0
+    assert_same(Method(tol=TOL), pair(X, [targets]), X)
+
+
+def test_stored_gap_and_warm_start():
+    X, targets = data()
+    gaps = []
+    for problem in pair(X, targets):
+        (fit,), _ = problem.solve(Method(tol=1e-12), np.ones(1))
+        coef, intercept = problem.coefficients(fit.theta)
+        start = problem.start(coef, intercept)
+        (again,), _ = problem.solve(Method(tol=TOL), np.ones(1), start=start)
+        assert again.n_iter == 0
+        rounded = np.round(coef, 1 - int(np.log10(np.abs(coef).max()))), np.round(intercept, 1)
+        gaps.append(problem.stored_gap(fit, *(a.astype(np.float32) for a in rounded)))
+    assert gaps[0] > 1e-6
+    assert_allclose(*gaps, rtol=1e-3)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 7])
+@pytest.mark.parametrize("library", [np, xp], ids=lambda library: library.__name__)
+def test_gram_matrices_of_pairs(library, n_blocks, rng):
+    """They are X̃ᵀ diag(w) X̃ / n, for weights of either sign and however rows are cut."""
+    X, targets = data(raw=False)
+    x = np.column_stack([X, np.ones(n)])
+    weight = rng.standard_normal((5, n))
+    with override(block_bytes=n * N * 8 // n_blocks, min_block_rows=1):
+        problem = Problem(library.asarray(X), targets, fit_intercept=True)
+        rows = problem.rows
+        sample = rows.select([(rows.xp.asarray(np.ones((1, n))[:, b]),) for b in rows.blocks],
+                             rows.xp.float64).rows  # fmt: skip
+        state = [(rows.xp.asarray(weight[:, block]),) for block in sample.blocks]
+    assert len(state) == n_blocks
+    x[:, :N] = (X - to_numpy(problem.frame.mean)) / to_numpy(problem.frame.scale)
+    right = np.stack([(x * w[:, None]).T @ x for w in weight]) / n
+    assert_allclose(to_numpy(sample.gram(state, pairs=True)), right, atol=1e-12)
+
+
+def test_rows_of_a_library_keep_their_data_there():
+    X, (targets,) = data()
+    rows = make_rows(xp.asarray(X), targets.target, targets.weight[None], T)
+    assert {a.__array_namespace__() for a in (rows.X, rows.target, rows.weight)} == {xp}
