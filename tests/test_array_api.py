@@ -143,6 +143,14 @@ def test_single_precision(solver, preconditioner):
     assert_same(method, pair(X, targets), X, tol=1e-5)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_columns_far_from_zero(solver):
+    """Products in float32 would lose all digits of values that are 100 000 deviations away."""
+    X, targets = data(raw=False)
+    X = (X + np.array([0.0, 1e5, 0.0, -1e5])).astype(np.float32)
+    assert_same(Method(solver=solver, tol=1e-5), pair(X, targets), X, tol=1e-5)
+
+
 def test_constant_columns_and_rows_without_weight():
     X, (targets,) = data()
     X = np.column_stack([X, np.full(n, 3.0)])

@@ -20,6 +20,16 @@ class ArrayRows(LocalRows):
     def _cut(self):
         return row_blocks(self.shape[0], self.shape[1] * itemsize(self.X))
 
+    def in_frame(self, frame):
+        rows = super().in_frame(frame)
+        if not rows.far:
+            return rows
+        return rows._like(rows.X, rows.target, rows.weight, kind=self._centred, blocks=rows.blocks)
+
+    @property
+    def _centred(self):
+        return CentredArrayRows
+
     @property
     def far(self):
         """Whether a column is so far from zero that products with X would lose its digits."""
@@ -102,10 +112,9 @@ class DenseRows(ArrayRows):
     def _dense_kind(self):
         return DenseRows
 
-    def in_frame(self, frame):
-        rows = super().in_frame(frame)
-        kind = CentredRows if rows.far else DenseRows
-        return rows._like(rows.X, rows.target, rows.weight, kind=kind, blocks=rows.blocks)
+    @property
+    def _centred(self):
+        return CentredRows
 
     def _forward(self, W, block):
         X, n = self._rows_of(block), W.shape[1]
@@ -247,27 +256,37 @@ class DenseRows(ArrayRows):
         return out
 
 
-class CentredRows(DenseRows):
-    """Rows with a column so far from zero that every block is standardised before products."""
+class Centred:
+    """Of rows with a column so far from zero that blocks are standardised before products."""
 
     @property
     def _dense_kind(self):
-        return DenseRows
+        return self._plain
 
     def _rows_of(self, block):
-        x = self.X[block.rows].astype(np.float64)
-        x -= self.frame.mean
-        x *= self.frame.inverse
-        return x.astype(self.dtype, copy=False)
+        return self._standard(block, np.arange(block.weight.shape[1]), self.dtype)
+
+    def _transform(self, dtype):
+        zeros = cast(0.0 * self.frame.mean, dtype)
+        return zeros, zeros + 1.0
+
+
+class CentredArrayRows(Centred, ArrayRows):
+    """Centred rows of an array-API array."""
+
+    _plain = ArrayRows
+
+
+class CentredRows(Centred, DenseRows):
+    """Centred rows of a NumPy array."""
+
+    _plain = DenseRows
 
     def _standardised(self, x):
         x = x.astype(np.float64)
         x -= self.frame.mean
         x *= self.frame.inverse
         return x.astype(self.dtype, copy=False)
-
-    def _transform(self, dtype):
-        return np.zeros(self.shape[1], dtype), np.ones(self.shape[1], dtype)
 
 
 def padded(rows, n_rows):
