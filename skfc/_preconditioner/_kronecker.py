@@ -176,7 +176,8 @@ class LowRank(Factored):
         self.unit = xp.sqrt(self.outside / factors)
         X = x.standardised() * self.unit * xp.sqrt(weight / rows.n_total)[:, None]
         a, U = eigh(xp.matmul(X, X.T))
-        keep = host.flatnonzero(to_numpy(a > TUNED.no_curvature * a[-1]))
+        values = to_numpy(a)
+        keep = host.flatnonzero(values > TUNED.no_curvature * values[-1])
         self.a = take(a, keep)
         self.Q = xp.matmul(X.T, take(U, keep, axis=1) / xp.sqrt(self.a))
         self.penalty = xp.zeros_like(self.a) + self.outside
