@@ -5,11 +5,19 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal, at_most, cast, cholesky, concatenate, host, itemsize, namespace, take,
+    add_to_diagonal,
+    at_most,
+    cast,
+    cholesky,
+    concatenate,
+    host,
+    itemsize,
+    namespace,
+    take,
 )  # fmt: skip
 from skfc._objective import on_host
-from skfc._rows import columns_of
 from skfc._row_samples import CurvatureSampler
+from skfc._rows import columns_of
 from skfc._runtime import over_rows
 from skfc._tuned import TUNED
 

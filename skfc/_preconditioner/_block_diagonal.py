@@ -5,8 +5,15 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal, cast, cholesky_solve, diagonal, namespace, outer, random_normal,
-    take, triangular_solve,
+    add_to_diagonal,
+    cast,
+    cholesky_solve,
+    diagonal,
+    namespace,
+    outer,
+    random_normal,
+    take,
+    triangular_solve,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     Preconditioner,

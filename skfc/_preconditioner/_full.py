@@ -4,8 +4,17 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal, cast, cholesky_solve, concatenate, diagonal, namespace, outer, pair_places,
-    permute, take, tile,
+    add_to_diagonal,
+    cast,
+    cholesky_solve,
+    concatenate,
+    diagonal,
+    namespace,
+    outer,
+    pair_places,
+    permute,
+    take,
+    tile,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     Preconditioner,

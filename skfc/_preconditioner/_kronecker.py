@@ -2,8 +2,18 @@
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal, cast, concatenate, diagonal, eigh, host, inverse_factor, namespace, outer,
-    permute, take, to_numpy,
+    add_to_diagonal,
+    cast,
+    concatenate,
+    diagonal,
+    eigh,
+    host,
+    inverse_factor,
+    namespace,
+    outer,
+    permute,
+    take,
+    to_numpy,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     LARGEST,
