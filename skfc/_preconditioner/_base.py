@@ -6,7 +6,6 @@ from functools import partial
 from skfc import _softmax
 from skfc._array import (
     add_to_diagonal,
-    at_most,
     cast,
     cholesky,
     concatenate,
@@ -114,8 +113,8 @@ class Diagonal(Preconditioner):
 
     def _invert(self, objective, M):
         o, xp = objective, namespace(M)
-        # What is no curvature but rounding.
-        M = xp.where(M > TUNED.no_curvature * xp.max(M), M, xp.zeros_like(M))
+        rounding = TUNED.no_curvature * xp.max(M)
+        M = xp.where(M > rounding, M, xp.zeros_like(M))
         ridge = ridge_of(o, M.dtype)
         if o.n_problems > 1:
             ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)
