@@ -114,7 +114,7 @@ class Diagonal(Preconditioner):
     def _invert(self, objective, M):
         o, xp = objective, namespace(M)
         rounding = TUNED.no_curvature * xp.max(M)
-        M = xp.where(M > rounding, M, xp.zeros_like(M))
+        M = xp.where(rounding < M, M, xp.zeros_like(M))
         ridge = ridge_of(o, M.dtype)
         if o.n_problems > 1:
             ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)
