@@ -26,7 +26,10 @@ class NewtonStep:
     broken: np.ndarray
 
 
-def newton_step(objective, hessian, gradient, precondition, *, share, least, most, limit=None):
+def newton_step(
+    objective, hessian, gradient, precondition, *, share, least, most, limit=None,
+    by_condition=False,
+):  # fmt: skip
     """Minimise -<g, x> + <x, H x> / 2.
 
     The decrement grows from below, at last geometrically: the steps end when what is
@@ -42,6 +45,8 @@ def newton_step(objective, hessian, gradient, precondition, *, share, least, mos
     least, most : the least and the most products; a poor preconditioner hides directions
         that only more of them find
     limit : (n_problems,), what the decrement cannot exceed; steps end where it would
+    by_condition : whether the least steps are also those that the condition of the
+        preconditioned Hessian asks for, as far as it has been seen
 
     Returns
     -------
@@ -54,6 +59,7 @@ def newton_step(objective, hessian, gradient, precondition, *, share, least, mos
     p, rz = z + 0, dot(r, z)
     step = namespace(r).zeros_like(r)
     decrement, gains = host.zeros(objective.n_problems), []
+    alphas, betas = [], []
     broken = ~(rz > 0) & (dot(r, r) > 0)
     for k in range(1, most + 1):
         Hp = hessian(p)
@@ -67,16 +73,43 @@ def newton_step(objective, hessian, gradient, precondition, *, share, least, mos
         gains.append(0.5 * alpha * rz)
         decrement += gains[-1]
         objective.add(step, p, alpha)
+        alphas.append(alpha)
         if k >= least and (still_to_come(gains) <= share * decrement).all():
-            break
+            if not by_condition or k >= steps_for(condition(alphas, betas)):
+                break
         objective.add(r, Hp, -alpha)
         z = precondition(r)
         if (most_to_come(objective, r, z) <= share * decrement).all():
             break
         rz, before = dot(r, z), rz
+        betas.append(ratio(rz, before))
         p, z = z, p
-        objective.add(p, z, ratio(rz, before))
+        objective.add(p, z, betas[-1])
     return NewtonStep(step, decrement, k, broken & ~(decrement > 0))
+
+
+def condition(alphas, betas):
+    """The largest ratio of Ritz values of the preconditioned Hessian, over the problems.
+
+    Conjugate gradients are Lanczos' method: their step lengths give its tridiagonal matrix.
+    """
+    largest, k = 1.0, len(alphas)
+    for a, b in zip(host.stack(alphas, axis=1), host.reshape(host.array(betas), (k - 1, -1)).T if k > 1 else host.zeros((len(alphas[0]), 0)), strict=True):
+        if k == 1 or not (a > 0).all():
+            continue
+        diagonal = 1 / a
+        diagonal[1:] += b / a[:-1]
+        beside = host.sqrt(b) / a[:-1]
+        T = host.diag(diagonal) + host.diag(beside, 1) + host.diag(beside, -1)
+        if host.isfinite(T).all():
+            values = host.linalg.eigvalsh(T)
+            largest = max(largest, float(values[-1] / max(values[0], 1e-16 * values[-1])))
+    return largest
+
+
+def steps_for(condition):
+    """The conjugate-gradient steps that reduce the error to a share, for a condition number."""
+    return TUNED.steps_per_root * condition**0.5
 
 
 def most_to_come(objective, residual, preconditioned):

@@ -176,7 +176,7 @@ class Run:
     def estimate(self, iterate, index, gap, doubtful, ending):
         """Gaps of the problems `index` by conjugate gradients; doubts are noted."""
         value = iterate.evaluation.value[index]
-        found = estimate(iterate, index)
+        found = estimate(iterate, index, self.tol)
         doubtful[index] |= found.doubtful
         gap[index] = relative(found.decrement, value)
         if iterate.newton is None:
@@ -187,7 +187,7 @@ class Run:
             return
         free = ~iterate.objective.penalty.strict[again]
         if self.stages.is_last and (free | ending[again]).any():
-            thorough = estimate(iterate, again, thorough=True)
+            thorough = estimate(iterate, again, self.tol, thorough=True)
             more = relative(thorough.decrement, iterate.evaluation.value[again])
             gap[again] = np.where(thorough.doubtful & ~ending[again], np.inf, more)
         else:

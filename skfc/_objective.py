@@ -136,7 +136,7 @@ class Objective:
 
     def hessian(self, evaluation):
         """The Hessian at `evaluation`, as a function of directions (P, K)."""
-        return HessianOperator.at(self, self.rows, evaluation.state)
+        return HessianOperator.of(self, evaluation)
 
     def columns(self, index):
         """Indices of the columns of the problems `index`."""
@@ -238,6 +238,11 @@ class HessianOperator:
         self.objective, self.rows, self.state = objective, rows, state
 
     @classmethod
+    def of(cls, objective, evaluation):
+        """The Hessian at an evaluation, on all rows."""
+        return cls.at(objective, objective.rows, evaluation.state)
+
+    @classmethod
     def at(cls, objective, rows, logits):
         """From the logits that are with the rows."""
         return cls(objective, rows, rows.sum(_softmax.keep_probabilities, state=logits).state)
@@ -257,20 +262,10 @@ class HessianOperator:
         """The diagonal of the data part, (P, K)."""
         return self.rows.sum(_softmax.curvature_diagonal, state=self.state, power=2).gradient
 
-    def movement(self, step):
-        """How far `step` moves the logits of rows: the mean (n_problems,), and a state."""
-        sums = self.rows.sum(_softmax.movement, step, self.state)
-        return on_host(sums.values[0]) * (self.rows.n_total / self.rows.shape[0]), sums.state
-
-    def parts(self, direction, moved, far):
-        """<d, H d> of rows that moved by more than `far`, and of the others, data part."""
-        function = partial(_softmax.curvature_parts, far=far)
-        return [on_host(v) for v in self.rows.sum(function, direction, moved).values]
-
-    def beyond(self, direction, moved, far):
-        """The product of a direction with the Hessian of the rows that moved by more than `far`."""
-        function = partial(_softmax.curve_beyond, far=far)
-        return cast(self.rows.sum(function, direction, moved).gradient, direction.dtype)
+    def moves_beyond(self, step, far):
+        """Whether `step` moves the logits of a row by more than `far`, (n_problems,)."""
+        sums = self.rows.sum(partial(_softmax.movement, far=far), step, self.state)
+        return on_host(sums.values[0]) > 0
 
 
 def on_host(values):

@@ -21,7 +21,7 @@ import numpy as np
 from skfc import _softmax
 from skfc._array import host, take
 from skfc._conjugate_gradients import newton_step
-from skfc._objective import on_host
+from skfc._objective import HessianOperator, on_host
 from skfc._tuned import TUNED
 
 
@@ -45,56 +45,32 @@ def relative(gap, value):
     return host.where(gap < value, gap / optimum, host.inf)
 
 
-def estimate(iterate, index, *, thorough=False):
+def estimate(iterate, index, tol, *, thorough=False):
     """The estimate of the problems `index` of an iterate, on the Hessian.
 
-    Where the solver has not taken its own from the Hessian, with enough steps and a
-    preconditioner formed at this iterate, conjugate gradients do; `thorough` ones take more
-    steps, on all rows.
+    Conjugate gradients take as many steps as the condition of the Hessian, under the
+    preconditioner, asks for; `thorough` ones take more, on all rows. A row whose logits the
+    step moves far has another curvature then (by a factor of e at most where they move by one,
+    Bach 2010): as one that an outlier is about to decide, which has most of the curvature in
+    some direction until it is decided. The estimate is doubtful where a row moves by more than
+    a logit at a `tol` of 1e-6, and its third root at a larger one.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     precondition = iterate.precondition
     if len(index) < objective.n_problems:
         precondition = on_part(iterate, index)
         objective, evaluation = objective.problems(index, evaluation)
-    if thorough:
-        hessian = objective.hessian(evaluation)
-    else:
-        hessian = iterate.hessian(objective, evaluation)
-    newton = iterate.newton
-    decided = evaluation.value < TUNED.decided_loss
-    least = TUNED.decided_steps if decided.any() else iterate.least_steps
-    least = TUNED.thorough_steps if thorough else least
-    if newton is None or newton.n_products < least:
-        newton = newton_step(
-            objective, hessian, evaluation.gradient, precondition,
-            share=TUNED.share_to_come, least=least, most=TUNED.most_confirming_steps,
-        )  # fmt: skip
-    doubtful = newton.broken | outgrown(objective, hessian, evaluation, newton, precondition)
-    return Estimate(newton.decrement, doubtful)
-
-
-def outgrown(objective, hessian, evaluation, newton, precondition):
-    """Whether the Newton step goes beyond where its model holds, (n_problems,).
-
-    The curvature of a row changes by a factor of e at most where its logits move by one
-    against each other (Bach 2010). A few rows that move far may have most of the curvature in
-    some direction, as one that an outlier of a feature has in this feature, and be decided a
-    little later: then the others gain there what the model does not promise. The direction is
-    where the preconditioner, in the place of H, sees the curvature of those rows.
-    """
-    mean, moved = hessian.movement(newton.step)
-    far = host.maximum(TUNED.far_logits, TUNED.farther * mean)
-    some, others = hessian.parts(newton.step, moved, far)
-    wild = mean > TUNED.wild
-    if not (some > TUNED.far_share * (some + others)).any():
-        return wild
-    direction = precondition(hessian.beyond(newton.step, moved, far))
-    _, others = hessian.parts(direction, moved, far)
-    curvature = others + objective.penalty.dot(direction, direction)
-    slope = objective.dot(evaluation.gradient, direction)
-    gain = host.divide(0.5 * slope**2, curvature, out=host.zeros_like(slope), where=curvature > 0)
-    return wild | (gain > TUNED.honest * newton.decrement)
+    make = HessianOperator.of if thorough else iterate.hessian
+    hessian = make(objective, evaluation)
+    decided = (evaluation.value < TUNED.decided_loss).any()
+    least = TUNED.decided_steps if decided else iterate.least_steps
+    newton = newton_step(
+        objective, hessian, evaluation.gradient, precondition, share=TUNED.share_to_come,
+        least=TUNED.thorough_steps if thorough else least,
+        most=TUNED.most_confirming_steps, by_condition=True,
+    )  # fmt: skip
+    far = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
+    return Estimate(newton.decrement, newton.broken | hessian.moves_beyond(newton.step, far))
 
 
 def on_part(iterate, index):

@@ -278,29 +278,12 @@ def class_curvature(block, _, logits, *unused, stride):
     return (cast(S, xp.float64), cast(xp.sum(weight, axis=1), xp.float64)), None, (logits,)
 
 
-def movement(block, direction, proba):
-    """How far the logits of every row move against one another stays; its sum is the value."""
+def movement(block, direction, proba, *, far):
+    """How many rows of some weight have logits that move by more than `far` (n_problems,)."""
     dz, xp = block.stack(direction), namespace(direction)
     moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
-    return (xp.sum(cast(moved, xp.float64), axis=1),), None, (proba, moved)
-
-
-def curve_beyond(block, direction, proba, moved, *, far):
-    """The curvature of rows that move by more than `far` (n_problems,), applied to a direction."""
-    xp = namespace(direction)
-    weight = xp.where(moved > block.like(far)[:, None], block.weight, 0 * block.weight)
-    dz = block.kernel.curvature(block.stack(proba), block.stack(direction), weight)
-    return (), block.flat(dz), (proba, moved)
-
-
-def curvature_parts(block, direction, proba, moved, *, far):
-    """<d, H d> of the rows that move by more than `far` (n_problems,), and of the others."""
-    xp = namespace(direction)
-    dz = block.stack(direction)
-    rows = xp.sum(dz * block.kernel.curvature(block.stack(proba), dz + 0, block.weight), axis=1)
-    beyond = xp.where(moved > block.like(far)[:, None], rows, xp.zeros_like(rows))
-    sums = (xp.sum(cast(part, xp.float64), axis=1) for part in (beyond, rows - beyond))
-    return tuple(sums), None, (proba, moved)
+    beyond = (moved > far) & (block.weight > 0)
+    return (xp.sum(cast(beyond, xp.float64), axis=1),), None, (proba,)
 
 
 def separation(block, _, logits, *unused):

@@ -100,11 +100,8 @@ class Tuned:
     share_to_come: float = 0.3  # of the decrement: what an estimate may leave
     most_confirming_steps: int = 50
     thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
-    far_logits: float = 0.2  # a row that moves by more has another curvature then
-    farther: float = 5.0  # and by more than so many times the mean
-    wild: float = 4.0  # a mean movement by more is no step of a fit at its end
-    far_share: float = 0.01  # of the decrement: what such rows may have of it unasked
-    honest: float = 10.0  # what the others may gain, in decrements
+    small_tol: float = 1e-6  # tol at which no row may move by more than a logit
+    steps_per_root: float = 0.5  # products of an estimate, times the root of the condition
     decided_loss: float = 0.05  # mean loss below which nearly all rows are decided
     decided_steps: int = 12  # products of an estimate there
     most_intercept_steps: int = 4  # Newton steps of intercepts alone, for a proof
