@@ -1,6 +1,6 @@
 """Preconditioned conjugate gradients on a Hessian, for problems in lock-step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,12 +18,20 @@ class NewtonStep:
     decrement : (n_problems,), <g, H⁻¹ g> / 2, which is F - F* up to third order
     n_products : int, products with the Hessian
     broken : (n_problems,), whether rounding ended them: the decrement is then unknown
+    alphas, betas : step lengths, which tell the condition of the preconditioned Hessian
     """
 
     step: np.ndarray
     decrement: np.ndarray
     n_products: int
     broken: np.ndarray
+    alphas: list = field(repr=False)
+    betas: list = field(repr=False)
+
+    def is_enough(self, least):
+        """Whether it took `least` products, and as many as the condition asks for."""
+        k = self.n_products
+        return k >= least and k >= steps_for(condition(self.alphas, self.betas))
 
 
 def newton_step(
@@ -85,7 +93,7 @@ def newton_step(
         betas.append(ratio(rz, before))
         p, z = z, p
         objective.add(p, z, betas[-1])
-    return NewtonStep(step, decrement, k, broken & ~(decrement > 0))
+    return NewtonStep(step, decrement, k, broken & ~(decrement > 0), alphas, betas)
 
 
 def condition(alphas, betas):
@@ -94,6 +102,7 @@ def condition(alphas, betas):
     Conjugate gradients are Lanczos' method: their step lengths give its tridiagonal matrix.
     """
     largest, k = 1.0, len(alphas)
+    betas = betas[: k - 1]
     for a, b in zip(host.stack(alphas, axis=1), host.reshape(host.array(betas), (k - 1, -1)).T if k > 1 else host.zeros((len(alphas[0]), 0)), strict=True):
         if k == 1 or not (a > 0).all():
             continue

@@ -182,6 +182,12 @@ class Run:
         if iterate.newton is None:
             small = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
             self.ratio[self.which[index]] = np.maximum(found.decrement / small, 1.0)
+        # A doubtful estimate is not asked for again before the solver's own has fallen.
+        doubts = index[found.doubtful]
+        own = np.maximum(iterate.decrement[doubts], np.finfo(float).tiny)
+        asked = self.tol * iterate.evaluation.value[doubts] * TUNED.ask_again
+        k = self.which[doubts]
+        self.ratio[k] = np.maximum(self.ratio[k], asked / own)
         again = index[doubtful[index] & ((gap[index] <= self.tol) | ending[index])]
         if not len(again):
             return

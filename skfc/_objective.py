@@ -20,6 +20,7 @@ from skfc._array import cast, host, namespace, take, to_numpy
 from skfc._penalty import Penalty, inner, sums_of_problems
 from skfc._rows import LocalRows, columns_of
 from skfc._runtime import over_rows
+from skfc._tuned import TUNED
 
 
 @dataclass(frozen=True)
@@ -262,10 +263,19 @@ class HessianOperator:
         """The diagonal of the data part, (P, K)."""
         return self.rows.sum(_softmax.curvature_diagonal, state=self.state, power=2).gradient
 
-    def moves_beyond(self, step, far):
-        """Whether `step` moves the logits of a row by more than `far`, (n_problems,)."""
-        sums = self.rows.sum(partial(_softmax.movement, far=far), step, self.state)
-        return on_host(sums.values[0]) > 0
+    def moves_far(self, step, limit):
+        """Whether `step` moves a row far, (n_problems,).
+
+        That is by more than `limit` logits (n_problems,), or by much more than is typical: the
+        power mean of order 1/4, in which a few rows count for little.
+        """
+        sums = self.rows.sum(_softmax.movement, step, self.state)
+        roots, count = (on_host(v) for v in sums.values)
+        typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
+        far = host.maximum(TUNED.far_logits, TUNED.farther * typical)
+        function = partial(_softmax.beyond, far=host.minimum(far, limit))
+        found = self.rows.sum(function, state=sums.state, count=False)
+        return on_host(found.values[0]) > 0
 
 
 def on_host(values):

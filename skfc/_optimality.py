@@ -53,7 +53,8 @@ def estimate(iterate, index, tol, *, thorough=False):
     step moves far has another curvature then (by a factor of e at most where they move by one,
     Bach 2010): as one that an outlier is about to decide, which has most of the curvature in
     some direction until it is decided. The estimate is doubtful where a row moves by more than
-    a logit at a `tol` of 1e-6, and its third root at a larger one.
+    a logit at a `tol` of 1e-6, the third root more at a larger one, or much more than others,
+    and where the penalty is next to nothing in some direction, by more than half of one.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     precondition = iterate.precondition
@@ -64,13 +65,17 @@ def estimate(iterate, index, tol, *, thorough=False):
     hessian = make(objective, evaluation)
     decided = (evaluation.value < TUNED.decided_loss).any()
     least = TUNED.decided_steps if decided else iterate.least_steps
-    newton = newton_step(
-        objective, hessian, evaluation.gradient, precondition, share=TUNED.share_to_come,
-        least=TUNED.thorough_steps if thorough else least,
-        most=TUNED.most_confirming_steps, by_condition=True,
-    )  # fmt: skip
-    far = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
-    return Estimate(newton.decrement, newton.broken | hessian.moves_beyond(newton.step, far))
+    least = TUNED.thorough_steps if thorough else least
+    newton = iterate.newton
+    if thorough or newton is None or not newton.is_enough(least):
+        newton = newton_step(
+            objective, hessian, evaluation.gradient, precondition, share=TUNED.share_to_come,
+            least=least, most=TUNED.most_confirming_steps, by_condition=True,
+        )  # fmt: skip
+    limit = host.full(objective.n_problems, max(tol / TUNED.small_tol, 1.0) ** (1 / 3))
+    loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
+    limit = host.where(loose, TUNED.far_logits, limit)
+    return Estimate(newton.decrement, newton.broken | hessian.moves_far(newton.step, limit))
 
 
 def on_part(iterate, index):

@@ -20,6 +20,7 @@ from skfc._preconditioner import PRECONDITIONERS
 from skfc._rows import make_rows, merge_columns, some_rows
 from skfc._runtime import fit_arithmetic
 from skfc._targets import Targets
+from skfc._tuned import TUNED
 from skfc.solvers import SOLVERS, choose_solver
 
 # A penalty above has the minimum W = 0 to all digits, and leaves room for products.
@@ -83,6 +84,9 @@ class Problem:
         check_total(self.total, weight)
         weight = weight * (weight.shape[1] / self.total)[:, None]
         self.given = X, target, weight
+        size = X.nnz if sparse.issparse(X) else X.size
+        if X.dtype == np.float32 and size <= TUNED.few_single:
+            X = X.astype(np.float64)  # single precision saves no time there
         self.merged = merge_columns(X) if sparse.issparse(X) and not standardize else None
         X = X if self.merged is None else self.merged.X
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype

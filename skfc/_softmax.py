@@ -278,12 +278,23 @@ def class_curvature(block, _, logits, *unused, stride):
     return (cast(S, xp.float64), cast(xp.sum(weight, axis=1), xp.float64)), None, (logits,)
 
 
-def movement(block, direction, proba, *, far):
-    """How many rows of some weight have logits that move by more than `far` (n_problems,)."""
+def movement(block, direction, proba):
+    """How far the logits of every row move against one another stays, zero without weight.
+
+    The values are sums of its fourth roots, and the number of rows with weight.
+    """
     dz, xp = block.stack(direction), namespace(direction)
+    weighted = block.weight > 0
     moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
-    beyond = (moved > far) & (block.weight > 0)
-    return (xp.sum(cast(beyond, xp.float64), axis=1),), None, (proba,)
+    moved = xp.where(weighted, moved, xp.zeros_like(moved))
+    roots = xp.sum(cast(xp.sqrt(xp.sqrt(moved)), xp.float64), axis=1)
+    return (roots, xp.sum(cast(weighted, xp.float64), axis=1)), None, (moved,)
+
+
+def beyond(block, _, moved, *, far):
+    """How many rows have moved by more than `far` (n_problems,)."""
+    xp = namespace(moved)
+    return (xp.sum(cast(moved > block.like(far)[:, None], xp.float64), axis=1),), None, (moved,)
 
 
 def separation(block, _, logits, *unused):

@@ -32,6 +32,7 @@ class Tuned:
     single_until_coarse: float = 1e-4  # the same without a penalty, or with means far from zero
     small_loss: float = 1e-3  # mean loss below which float32 has lost digits
     near_zero: float = 10.0  # mean in standard deviations that leaves float32 squares digits
+    few_single: int = 2**21  # numbers of float32 rows that are held in float64
     lost_digits: float = 1e-3  # share of a standard deviation that rounding of a column may be
     cancelled: float = 1e-6  # variance / square below which it is computed in two passes
 
@@ -101,11 +102,15 @@ class Tuned:
     most_confirming_steps: int = 50
     thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
+    far_logits: float = 0.5  # nor may it by more than this if it is
+    farther: float = 20.0  # as many times what is typical
+    loose: float = 1e6  # bound of the gap, relatively, from which a penalty is next to nothing
     steps_per_root: float = 0.5  # products of an estimate, times the root of the condition
     decided_loss: float = 0.05  # mean loss below which nearly all rows are decided
     decided_steps: int = 12  # products of an estimate there
     most_intercept_steps: int = 4  # Newton steps of intercepts alone, for a proof
     farthest_intercept: float = 100.0  # logits that the intercepts may be from the minimum's
+    ask_again: float = 3.0  # fall of the solver's decrement after a doubtful estimate
     patience: int = 25  # iterations without progress at the floor of the arithmetic
     separated_loss: float = 1e-3  # mean loss from which separation is looked for
 
