@@ -134,7 +134,7 @@ def container(request):
     return CONTAINERS[request.param]
 
 
-@pytest.fixture(params=[1, 6], ids=lambda k: f"{k} problems")
+@pytest.fixture(params=[1, 2, 6], ids=lambda k: f"{k} problems")
 def n_problems(request):
     return request.param
 

@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Reference, one_hot
 from scipy import sparse
+from scipy.special import softmax
 
 from skfc import _softmax
 from skfc._frame import Frame
@@ -247,25 +248,33 @@ def test_another_penalty_is_another_C(data, hold, C, fit_intercept, rng):
     assert_allclose(before.gradient, first.at(theta).gradient, rtol=1e-14)  # as it was
 
 
-def test_the_curvature_of_rows_that_move_far(data, hold, rng):
-    """Their share of <d, H d>: where some logits move by more than a bound and five means."""
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_curvature_of_rows_that_move_far(data, hold, fit_intercept, rng):
+    """How far logits move against one another, and what rows beyond a bound have of <d, H d>."""
     X, y, weight = data
-    objective = make(hold(X), y, weight, np.inf)
-    theta, d = 0.1 * direction(rng, objective), direction(rng, objective)
+    weights = np.stack([weight, (np.arange(n) % 3 > 0).astype(float)])
+    objective = make(hold(X), y, weights, np.inf, fit_intercept=fit_intercept, blocks=SPLITS[3])
+    theta, step, d = (direction(rng, objective) for _ in range(3))
     frame = objective.rows.frame
     standard = (X - frame.mean) * frame.inverse
-    dz = standard @ d[:N] + d[N]
-    moved = np.ptp(dz, axis=1)
+    if fit_intercept:
+        standard = np.column_stack([standard, np.ones(n)])
+    Z, dZ, sZ = ((standard @ v).reshape(n, 2, T) for v in (theta, d, step))
+    P = softmax(Z, axis=2)
+    moved = np.ptp(sZ, axis=2)  # (n, n_problems)
+    mean_weight = (weights / weights.mean(axis=1, keepdims=True)).T
+    curved = mean_weight[:, :, None] * P * (dZ - (P * dZ).sum(axis=2, keepdims=True)) / n
     hessian = objective.hessian(objective.at(theta))
-    F = Reference(standard, one_hot(y), weight, C=np.inf)
-    P = np.exp(F.logits(theta[:N].T, theta[N]))
-    P /= P.sum(axis=1, keepdims=True)
-    part = weight * ((P * dz**2).sum(axis=1) - (P * dz).sum(axis=1) ** 2)
-    for far, times in ((0.0, 0.0), (np.median(moved), 0.0), (0.0, 1.2), (1e9, 0.0)):
-        share, mean = hessian.far_share(d, far, times)
-        beyond = moved > max(far, times * moved.mean())
-        assert_allclose(mean, [moved.mean()], rtol=1e-10)
-        assert_allclose(share, [part[beyond].sum() / part.sum()], rtol=1e-9)
+    mean, state = hessian.movement(step)
+    assert_allclose(mean, moved.mean(axis=0), rtol=1e-10)
+    for far in (np.zeros(2), np.median(moved, axis=0), np.array([1e9, 0.1])):
+        beyond = (moved > far)[:, :, None]
+        some, others = hessian.parts(d, state, far)
+        assert_allclose(some, (beyond * dZ * curved).sum(axis=(0, 2)), rtol=1e-9, atol=1e-15)
+        assert_allclose(others, (~beyond * dZ * curved).sum(axis=(0, 2)), rtol=1e-9, atol=1e-15)
+        product = standard.T @ (beyond * curved).reshape(n, -1)
+        assert_allclose(hessian.beyond(d, state, far), product, rtol=1e-9, atol=1e-12)
+    assert_allclose(some + others, objective.dot(d, hessian(d)), rtol=1e-9)
 
 
 def test_inputs_are_not_mutated(data, rng):
