@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.special import logsumexp
 
 from skfc._frame import Frame
+from skfc._row_samples import draw, everything
 from skfc._rows import columns_of, make_rows
 from skfc._softmax import evaluate
 from skfc._tuned import override
@@ -84,7 +85,7 @@ def single_without_transposed(rows):
 
 def all_selected(rows):
     """The dense, standardised sample of all rows."""
-    return rows.select(rows.everything(), rows.xp.float64).rows
+    return rows.select(everything(rows), rows.xp.float64).rows
 
 
 SINGLE = 1e-5
@@ -432,10 +433,10 @@ def test_the_container_is_left_alone(container, tmp_path, rng):
     sums = case.rows.sum(evaluate, theta)
     case.rows.sum(partial(give, R=case.like(np.ones((case.K, n)))), power=2, state=None)
     case.rows.gram(case.state(np.ones((1, n))))
-    sample = case.rows.select(case.rows.everything(), case.rows.xp.float64)
+    sample = case.rows.select(everything(case.rows), case.rows.xp.float64)
     sample.rows.sum(evaluate, theta)
     sample.carry(sums.state)
-    case.rows.prominence()
+    prominence(case.rows)
     held = case.held.toarray() if sparse.issparse(case.held) else np.asarray(case.held)
     assert_array_equal(held, case.plain)
     assert_array_equal(host(theta), host(before))
@@ -446,12 +447,22 @@ def test_the_container_is_left_alone(container, tmp_path, rng):
 
 def state_of(rows, values):
     """What rows stand for in a sample, one number per row, as a state."""
-    return [(values[block],) for block in rows.blocks]
+    return [(rows.xp.asarray(values[block])[None, :],) for block in rows.blocks]
+
+
+def prominence(rows):
+    return whole(rows.with_prominence([()] * len(rows.blocks)))
+
+
+def given_chance(block, _, *, chance):
+    """What rows are drawn in proportion to stays, and its sum is the value."""
+    part = block.like(chance[block.rows])[None, :]
+    return (np.array([np.sum(host(part))]),), None, (part,)
 
 
 def test_prominence_is_the_length_of_standardised_rows(container, tmp_path):
     case = Case(container, tmp_path)
-    found = whole(case.rows.prominence())
+    found = prominence(case.rows)
     expected = 1 + (case.X[:, :N] ** 2).sum(axis=1) / N
     assert_allclose(found, expected.astype(float), rtol=20 * container.squares)
 
@@ -459,24 +470,33 @@ def test_prominence_is_the_length_of_standardised_rows(container, tmp_path):
 def test_draws_are_poisson_samples(container, tmp_path, rng):
     """Importance is one over the chance: the expected importance of every row is one."""
     case = Case(container, tmp_path, blocks=SPLITS[2])
-    chance = rng.uniform(0.01, 1, n)
-    chance[7] = 100  # a row that is drawn for sure
-    state = state_of(case.rows, chance)
-    importance = whole(case.rows.draw(state, 20))
+    chance = rng.uniform(0.1, 1, n)
+    chance[7] = 10  # a row that is drawn for sure
+    function = partial(given_chance, chance=chance)
+    importance = whole(draw(case.rows, function, 20, state=None))[0]
     drawn = importance > 0
     expected = np.minimum(chance * 20 / chance.sum(), 1.0)
-    assert_allclose(importance[drawn], 1 / expected[drawn])
-    assert 0 < drawn.sum() < n
+    assert_allclose(importance[drawn], 1 / expected[drawn], rtol=1e-6)
+    assert 5 < drawn.sum() < n // 2
     assert importance[7] == 1
-    assert_array_equal(importance, whole(case.rows.draw(state, 20)))
+    again = whole(draw(case.rows, function, 20, state=None))[0]
+    assert_array_equal(again, importance)
+
+
+@pytest.mark.parametrize("blocks", SPLITS, ids=len)
+def test_the_same_rows_are_drawn_in_any_blocks(tmp_path, blocks, rng):
+    function = partial(given_chance, chance=rng.uniform(0.1, 1, n))
+    cases = [Case(CONTAINERS["C order"], tmp_path, blocks=b) for b in (WHOLE, blocks)]
+    a, b = (whole(draw(case.rows, function, 20, state=None)) for case in cases)
+    assert_allclose(b, a, rtol=1e-12)
 
 
 def test_the_size_of_a_draw(rng):
     X = rng.standard_normal((4000, 2))
     rows = make_rows(X, np.arange(4000) % T, np.ones((1, 4000)), T)
-    chance = [(rng.uniform(0.5, 1.5, 4000),)]
+    function = partial(given_chance, chance=rng.uniform(0.5, 1.5, 4000))
     for size in (100, 1000):
-        drawn = np.count_nonzero(rows.draw(chance, size)[0][0])
+        drawn = np.count_nonzero(whole(draw(rows, function, size, state=None)))
         assert abs(drawn - size) < 5 * np.sqrt(size)
 
 
