@@ -70,10 +70,11 @@ class Frame:
 
         That is scale⁻² for coefficients in the units of X, (n_features, 1). For coefficients
         in units of the standard deviations `std` (n_problems, n_features) it is
-        (std / scale)², (n_features, n_problems).
+        (std / scale)², (n_features, n_problems). Constant columns have a penalty of one.
         """
         if std is not None:
-            return (std * self.inverse).T ** 2
+            xp, varies = namespace(std), self.inverse[:, None] != 0
+            return xp.where(varies, (std * self.inverse).T ** 2, xp.ones_like(std.T))
         return at_most(self.scale**-2.0, LARGEST)[:, None]
 
     def to_user(self, theta):

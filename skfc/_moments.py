@@ -48,7 +48,9 @@ class Moments:
         unit = unit_of(low, high)
         if unit is not None:
             x = x / unit
-        pooled = xp.sum(share, axis=0) / w.shape[0]
+        # Of problems with weight here: any other centre would cost digits far from zero.
+        n_weighted = max(int(xp.sum(cast(total > 0, xp.float64))), 1)
+        pooled = xp.sum(share, axis=0) / n_weighted
         centre = xp.matmul(pooled[None, :], x)[0, :]
         centred = x - centre
         # The rounding of the centre is measured and taken out again.

@@ -104,7 +104,7 @@ class Penalty:
         else:
             total = to_numpy(sums_of_problems(g * g, B, inverse))
         with host.errstate(divide="ignore", invalid="ignore"):
-            return 0.5 * total / self.l2
+            return host.where(total == 0, 0.0, 0.5 * total / self.l2)
 
     def null_direction(self, coef):
         """What to take off the rows of `coef` (T, N), as a row (N,): no probability changes.

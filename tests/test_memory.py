@@ -11,7 +11,7 @@ import pytest
 COUNT = """
 import resource
 import numpy as np
-from skfc._memory import keep_freed_memory
+from skfc._runtime import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

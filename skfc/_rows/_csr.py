@@ -199,9 +199,9 @@ class CSRRows(LocalRows):
         total = weight.sum(axis=1)
         share = weight / total[:, None]
         B, N = len(weight), self.shape[1]
-        mean, squares, size = np.zeros((N, B)), np.zeros((N, B)), np.zeros(N)
-        largest = np.abs(self.X.data).max(initial=0.0)
-        smallest = np.abs(self.X.data).min(initial=np.inf, where=self.X.data != 0)
+        mean, squares = np.zeros((N, B)), np.zeros((N, B))
+        largest = float(np.abs(self.X.data).max(initial=0.0))
+        smallest = float(np.abs(self.X.data).min(initial=np.inf, where=self.X.data != 0))
         tame = largest < 1e140 and smallest > 1e-140
         for rows in self._pieces():
             X = view(self.X, rows).astype(np.float64)
@@ -210,7 +210,7 @@ class CSRRows(LocalRows):
             squares += X.T @ share[:, rows].T
         spread = squares - mean**2
         # Where the mean is most of the squares, their difference has lost its digits.
-        doubtful = ~tame | (spread <= TUNED.cancelled * squares).any(axis=1)
+        doubtful = (not tame) | (spread <= TUNED.cancelled * squares).any(axis=1)
         std = np.sqrt(np.maximum(spread, 0.0))
         low, high = -np.ones(N), np.ones(N)
         empty = (squares == 0).all(axis=1)
