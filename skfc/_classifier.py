@@ -236,7 +236,11 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         method = Method.of(self)
         start = self._start(problem, targets.classes, active)
-        (fit,), solver = problem.solve(method, np.array([float(self.C)]), start=start)
+        C = np.array([float(self.C)])
+        if start is None:
+            (fit,), solver = problem.solve(method, C)
+        else:
+            (fit,), solver = problem.solve_warm(method, C, start)
         self._store(problem, X, fit, solver, targets, active)
         _driver.warn(fit, self.tol, self.max_iter, method)
         return self

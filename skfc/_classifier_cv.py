@@ -408,13 +408,15 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             standardize=self.standardize,
             sample_weight=None if self.class_weight is None else weight[None],
         )  # fmt: skip
-        best, start = self.best_index_, None
-        if np.unique(self.Cs_).size > 1:  # else the fit of `SoftmaxFCClassifier`, digit for digit
+        best, C, options = self.best_index_, np.array([self.C_]), {"name": "skfc refit"}
+        if np.unique(self.Cs_).size > 1:
             start = problem.start(
                 paths.coef[:, best].mean(axis=0)[active],
                 paths.intercept[:, best].mean(axis=0)[active],
             )
-        (fit,), solver = problem.solve(method, np.array([self.C_]), start=start, name="skfc refit")
+            (fit,), solver = problem.solve_warm(method, C, start, suspicious=False, **options)
+        else:  # the fit of `SoftmaxFCClassifier`, digit for digit
+            (fit,), solver = problem.solve(method, C, **options)
         self._store(problem, X, fit, solver, targets, active)
         return fit
 

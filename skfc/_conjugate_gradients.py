@@ -73,7 +73,7 @@ def newton_step(
         Hp = hessian(p)
         pHp = dot(p, Hp)
         broken |= ~(pHp > 0) & (rz > 0)
-        alpha = ratio(rz, pHp)
+        alpha = host.maximum(ratio(rz, pHp), 0.0)
         if k > 1:
             alpha[decrement + 0.5 * alpha * rz > limit] = 0.0
             if not alpha.any():
@@ -102,9 +102,10 @@ def condition(alphas, betas):
     Conjugate gradients are Lanczos' method: their step lengths give its tridiagonal matrix.
     """
     largest, k = 1.0, len(alphas)
-    betas = betas[: k - 1]
-    for a, b in zip(host.stack(alphas, axis=1), host.reshape(host.array(betas), (k - 1, -1)).T if k > 1 else host.zeros((len(alphas[0]), 0)), strict=True):
-        if k == 1 or not (a > 0).all():
+    if k == 1:
+        return largest
+    for a, b in zip(host.stack(alphas, axis=1), host.stack(betas[: k - 1], axis=1), strict=True):
+        if not (a > 0).all():
             continue
         diagonal = 1 / a
         diagonal[1:] += b / a[:-1]

@@ -189,15 +189,20 @@ class Run:
         k = self.which[doubts]
         self.ratio[k] = np.maximum(self.ratio[k], asked / own)
         again = index[doubtful[index] & ((gap[index] <= self.tol) | ending[index])]
-        if not len(again):
-            return
-        free = ~iterate.objective.penalty.strict[again]
-        if self.stages.is_last and (free | ending[again]).any():
-            thorough = estimate(iterate, again, self.tol, thorough=True)
-            more = relative(thorough.decrement, iterate.evaluation.value[again])
-            gap[again] = np.where(thorough.doubtful & ~ending[again], np.inf, more)
-        else:
-            gap[again] = np.where(ending[again], gap[again], np.inf)
+        gap[again] = np.inf
+        again = again[ending[again] & self.stages.is_last]
+        if len(again):
+            self.last_word(iterate, again, gap)
+
+    def last_word(self, iterate, index, gap):
+        """Gaps of doubtful problems that end: an estimate that holds, else a bound."""
+        objective, value = iterate.objective, iterate.evaluation.value[index]
+        thorough = estimate(iterate, index, self.tol, thorough=True)
+        bounds = lower_bound(*objective.problems(index, iterate.evaluation), self.tol * value)
+        k = self.which[index]
+        self.lower[k] = np.maximum(self.lower[k], bounds)
+        bound = relative(value - self.lower[k], value)
+        gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
 
 
 def eps_of(iterate):

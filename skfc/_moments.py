@@ -14,7 +14,7 @@ from functools import reduce
 
 import numpy as np
 
-from skfc._array import cast, host, namespace
+from skfc._array import cast, concatenate, host, namespace
 
 # Values whose squares stay within the range of their type, by its itemsize.
 SQUARES_IN_RANGE = {4: (1e-15, 1e15), 8: (1e-140, 1e140)}
@@ -40,18 +40,33 @@ class Moments:
     @classmethod
     def of(cls, x, weight):
         """The moments of dense rows x (n_rows, n_features) with weights (n_problems, n_rows)."""
+        parts = [cls._of_one(x, weight[k, :]) for k in range(weight.shape[0])]
+        if len(parts) == 1:
+            return parts[0]
+        stacked = (concatenate([getattr(p, f) for p in parts]) for f in ("total", "mean", "std"))
         xp = namespace(x)
+        low = reduce(xp.minimum, (p.low for p in parts))
+        return cls(*stacked, low, reduce(xp.maximum, (p.high for p in parts)))
+
+    @classmethod
+    def _of_one(cls, x, weight):
+        """The moments with weights (n_rows,). Rows without weight may hold anything."""
+        xp = namespace(x)
+        weighted = weight > 0
+        if not bool(xp.all(weighted)):
+            x, weight = x[weighted, :], weight[weighted]
+        if x.shape[0] == 0:
+            zeros = xp.zeros((1, x.shape[1]), dtype=xp.float64)
+            return cls(zeros[:, 0] if x.shape[1] else xp.zeros(1, dtype=xp.float64), zeros, zeros,
+                       zeros[0, :] + xp.inf, zeros[0, :] - xp.inf)  # fmt: skip
         low, high = xp.min(x, axis=0), xp.max(x, axis=0)
-        w = cast(weight, x.dtype)
+        w = cast(weight, x.dtype)[None, :]
         total = xp.sum(w, axis=1)
-        share = w / xp.where(total > 0, total, xp.ones_like(total))[:, None]
+        share = w / total[:, None]
         unit = unit_of(low, high)
         if unit is not None:
             x = x / unit
-        # Of problems with weight here: any other centre would cost digits far from zero.
-        n_weighted = max(int(xp.sum(cast(total > 0, xp.float64))), 1)
-        pooled = xp.sum(share, axis=0) / n_weighted
-        centre = xp.matmul(pooled[None, :], x)[0, :]
+        centre = xp.matmul(share, x)[0, :]
         centred = x - centre
         # The rounding of the centre is measured and taken out again.
         offset = cast(xp.matmul(share, centred), xp.float64)

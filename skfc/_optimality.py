@@ -104,10 +104,11 @@ def lower_bound(objective, evaluation, wanted):
     for _ in range(TUNED.most_intercept_steps):
         if (slack <= wanted).all():
             break
-        evaluation = with_better_intercepts(objective, evaluation)
-        before, slack = slack, slack_of_intercepts(objective, evaluation)
-        if not (slack < before).any():
+        better = with_better_intercepts(objective, evaluation)
+        after = slack_of_intercepts(objective, better)
+        if not ((better.value <= evaluation.value) & (after < slack)).any():
             break
+        evaluation, slack = better, after
     return evaluation.value - objective.penalty.conjugate(evaluation.gradient) - slack
 
 
@@ -124,10 +125,12 @@ def with_better_intercepts(objective, evaluation):
     rows, B, T = objective.rows, objective.n_problems, objective.rows.n_classes
     S = class_curvature(objective, evaluation)
     # The null direction has no curvature: any will do.
-    S = S + (host.trace(S, axis1=1, axis2=2) / T**2)[:, None, None]
+    trace = host.trace(S, axis1=1, axis2=2)[:, None, None]
+    S = S + trace / T**2 + host.eye(T) * (trace * TUNED.no_curvature + host.finfo(float).tiny)
     residual = on_host(evaluation.gradient[-1, :]).reshape(B, T)
     residual = residual - residual.mean(axis=1, keepdims=True)
-    shift = -host.linalg.pinv(S) @ residual[:, :, None]
+    shift = -host.linalg.solve(S, residual[:, :, None])
+    shift = host.clip(shift, -1.0, 1.0)  # of the same order as these: the slack assumes it
     theta = evaluation.theta + 0
     theta[-1, :] += rows.xp.asarray(shift.ravel(), dtype=theta.dtype)
     function = partial(_softmax.evaluate_shifted, shift=shift.ravel())

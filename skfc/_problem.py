@@ -145,7 +145,25 @@ class Problem:
             coef = self.merged.postsolve(coef)
         return coef, intercept - intercept.mean()
 
-    def solve(self, method, C, *, start=None, monitors=(), cache=None, name="skfc"):
+    def solve_warm(self, method, C, start, *, suspicious=True, **options):
+        """The fits from a `start` that may be far off: never higher than those from the null model.
+
+        The lower of the two is taken; an end from a `suspicious` start needs a proof, and a fit
+        that gets stuck begins again from the null model.
+        """
+        objective = self.objective(C)
+        with fit_arithmetic(self.rows):
+            at_start, at_null = (objective.at(t).value for t in (start, self.null_model()))
+        if not (at_start <= at_null).all():
+            return self.solve(method, C, **options)
+        fits, solver = self.solve(method, C, start=start, suspicious=suspicious, **options)
+        if any(fit.status is Status.STUCK for fit in fits):
+            fits, solver = self.solve(method, C, **options)
+        return fits, solver
+
+    def solve(
+        self, method, C, *, start=None, monitors=(), cache=None, name="skfc", suspicious=False
+    ):
         """Fits at C (n_problems,), and the name of the solver.
 
         Problems are solved in lock-step if the solver can, else in turn.
@@ -169,7 +187,7 @@ class Problem:
                 (part,) = objective.problems(index)
                 columns = objective.columns(index)
                 begin = take(self.begin(method) if start is None else start, columns, axis=1)
-                fits += self._run(part, method, begin, index, monitors, cache, name)
+                fits += self._run(part, method, begin, index, monitors, cache, name, suspicious)
         for fit, value in zip(fits, C, strict=True):
             fit.C = float(value)
         return fits, method.solver
@@ -196,7 +214,7 @@ class Problem:
         theta = self.null_model()
         return theta * 0.0 if method.preconditioner is None else theta
 
-    def _run(self, objective, method, theta, index, monitors, cache, name):
+    def _run(self, objective, method, theta, index, monitors, cache, name, suspicious):
         key = tuple(index.tolist())
         preconditioner = (cache or {}).get(key)
         if preconditioner is None:
@@ -214,7 +232,7 @@ class Problem:
             return Run(
                 solver, objective, preconditioner, theta, tol=method.tol,
                 max_iter=method.max_iter, monitors=monitors, options=options,
-                suspicious=False, coefficients=self.coefficients,
+                suspicious=suspicious, coefficients=self.coefficients,
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error

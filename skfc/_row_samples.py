@@ -78,6 +78,10 @@ class CurvatureSampler:
         part._last = None, None
         return part
 
+    def in_double(self, rows):
+        """Take curvature from the rows as they are from now on."""
+        self.whole, self.dtype, self._last = rows, rows.xp.float64, (None, None)
+
     @property
     def takes_all(self):
         """Whether the sample is all rows: drawing and copying would cost more than it saves."""

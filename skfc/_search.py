@@ -226,11 +226,12 @@ def group(folds):
 
 def log_losses(X, classes, target, weight, fold, coef, intercept):
     """Weighted mean log loss of the held-out rows at every C, (n_Cs,)."""
-    rows, T = X[fold.test], len(classes)
+    test = fold.test[weight[fold.test] > 0]  # rows without weight may hold anything
+    rows, T = X[test], len(classes)
     logits = (rows @ coef.reshape(-1, X.shape[1]).T + intercept.ravel()).T
     logits = np.array(logits.reshape(len(coef), T, -1), dtype=np.float64, order="C")
-    held_out = weight[fold.test] / weight[fold.test].max()
-    loss, _ = kernel(np).residual(logits, target[..., fold.test], held_out[None])
+    held_out = weight[test] / weight[test].max()
+    loss, _ = kernel(np).residual(logits, target[..., test], held_out[None])
     return loss / held_out.sum()
 
 

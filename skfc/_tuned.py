@@ -21,6 +21,7 @@ class Tuned:
     pair_bytes: int = 2**26  # products of all pairs of features, for a Hessian
     piece_values: int = 2**20  # stored values that are copied at a time
     min_block_values: int = 50_000  # stored values of a block that pay for a thread
+    dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
     cached_numbers: int = 2**18  # residuals of a block of sparse rows that stay in the cache
     row_major_from: int = 16  # classes from which sparse logits stay as products give them
     few_numbers: int = 2**25  # numbers of which a copy of all rows is small
@@ -45,6 +46,7 @@ class Tuned:
     all_rows_small: float = 5.0  # or so many, where a copy is small
     gram_rows: int = 1000  # rows of a Gram matrix, and more per feature
     gram_rows_per_feature: int = 8
+    batched_features: int = 64  # features up to which blocks are inverted all at once
     probes: int = 10  # random vectors that tell the leverage of rows
     worth_thinning: float = 1.5  # rows, in sizes of a sample, from which leverage is worth it
     pilot_rows: int = 4000  # rows of the mean of diag(p) - p pᵀ
@@ -67,7 +69,8 @@ class Tuned:
     hessian_size: int = 500  # features x classes of the largest Hessian
     hessian_passes: float = 10.0  # what it may cost
     blocks_numbers: int = 2**24  # numbers of all blocks
-    kronecker_size: int = 3000  # the largest eigenproblem
+    most_passes: float = 30.0  # what another preconditioner may cost to form
+    speed_of_matrices: float = 10.0  # of operations of matrices, beside those of a pass
     merge_share: float = 0.8  # features left from which merging columns pays
 
     # -- conjugate gradients and Newton -----------------------------------------------------------

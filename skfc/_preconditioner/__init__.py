@@ -4,7 +4,7 @@ A preconditioner stands for an approximation M of the Hessian in standardised fe
 `update` looks at an evaluation where that is due, and `solve` applies the inverse of M.
 """
 
-from skfc._preconditioner._base import Diagonal, Identity, Preconditioner
+from skfc._preconditioner._base import Diagonal, Identity, Preconditioner, passes_of
 from skfc._preconditioner._block_diagonal import BlockDiagonal
 from skfc._preconditioner._full import FullHessian
 from skfc._preconditioner._kronecker import Kronecker, LowRank
@@ -38,8 +38,26 @@ def choose(objective):
     several = objective.n_problems > 1
     if small and (several or FullHessian.passes(objective) <= TUNED.hessian_passes):
         return "hessian"
-    if not rows.sparse and n >= N and rows.n_classes * N**2 <= TUNED.blocks_numbers:
+    dense = n >= N and rows.n_classes * N**2 <= TUNED.blocks_numbers
+    if dense and (
+        not rows.sparse or passes_of(objective, blocks_operations(objective)) <= TUNED.most_passes
+    ):
         return "block-diagonal"
-    if min(n, N) <= TUNED.kronecker_size and not (rows.sparse and TUNED.kronecker_size < N):
+    if passes_of(objective, eigen_operations(objective)) <= TUNED.most_passes:
         return "kronecker"
     return "diagonal"
+
+
+def eigen_operations(objective):
+    """Operations of the eigenproblem of the Kronecker form, and of its Gram matrix."""
+    n, N = objective.rows.shape
+    small, large = min(n, N), max(n, N)
+    gram = small**2 * large if n < N else 2 * objective.rows.n_values * N
+    return 10 * small**3 + gram
+
+
+def blocks_operations(objective):
+    """Operations of a block per class: Gram matrices of the rows that they take, and factors."""
+    n, N = objective.rows.shape
+    taken = min(n, TUNED.hessian_rows + TUNED.hessian_rows_per_feature * N)
+    return objective.rows.n_classes * (N**3 / 3 + taken * N**2)

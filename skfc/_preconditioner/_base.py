@@ -9,6 +9,7 @@ from skfc._array import (
     cast,
     cholesky,
     concatenate,
+    diagonal,
     host,
     itemsize,
     namespace,
@@ -37,6 +38,8 @@ class Preconditioner:
     price = 0.0
     # The least conjugate-gradient steps with it; a poor one hides directions from the first.
     least_steps = 2
+    # Whether single precision was given up, after a breakdown.
+    double = False
     # Whether M is the whole Hessian, so that a refresh replaces what L-BFGS remembers.
     is_newton = False
 
@@ -63,6 +66,14 @@ class Preconditioner:
         self.refresh(objective, evaluation)
         self._seen, self._clock = evaluation.state, objective.rows.work.steps
 
+    def in_double(self, objective):
+        """Form M in double precision from now on; False where it was already."""
+        if self.double:
+            return False
+        self.double, self._seen = True, None
+        self.sampler.in_double(objective.rows)
+        return True
+
     def refresh(self, objective, evaluation):
         """Form M at an evaluation."""
 
@@ -80,6 +91,17 @@ class Preconditioner:
         part.l2, part.sampler = self.l2[index], self.sampler.problems(index)
         part._seen = evaluation.state if evaluation is not None else None
         return part
+
+
+def passes_of(objective, operations):
+    """What operations of matrices cost, in passes over the data, about.
+
+    A pass takes four operations for every value and class, and some for every logit; those of
+    matrices are `speed_of_matrices` times as fast.
+    """
+    rows = objective.rows
+    a_pass = rows.n_classes * (4 * rows.n_values + TUNED.operations_per_logit * rows.shape[0])
+    return operations / TUNED.speed_of_matrices / max(a_pass, 1)
 
 
 class Identity(Preconditioner):
@@ -152,7 +174,8 @@ class Diagonal(Preconditioner):
         out = xp.empty_like(gradient)
 
         def piece(rows):
-            out[rows, :] = centred_over_classes(gradient[rows, :] * inverse[rows, :], T)
+            centred = centred_over_classes(gradient[rows, :], T)
+            out[rows, :] = centred_over_classes(centred * inverse[rows, :], T)
 
         over_rows(piece, gradient)
         return out
@@ -173,6 +196,19 @@ def ridge_of(objective, dtype):
     ridge = objective.penalty.diagonal(objective.shape[0])
     largest = SINGLE_RANGE[1] if dtype == xp.float32 else LARGEST
     return cast(xp.where(ridge < largest, ridge, largest), dtype)
+
+
+def unit_of(A, idle=None):
+    """Units in which the diagonal of A is one, or less where it is rounding of the others.
+
+    An intercept of a class that is decided has next to no curvature: steps there would be
+    without bound. Rows `idle` have unit one.
+    """
+    xp, d = namespace(A), diagonal(A)
+    least = TUNED.no_curvature * xp.max(d)
+    unit = xp.sqrt(xp.where(d > least, d, least))
+    unit = xp.where(unit > 0, unit, xp.ones_like(unit))
+    return unit if idle is None else xp.where(idle, xp.ones_like(unit), unit)
 
 
 def idle_rows(objective):

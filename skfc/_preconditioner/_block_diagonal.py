@@ -9,8 +9,10 @@ from skfc._array import (
     cast,
     cholesky_solve,
     diagonal,
+    inverse_factor,
     namespace,
     outer,
+    permute,
     random_normal,
     take,
     triangular_solve,
@@ -21,6 +23,7 @@ from skfc._preconditioner._base import (
     factorise,
     idle_rows,
     ridge_of,
+    unit_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import draw
@@ -51,7 +54,7 @@ class BlockDiagonal(Preconditioner):
             N = objective.rows.shape[1]
             self.warm = bool(objective.rows.xp.any(evaluation.theta[:N, :] != 0))
         work = objective.rows.work
-        if self.kronecker is not None and not (renew and self.warm):
+        if self.kronecker is not None and not (self.double or (renew and self.warm)):
             if self._seen is None:
                 self._seen, self._clock, self._interval = (), work.steps, self._of_size
             if work.steps - self._clock < self._interval:
@@ -87,11 +90,14 @@ class BlockDiagonal(Preconditioner):
         self.factor, units = [], []
         for k in range(self.grams.shape[0]):
             B = add_to_diagonal(self.grams[k, ...] + 0, ridge[:, k // self.n_classes])
-            unit = xp.sqrt(diagonal(B))
-            unit = xp.where((unit > 0) & ~idle, unit, xp.ones_like(unit))
+            unit = unit_of(B, idle)
             self.factor.append(factorise(B / outer(unit, unit)))
             units.append(unit)
         self.unit = xp.stack(units, axis=1)
+        self.inverse = None
+        if len(units) > 1 and self.unit.shape[0] <= TUNED.batched_features:
+            L = inverse_factor(xp.stack(self.factor))
+            self.inverse = xp.matmul(permute(L, (0, 2, 1)), L)
 
     def _probes(self, rows):
         """Vectors that tell the leverage x̃ᵀ M⁻¹ x̃ of rows for every block M so far, or None.
@@ -120,15 +126,21 @@ class BlockDiagonal(Preconditioner):
         columns = columns_of(index, self.n_classes)
         part.grams, part.unit = take(self.grams, columns), take(self.unit, columns, axis=1)
         part.factor = [self.factor[k] for k in columns]
+        part.inverse = None if self.inverse is None else take(self.inverse, columns)
         return part
 
     def solve(self, gradient):
         if self.kronecker is not None:
             return self.kronecker.solve(gradient)
         xp = namespace(gradient)
+        gradient = centred_over_classes(gradient, self.n_classes)
         flat = cast(gradient / cast(self.unit, gradient.dtype), self.grams.dtype).T
-        solved = [cholesky_solve(L, flat[k, :]) for k, L in enumerate(self.factor)]
-        x = cast(xp.stack(solved, axis=1), gradient.dtype) / cast(self.unit, gradient.dtype)
+        if self.inverse is None:
+            solved = [cholesky_solve(L, flat[k, :]) for k, L in enumerate(self.factor)]
+            x = xp.stack(solved, axis=1)
+        else:
+            x = xp.matmul(self.inverse, flat[:, :, None])[:, :, 0].T
+        x = cast(x, gradient.dtype) / cast(self.unit, gradient.dtype)
         return centred_over_classes(x, self.n_classes)
 
 

@@ -22,6 +22,7 @@ from skfc._preconditioner._base import (
     factorise,
     idle_rows,
     ridge_of,
+    unit_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import leverage_sample, working_dtype
@@ -81,12 +82,17 @@ class FullHessian(Preconditioner):
         if self.spectrum is not None:
             free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
         needed = TUNED.gram_rows + TUNED.hessian_rows_per_direction * free
-        if needed <= TUNED.many_more_rows * self.size:
+        if needed <= TUNED.many_more_rows * self.size and not self._outdated():
             return
         rows, P = objective.rows, objective.shape[0]
         self.size = needed
         dtype = working_dtype(objective, min(needed, rows.shape[0]) * P**2 // 2)
+        dtype = rows.xp.float64 if self.double else dtype
         self.sample = rows.select(leverage_sample(rows, needed), dtype)
+
+    def _outdated(self):
+        """Whether the sample is in single precision, which was given up."""
+        return self.double and self.sample.rows.dtype != self.sample.rows.xp.float64
 
     def _factorise(self, sums, ridge, idle):
         """Cholesky factor of the Hessian, scaled to a unit diagonal, and its scale.
@@ -109,7 +115,7 @@ class FullHessian(Preconditioner):
         null = xp.where(null == 0, xp.ones_like(null), null)
         H = xp.reshape(H, (T, P, T, P)) + (xp.eye(P, dtype=H.dtype) * null / T)[None, :, None, :]
         H = xp.reshape(H, (T * P, T * P))
-        unit = xp.sqrt(diagonal(H))
+        unit = unit_of(H)
         return factorise(H / outer(unit, unit)), unit
 
     def problems(self, objective, index, evaluation):

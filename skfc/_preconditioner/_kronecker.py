@@ -22,6 +22,7 @@ from skfc._preconditioner._base import (
     centred_over_classes,
     factorise,
     mean_class_curvature,
+    passes_of,
 )  # fmt: skip
 from skfc._row_samples import everything, leverage_sample
 from skfc._tuned import TUNED
@@ -33,6 +34,11 @@ class Factored(Preconditioner):
     S, the mean of diag(p) - p pᵀ, is (n_classes, n_classes) and follows the iterates.
     A subclass gives the diagonals `a` and `penalty`, and the basis.
     """
+
+    def __init__(self, objective):
+        super().__init__(objective)
+        self.n_classes = objective.rows.n_classes
+        self.price = passes_of(objective, 10 * self.n_classes**3)
 
     def refresh(self, objective, evaluation):
         xp = objective.rows.xp
@@ -77,8 +83,6 @@ class Kronecker(Factored):
 
     One generalised eigenproblem diagonalises A and the penalty together, for every C.
     """
-
-    price = 0.0
 
     def __init__(self, objective):
         super().__init__(objective)
@@ -169,8 +173,6 @@ class LowRank(Factored):
     In features of units in which the penalty is the identity, directions that the rows do
     not span have the penalty for all their curvature.
     """
-
-    price = 0.0
 
     def __init__(self, objective):
         super().__init__(objective)

@@ -128,6 +128,11 @@ class LocalRows:
         return self.weight.shape[0]
 
     @property
+    def n_values(self):
+        """The numbers that a product with X reads."""
+        return self.shape[0] * self.shape[1]
+
+    @property
     def n_columns(self):
         """K: the classes of all problems."""
         return self.n_problems * self.n_classes

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from skfc._moments import Moments
-from skfc._rows._base import LocalRows, add
+from skfc._rows._base import LocalRows, add, is_small
 from skfc._rows._dense import DenseRows
 from skfc._runtime import n_threads, over_rows, thread_map
 from skfc._tuned import TUNED
@@ -33,6 +33,10 @@ class CSRRows(LocalRows):
     @property
     def _dense_kind(self):
         return DenseRows
+
+    @property
+    def n_values(self):
+        return self.X.nnz
 
     @property
     def parameter_dtype(self):
@@ -238,7 +242,11 @@ class CSRRows(LocalRows):
             x.data *= self.frame.inverse[x.indices]
         shift, sums = self.frame.shift, x.T @ weight
         A = np.empty((self.n_parameters,) * 2)
-        A[:N, :N] = (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
+        if x.nnz > TUNED.dense_share * len(rows) * N and is_small((len(rows), N)):
+            dense = x.toarray() * np.sqrt(weight)[:, None]
+            A[:N, :N] = dense.T @ dense
+        else:
+            A[:N, :N] = (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
         A[:N, :N] += total * np.outer(shift, shift) - np.outer(shift, sums) - np.outer(sums, shift)
         if self.frame.fit_intercept:
             A[N, :N] = A[:N, N] = sums - total * shift

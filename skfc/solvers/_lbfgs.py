@@ -49,6 +49,8 @@ def lbfgs(objective, preconditioner, theta):
             # forget means that rounding is all that is left.
             stalled = stuck & fresh
         fresh, n_iter = stuck, n_iter + moved
+        if stalled.any() and preconditioner.in_double(objective):
+            stalled = host.zeros(objective.n_problems, dtype=bool)
         formed = preconditioner.update(objective, evaluation, growth=growth)
         if formed and preconditioner.is_newton:
             pairs = []

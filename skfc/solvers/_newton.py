@@ -57,6 +57,8 @@ def newton(objective, preconditioner, theta):
             objective, preconditioner, evaluation, damping, renew,
             least=max(preconditioner.least_steps, n_products // 2),
         )  # fmt: skip
+        if found.broken.any() and preconditioner.in_double(objective):
+            found, damping = damped_step(objective, preconditioner, evaluation, damping, True, least=2)
         n_products, decrement = found.n_products, found.decrement
 
 
