@@ -24,6 +24,9 @@ from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, on_host
 from skfc._tuned import TUNED
 
+# Relative rounding of a value, in single precision too.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -104,8 +107,12 @@ def lower_bound(objective, evaluation, wanted):
     for _ in range(TUNED.most_intercept_steps):
         if (slack <= wanted).all():
             break
-        evaluation = with_better_intercepts(objective, evaluation)
-        before, slack = slack, slack_of_intercepts(objective, evaluation)
+        better = with_better_intercepts(objective, evaluation)
+        # A Newton step from far away may end anywhere: only one that leads down is taken.
+        if not (better.value <= evaluation.value * (1 + ROUNDING)).all():
+            break
+        before, slack = slack, slack_of_intercepts(objective, better)
+        evaluation = better
         if not (slack < before).any():
             break
     return evaluation.value - objective.penalty.conjugate(evaluation.gradient) - slack
