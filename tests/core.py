@@ -6,6 +6,8 @@ one for the intercept, mean weights m and probabilities p,
     H[(j, k), (i, l)] = sum_n m_n x̃_nj x̃_ni (p_nk [k = l] - p_nk p_nl) / n + penalty
 """
 
+from dataclasses import fields
+
 import numpy as np
 from scipy.special import softmax
 
@@ -13,6 +15,7 @@ from skfc._frame import Frame
 from skfc._objective import Objective
 from skfc._penalty import Penalty
 from skfc._rows import make_rows
+from skfc.solvers import Iterate
 
 
 def make_objective(X, y, weight=None, C=1.0, *, n_classes=None, fit_intercept=True):
@@ -70,3 +73,24 @@ def dense_hessian(objective, X, theta):
 def apply(H, D):
     """H D for a matrix (P, T, P, T) and a direction (P, T)."""
     return np.einsum("jkil,il->jk", H, D)
+
+
+def make_iterate(objective, theta, preconditioner, **changes):
+    """What a solver yields at `theta`: by default all of it is right."""
+    evaluation = objective.at(theta)
+    preconditioner.update(objective, evaluation, renew=True)
+    gradient = evaluation.gradient
+    decrement = 0.5 * objective.dot(gradient, preconditioner.solve(gradient))
+    values = {
+        "objective": objective,
+        "evaluation": evaluation,
+        "n_iter": 0,
+        "decrement": decrement,
+        "precondition": preconditioner.solve,
+        "hessian": lambda objective, evaluation: objective.hessian(evaluation),
+        "least_steps": preconditioner.least_steps,
+        "stalled": np.zeros(objective.n_problems, dtype=bool),
+        "doubtful": np.zeros(objective.n_problems, dtype=bool),
+    } | changes
+    known = {field.name for field in fields(Iterate)}
+    return Iterate(**{name: value for name, value in values.items() if name in known})
