@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from skfc._array import host, namespace
+from skfc._array import Array, host, namespace
 from skfc._tuned import TUNED
 
 
@@ -21,10 +19,10 @@ class NewtonStep:
     alphas, betas : step lengths, which tell the condition of the preconditioned Hessian
     """
 
-    step: np.ndarray
-    decrement: np.ndarray
+    step: Array
+    decrement: Array
     n_products: int
-    broken: np.ndarray
+    broken: Array
     alphas: list = field(repr=False)
     betas: list = field(repr=False)
 
@@ -103,7 +101,13 @@ def condition(alphas, betas):
     """
     largest, k = 1.0, len(alphas)
     betas = betas[: k - 1]
-    for a, b in zip(host.stack(alphas, axis=1), host.reshape(host.array(betas), (k - 1, -1)).T if k > 1 else host.zeros((len(alphas[0]), 0)), strict=True):
+    for a, b in zip(
+        host.stack(alphas, axis=1),
+        host.reshape(host.array(betas), (k - 1, -1)).T
+        if k > 1
+        else host.zeros((len(alphas[0]), 0)),
+        strict=True,
+    ):
         if k == 1 or not (a > 0).all():
             continue
         diagonal = 1 / a

@@ -16,10 +16,8 @@ one Newton step later it is tight. Without a penalty there is no such bound.
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from skfc import _softmax
-from skfc._array import host, take
+from skfc._array import Array, host, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, on_host
 from skfc._tuned import TUNED
@@ -38,8 +36,8 @@ class Estimate:
     doubtful : (n_problems,) of bool: it says little, for a reason that was seen
     """
 
-    decrement: np.ndarray
-    doubtful: np.ndarray
+    decrement: Array
+    doubtful: Array
 
 
 def relative(gap, value):
