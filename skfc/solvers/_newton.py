@@ -80,7 +80,7 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
 
 
 def damping_after(step, damping, objective):
-    """The next damping: more after a step so short that the model did not hold as far as it went."""
+    """The next damping: more after a step that was short, for the model did not hold there."""
     short = 0 < step < TUNED.short_step and objective.penalty.active
     return min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)
 
