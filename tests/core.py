@@ -6,8 +6,6 @@ one for the intercept, mean weights m and probabilities p,
     H[(j, k), (i, l)] = sum_n m_n x̃_nj x̃_ni (p_nk [k = l] - p_nk p_nl) / n + penalty
 """
 
-from dataclasses import fields
-
 import numpy as np
 from scipy.special import softmax
 
@@ -90,7 +88,5 @@ def make_iterate(objective, theta, preconditioner, **changes):
         "hessian": lambda objective, evaluation: objective.hessian(evaluation),
         "least_steps": preconditioner.least_steps,
         "stalled": np.zeros(objective.n_problems, dtype=bool),
-        "doubtful": np.zeros(objective.n_problems, dtype=bool),
     } | changes
-    known = {field.name for field in fields(Iterate)}
-    return Iterate(**{name: value for name, value in values.items() if name in known})
+    return Iterate(**values)

@@ -180,15 +180,15 @@ def test_no_private_names_of_other_packages(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_no_private_names_of_other_modules(path):
-    """But modules, which are all private; and of `self`, what its base or its subclass has."""
+    """But modules, which are all private; names of the same folder; and those of a base class."""
     here, bases = defined(path), {target_of(n) for n in imported(path) if n.startswith("skfc.")}
-    family = {other for other in MODULES if module_name(other) in bases}
-    family |= set(path.parent.glob("*.py")) if path.parent != PACKAGE else set()
-    family = set().union(*map(defined, family))
+    if path.parent != PACKAGE:
+        here = set().union(*map(defined, path.parent.glob("*.py")))
+    family = here.union(*(defined(other) for other in MODULES if module_name(other) in bases))
     modules = {other.stem for other in MODULES} | {other.parent.name for other in MODULES}
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
-            allowed = here | family if own(node.value) else here
+            allowed = family if own(node.value) else here
             assert node.attr in allowed, f"line {node.lineno}: {ast.unparse(node)}"
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:

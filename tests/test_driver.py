@@ -45,17 +45,13 @@ def scripted(iterates):
 
     def solver(objective, preconditioner, theta):
         for k, iterate in enumerate(iterates):
-            yield replace(iterate, **numbered(iterate, k))
+            yield replace(iterate, n_iter=k)
         k = len(iterates)
         while True:
-            yield replace(iterates[-1], **numbered(iterates[-1], k))
+            yield replace(iterates[-1], n_iter=k)
             k += 1
 
     return solver
-
-
-def numbered(iterate, k):
-    return {"n_iter": k} if hasattr(iterate, "n_iter") else {}
 
 
 def path_to(objective, n, name="hessian"):

@@ -460,7 +460,7 @@ def test_newton_steps_promise_no_more_than_there_is(name):
     wrong[np.arange(30), y[:30]] = -20.0 * X.std(axis=0)[0]
     for theta, damped in ((wrong, True), (-wrong, False)):
         evaluation = objective.at(theta)
-        *_, found, damping = damped_step(
+        found, damping = damped_step(
             objective, make(objective, name), evaluation, 0, False, least=2
         )
         assert 0 < found.decrement[0] <= evaluation.value[0]
