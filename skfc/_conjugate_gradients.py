@@ -101,13 +101,7 @@ def condition(alphas, betas):
     """
     largest, k = 1.0, len(alphas)
     betas = betas[: k - 1]
-    for a, b in zip(
-        host.stack(alphas, axis=1),
-        host.reshape(host.array(betas), (k - 1, -1)).T
-        if k > 1
-        else host.zeros((len(alphas[0]), 0)),
-        strict=True,
-    ):
+    for a, b in zip(host.stack(alphas, axis=1), host.reshape(host.array(betas), (k - 1, -1)).T if k > 1 else host.zeros((len(alphas[0]), 0)), strict=True):
         if k == 1 or not (a > 0).all():
             continue
         diagonal = 1 / a

@@ -10,7 +10,7 @@ from skfc._optimality import estimate, lower_bound, relative
 from skfc._preconditioner import make
 from skfc._tuned import TUNED
 
-WANTED = 1e-12
+WANTED, TOL = 1e-12, 1e-6
 
 
 @pytest.fixture(autouse=True)
@@ -173,10 +173,10 @@ def test_the_estimate_is_right_within_ten(seed, C, name):
     for size in (1e-1, 1e-3):
         theta = best.theta + size * zero_mean(rng.standard_normal(objective.shape))
         iterate = make_iterate(objective, theta, make(objective, name))
-        found = estimate(iterate, np.arange(1))
+        found = estimate(iterate, np.arange(1), TOL)
         gap = iterate.evaluation.value[0] - best.value[0]
         assert gap / 10 <= found.decrement[0] <= 10 * gap
-        assert not found.doubtful.any()
+    assert not found.doubtful.any()  # so near that no row moves far
 
 
 @pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
@@ -186,7 +186,7 @@ def test_a_thorough_estimate_is_right_to_third_order(C):
     for size in (1e-1, 1e-2, 1e-3):
         theta = best.theta + size * zero_mean(rng.standard_normal(objective.shape))
         iterate = make_iterate(objective, theta, make(objective, "kronecker"))
-        found = estimate(iterate, np.arange(1), thorough=True)
+        found = estimate(iterate, np.arange(1), TOL, thorough=True)
         gap = iterate.evaluation.value[0] - best.value[0]
         assert found.decrement[0] <= gap * (1 + size)
         assert found.decrement[0] >= gap * (1 - size) / (1 + TUNED.share_to_come)
@@ -198,17 +198,17 @@ def test_estimates_of_some_problems_are_those_of_each(rng):
     objective = make_objective(X, y, C=C)
     theta = 0.1 * zero_mean(rng.standard_normal(objective.shape), 3)
     whole = make_iterate(objective, theta, make(objective, "kronecker"))
-    every = estimate(whole, np.arange(3))
+    every = estimate(whole, np.arange(3), TOL)
     assert every.decrement.shape == every.doubtful.shape == (3,)
     for index in ([0], [2], [0, 2]):
-        some = estimate(whole, np.array(index))
+        some = estimate(whole, np.array(index), TOL)
         assert_allclose(some.decrement, every.decrement[index], rtol=0.3)
         for b, decrement in zip(index, some.decrement, strict=True):
             alone = make_objective(X, y, C=C[b])
             iterate = make_iterate(
                 alone, theta[:, objective.columns([b])], make(alone, "kronecker")
             )
-            found = estimate(iterate, np.arange(1))
+            found = estimate(iterate, np.arange(1), TOL)
             assert_allclose(decrement, found.decrement[0], rtol=0.3)
 
 
@@ -232,7 +232,7 @@ def test_a_broken_hessian_is_in_doubt():
         objective, theta, make(objective, "kronecker"),
         hessian=lambda objective, evaluation: Broken(objective.hessian(evaluation)),
     )  # fmt: skip
-    assert estimate(iterate, np.arange(1)).doubtful.all()
+    assert estimate(iterate, np.arange(1), TOL).doubtful.all()
 
 
 def test_a_step_of_a_row_that_moves_far_is_in_doubt():
@@ -245,6 +245,7 @@ def test_a_step_of_a_row_that_moves_far_is_in_doubt():
     assert estimate(
         make_iterate(objective, np.zeros(objective.shape), make(objective, "kronecker")),
         np.arange(1),
+        TOL,
     ).doubtful.all()
 
 
