@@ -11,6 +11,9 @@ from scipy.linalg import lapack
 # namespace of such arrays.
 host = np
 
+# In annotations: an array of any library.
+Array = np.ndarray
+
 DISTRIBUTED = ("dask", "dask_expr", "dask_cudf")
 
 

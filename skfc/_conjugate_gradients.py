@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from skfc._array import host, namespace
+from skfc._array import Array, host, namespace
 from skfc._tuned import TUNED
 
 
@@ -21,10 +19,10 @@ class NewtonStep:
     alphas, betas : step lengths, which tell the condition of the preconditioned Hessian
     """
 
-    step: np.ndarray
-    decrement: np.ndarray
+    step: Array
+    decrement: Array
     n_products: int
-    broken: np.ndarray
+    broken: Array
     alphas: list = field(repr=False)
     betas: list = field(repr=False)
 

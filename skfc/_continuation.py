@@ -8,8 +8,6 @@ near. Both are one mechanism: a stage is an objective, and when to leave it.
 
 import math
 
-import numpy as np
-
 from skfc._array import host
 from skfc._tuned import TUNED
 
@@ -82,7 +80,7 @@ class Stages:
         """Whether single precision has brought a problem as far as it can."""
         value, decrement = iterate.evaluation.value[kept], iterate.decrement[kept]
         rows = self.objective.rows
-        near_zero = not rows.sparse or bool((np.abs(rows.frame.shift) <= TUNED.near_zero).all())
+        near_zero = not rows.sparse or bool((host.abs(rows.frame.shift) <= TUNED.near_zero).all())
         share = TUNED.single_until if near_zero else TUNED.single_until_coarse
         share = host.where(self.exact.penalty.strict, share, TUNED.single_until_coarse)
         spent = (decrement < share * value) | (value < TUNED.small_loss)

@@ -129,7 +129,8 @@ class Run:
             n_iter, self.which, len(self.fits), value, gap,
             lambda: self.coefficients(iterate.evaluation.theta),
         )  # fmt: skip
-        return any([bool(monitor.step(progress)) for monitor in self.monitors])
+        asked = [bool(monitor.step(progress)) for monitor in self.monitors]  # every one is told
+        return any(asked)
 
     def is_at_floor(self, iterate, value):
         """Whether rounding is all that is left: no step, or many iterations without progress."""

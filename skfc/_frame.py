@@ -13,9 +13,7 @@ A constant column has no feature inside: its coefficient is zero, which is the b
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
-from skfc._array import at_most, concatenate, namespace
+from skfc._array import Array, at_most, concatenate, namespace
 from skfc._moments import hypot
 
 # The penalty of a feature in standardised units is scale⁻², kept within the range of float64.
@@ -33,9 +31,9 @@ class Frame:
     fit_intercept : bool
     """
 
-    mean: np.ndarray
-    scale: np.ndarray
-    inverse: np.ndarray
+    mean: Array
+    scale: Array
+    inverse: Array
     fit_intercept: bool
 
     @classmethod

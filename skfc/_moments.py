@@ -12,9 +12,7 @@ stored, not its square, which may leave the range of float64.
 from dataclasses import dataclass
 from functools import reduce
 
-import numpy as np
-
-from skfc._array import cast, concatenate, host, namespace
+from skfc._array import Array, cast, concatenate, host, namespace
 
 # Values whose squares stay within the range of their type, by its itemsize.
 SQUARES_IN_RANGE = {4: (1e-15, 1e15), 8: (1e-140, 1e140)}
@@ -31,11 +29,11 @@ class Moments:
     low, high : (n_features,), bounds of the values; equal where a column is constant
     """
 
-    total: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    total: Array
+    mean: Array
+    std: Array
+    low: Array
+    high: Array
 
     @classmethod
     def of(cls, x, weight):

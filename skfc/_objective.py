@@ -13,10 +13,8 @@ blocks of rows, and are opaque here.
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
-
 from skfc import _softmax
-from skfc._array import cast, host, namespace, take, to_numpy
+from skfc._array import Array, cast, host, namespace, take, to_numpy
 from skfc._penalty import Penalty, inner, sums_of_problems
 from skfc._rows import LocalRows, columns_of
 from skfc._runtime import over_rows
@@ -27,9 +25,9 @@ from skfc._tuned import TUNED
 class Evaluation:
     """An iterate: theta and gradient (P, K), value (n_problems,), and the state of the rows."""
 
-    theta: np.ndarray
-    value: np.ndarray
-    gradient: np.ndarray
+    theta: Array
+    value: Array
+    gradient: Array
     state: list = field(repr=False)
 
     def problems(self, index, columns, state):

@@ -16,13 +16,14 @@ one Newton step later it is tight. Without a penalty there is no such bound.
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from skfc import _softmax
-from skfc._array import host, take
+from skfc._array import Array, host, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, on_host
 from skfc._tuned import TUNED
+
+# Relative rounding of a value, in single precision too.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Estimate:
     doubtful : (n_problems,) of bool: it says little, for a reason that was seen
     """
 
-    decrement: np.ndarray
-    doubtful: np.ndarray
+    decrement: Array
+    doubtful: Array
 
 
 def relative(gap, value):
@@ -105,8 +106,11 @@ def lower_bound(objective, evaluation, wanted):
         if (slack <= wanted).all():
             break
         better = with_better_intercepts(objective, evaluation)
+        # A Newton step from far away may end anywhere: only one that leads down is taken.
+        if not (better.value <= evaluation.value * (1 + ROUNDING)).all():
+            break
         after = slack_of_intercepts(objective, better)
-        if not ((better.value <= evaluation.value) & (after < slack)).any():
+        if not (after < slack).any():
             break
         evaluation, slack = better, after
     return evaluation.value - objective.penalty.conjugate(evaluation.gradient) - slack

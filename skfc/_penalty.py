@@ -10,9 +10,7 @@ coefficients of X as it is, ones those of standardised features.
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from skfc._array import cast, host, namespace, to_numpy
+from skfc._array import Array, cast, host, namespace, to_numpy
 from skfc._runtime import over_rows
 
 
@@ -20,8 +18,8 @@ from skfc._runtime import over_rows
 class Penalty:
     """Strengths `l2` (n_problems,) and `factors` (n_features, 1 or n_problems)."""
 
-    l2: np.ndarray
-    factors: np.ndarray
+    l2: Array
+    factors: Array
 
     @property
     def n_problems(self):

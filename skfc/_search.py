@@ -135,13 +135,8 @@ def solve_folds(X, folds, Cs, method, parameters):
             for some, problem in problems_of(X, [folds[k] for k in part], part, parameters):
                 paths, solver = solve_path(problem, Cs[order], quiet, progress)
                 for k, path in zip(some, paths, strict=True):
-                    fold, path = folds[k], [path[i] for i in np.argsort(order)]
-                    pairs = [problem.coefficients(fit.theta) for fit in path]
-                    pairs = [
-                        finish(*pair, X, fold.train, fold.active, parameters["fit_intercept"])
-                        for pair in pairs
-                    ]
-                    done[k] = pairs, path
+                    path = [path[i] for i in np.argsort(order)]
+                    done[k] = models(problem, path, X, folds[k], parameters), path
     coef, intercept = (
         np.array([[pair[j] for pair in pairs] for pairs, _ in done]) for j in (0, 1)
     )
@@ -150,6 +145,13 @@ def solve_folds(X, folds, Cs, method, parameters):
         for name in ("n_iter", "gap", "status")
     )
     return Paths(coef, intercept, n_iter, gap, status, solver)
+
+
+def models(problem, path, X, fold, parameters):
+    """Coefficients and intercepts of the fits of one fold, a list of pairs."""
+    found = (problem.coefficients(fit.theta) for fit in path)
+    fit_intercept = parameters["fit_intercept"]
+    return [finish(*pair, X, fold.train, fold.active, fit_intercept) for pair in found]
 
 
 def problems_of(X, folds, which, parameters):
@@ -191,6 +193,10 @@ def solve_path(problem, Cs, method, progress):
     for i, C in enumerate(Cs):
         C_all = np.full(problem.n_problems, C)
         fits, solver = problem.solve(method, C_all, start=start, cache=cache)
+        if start is not None and any(fit.status is Status.STUCK for fit in fits):
+            # A path that is stuck begins again from the null model.
+            again, _ = problem.solve(method, C_all)
+            fits = [min(pair, key=lambda fit: fit.gap) for pair in zip(fits, again, strict=True)]
         for path, fit in zip(paths, fits, strict=True):
             path.append(fit)
         before, last = last, np.hstack([fit.theta for fit in fits])

@@ -103,7 +103,11 @@ def plain(y, what="y"):
         if not isinstance(y, list | tuple):
             return y
         y = from_list(y, what)
-    y = np.asarray(y)
+    return plain_array(np.asarray(y), what)
+
+
+def plain_array(y, what):
+    """:func:`plain` for a NumPy array of any type."""
     if y.dtype.kind in "mM":
         check_missing(np.isnat(y), lambda row: "NaT", what)
     elif y.dtype.kind == "T":

@@ -89,7 +89,7 @@ class Tuned:
     heavy_features: int = 500  # features and classes from which gradients wait for the step
     heavy_classes: int = 100
 
-    # -- L-BFGS, gradient descent, line searches ---------------------------------------------------
+    # -- L-BFGS, gradient descent, line searches --------------------------------------------------
     memory: int = 10  # pairs of L-BFGS
     refresh_growth: float = 2.0  # of the steps between refreshes that make L-BFGS forget
     armijo: float = 1e-4
@@ -117,7 +117,7 @@ class Tuned:
     patience: int = 25  # iterations without progress at the floor of the arithmetic
     separated_loss: float = 1e-3  # mean loss from which separation is looked for
 
-    # -- searches: search.md, path-of-c.md ---------------------------------------------------------
+    # -- searches: search.md, path-of-c.md --------------------------------------------------------
     group_bytes: int = 2**27  # what problems solved together may fill
     apart: float = 100.0  # scales of a fold and of all rows that are solved apart
 

@@ -248,6 +248,20 @@ def test_warm_start(data):
     assert_same_optimum(model.fit(X, np.array(list("abc"))[y]), fit(X, y), X)
 
 
+@pytest.mark.parametrize("labels", ["abc", [3, 4, 5], [1, 2, 3]], ids=str)
+def test_a_warm_start_is_from_the_same_classes_only(data, labels):
+    """As many others have nothing to do with the coefficients: that is a cold start."""
+    X, y = data
+    labels = np.array(list(labels))[y]
+    options = {"solver": "newton-cg", "preconditioner": "diagonal"}
+    cold = fit(X, labels, **options)
+    model = fit(X, y, warm_start=True, **options).fit(X, labels)
+    assert model.n_iter_ == cold.n_iter_ > 0
+    assert_array_equal(model.loss_curve_, cold.loss_curve_)
+    assert_array_equal(model.coef_, cold.coef_)
+    assert model.fit(X, labels).n_iter_ == 0  # these are the same ones now
+
+
 def test_labels_of_every_kind(data):
     X, y = data
     plain = fit(X, y)

@@ -46,11 +46,8 @@ def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto
         direction = -preconditioner.solve(gradient)
         measured_step = measure.solve(gradient) if textbook else -direction
         decrement = 0.5 * objective.dot(measured_step, gradient)
-        if not adaptive and not host.isfinite(evaluation.value + decrement).all():
-            raise ValueError(
-                f"The objective overflows at learning_rate={learning_rate!r}: the steps are "
-                "too large. Lower it, or set it to 'auto'."
-            )
+        if not adaptive:
+            raise_for_overflow(evaluation.value + decrement, learning_rate)
         change = yield Iterate(
             objective, evaluation, n_iter, decrement, measure.solve, whole_hessian,
             measure.least_steps, stalled,
@@ -61,12 +58,7 @@ def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto
             continue
         ahead = evaluation.theta + rate * direction
         uphill = objective.dot(gradient, ahead - last)[0] > 0
-        if momentum == "auto":
-            before = 1.0 if uphill else weight
-            weight = (1 + math.sqrt(1 + 4 * before**2)) / 2
-            beta = (before - 1) / weight
-        else:
-            beta = 0.0 if uphill and adaptive else momentum
+        beta, weight = next_beta(momentum, weight, uphill, adaptive)
         line = objective.line(evaluation, ahead + beta * (ahead - last) - evaluation.theta)
         share = TUNED.armijo if beta else TUNED.smooth_share
         step = backtrack(line, share) if adaptive else 1.0
@@ -80,6 +72,24 @@ def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto
         if n_iter & (n_iter - 1) == 0 or evaluation.value[0] < 0.5 * measured:
             measure.update(objective, evaluation, renew=True)
             measured, rate = evaluation.value[0], start
+
+
+def raise_for_overflow(value, learning_rate):
+    """Numbers that are not finite have no way back."""
+    if not host.isfinite(value).all():
+        raise ValueError(
+            f"The objective overflows at learning_rate={learning_rate!r}: the steps are "
+            "too large. Lower it, or set it to 'auto'."
+        )
+
+
+def next_beta(momentum, weight, uphill, adaptive):
+    """β, and the next weight of Nesterov's schedule, which begins with one."""
+    if momentum != "auto":
+        return 0.0 if uphill and adaptive else momentum, weight
+    before = 1.0 if uphill else weight
+    weight = (1 + math.sqrt(1 + 4 * before**2)) / 2
+    return (before - 1) / weight, weight
 
 
 def whole_hessian(objective, evaluation):

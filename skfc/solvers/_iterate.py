@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from skfc._array import cast
+from skfc._array import Array, cast
 from skfc._conjugate_gradients import NewtonStep
 from skfc._objective import Evaluation, Objective
 
@@ -31,11 +29,11 @@ class Iterate:
     objective: Objective
     evaluation: Evaluation
     n_iter: int
-    decrement: np.ndarray
+    decrement: Array
     precondition: Callable
     hessian: Callable
     least_steps: int
-    stalled: np.ndarray
+    stalled: Array
     newton: NewtonStep | None = None
 
 
@@ -43,7 +41,7 @@ class Iterate:
 class Change:
     """What the driver asks of a solver: problems to keep, and another objective."""
 
-    keep: np.ndarray | None = None
+    keep: Array | None = None
     objective: Objective | None = None
 
 

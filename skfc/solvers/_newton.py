@@ -45,8 +45,7 @@ def newton(objective, preconditioner, theta):
                 value, evaluation = evaluation.value, line.move(steps)
                 kept = ratio(value - evaluation.value, decrement)[0]
                 stalled, n_iter, renew = steps == 0, n_iter + 1, False
-                short = steps[0] < TUNED.short_step and objective.penalty.active and not stuck
-                damping = min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)
+                damping = damping_after(steps[0], damping, objective)
                 missed = decrement[0] > TUNED.contraction * before < TUNED.near * value[0]
                 if kept < TUNED.kept or missed:
                     sampler.grow(2)
@@ -80,6 +79,12 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
         if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
             return found, damping
         damping += 1
+
+
+def damping_after(step, damping, objective):
+    """The next damping: more after a step that was short, for the model did not hold there."""
+    short = 0 < step < TUNED.short_step and objective.penalty.active
+    return min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)
 
 
 def is_heavy(objective):

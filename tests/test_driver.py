@@ -1,0 +1,418 @@
+"""The driver: why fits end, what monitors see, and what is asked of a solver."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import problems
+import pytest
+from core import make_iterate, make_objective
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
+
+from skfc import SoftmaxFCClassifier, _driver
+from skfc._driver import Run, Status, find_separated
+from skfc._preconditioner import make
+from skfc._problem import Method, Problem
+from skfc._targets import Targets
+from skfc.solvers import SOLVERS, Solver
+
+SOLVER_NAMES = sorted(SOLVERS)
+
+
+@pytest.fixture(autouse=True)
+def arithmetic():
+    """As in a fit: overflow and dividing by zero are no warnings."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+@pytest.fixture
+def data():
+    return problems.overlapping(120, 4, 3, raw=False)
+
+
+def run(objective, solver="lbfgs", preconditioner="kronecker", theta=None, **options):
+    """The list of fits; `solver` is a name or a generator function."""
+    solver = SOLVERS[solver] if isinstance(solver, str) else Solver(solver, batched=True)
+    options = {"tol": 1e-8, "max_iter": 200} | options
+    theta = np.zeros(objective.shape) if theta is None else theta
+    return Run(solver, objective, make(objective, preconditioner), theta, **options).run()
+
+
+def scripted(iterates):
+    """A solver that yields these iterates, whatever it is told; the last one for ever."""
+
+    def solver(objective, preconditioner, theta):
+        for k, iterate in enumerate(iterates):
+            yield replace(iterate, n_iter=k)
+        k = len(iterates)
+        while True:
+            yield replace(iterates[-1], n_iter=k)
+            k += 1
+
+    return solver
+
+
+def path_to(objective, n, name="hessian"):
+    """Iterates of Newton's method from zero, with decrements that are right."""
+    theta, found = np.zeros(objective.shape), []
+    for _ in range(n):
+        iterate = make_iterate(objective, theta, make(objective, name))
+        found.append(iterate)
+        theta = theta - iterate.precondition(iterate.evaluation.gradient)
+    return found
+
+
+class Seen:
+    """A monitor that writes down what it sees."""
+
+    def __init__(self, work=None):
+        self.seen, self.ended, self.work, self.products = [], None, work, []
+
+    def step(self, progress):
+        self.seen.append(progress)
+        if self.work is not None:
+            self.products.append(self.work.products)
+
+    def end(self, fits):
+        self.ended = list(fits)
+
+
+# -- statuses -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
+def test_a_fit_converges(data, solver):
+    objective = make_objective(*data)
+    (fit,) = run(objective, solver)
+    assert fit.status is Status.CONVERGED
+    assert 0 <= fit.gap <= 1e-8
+    assert len(fit.loss_curve) == fit.n_iter + 1
+    assert_allclose(fit.loss_curve[0], objective.at(np.zeros(objective.shape)).value[0])
+    assert_allclose(fit.loss_curve[-1], objective.at(fit.theta).value[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-10])
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0, np.inf])
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
+def test_the_loss_falls(data, solver, C, tol):
+    (fit,) = run(make_objective(*data, C=C), solver, "diagonal", tol=tol)
+    curve = np.array(fit.loss_curve)
+    assert fit.status is Status.CONVERGED
+    assert (np.diff(curve) <= 2e-14 * curve[:-1]).all()
+    assert curve[-1] < curve[0]
+
+
+@pytest.mark.parametrize("max_iter", [0, 1, 3])
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
+def test_max_iter_ends_a_fit(data, solver, max_iter):
+    objective = make_objective(*data)
+    (fit,) = run(objective, solver, "diagonal", max_iter=max_iter, tol=1e-14)
+    assert fit.status is Status.MAX_ITER
+    assert fit.n_iter == max_iter
+    assert len(fit.loss_curve) == max_iter + 1
+    if max_iter == 0:
+        assert_array_equal(fit.theta, np.zeros(objective.shape))
+    (best,) = run(objective, "lbfgs", tol=1e-12)
+    gap = fit.loss_curve[-1] / best.loss_curve[-1] - 1
+    assert gap / 10 <= fit.gap <= 10 * gap
+
+
+def test_a_fit_that_starts_at_the_end_takes_no_step(data):
+    objective = make_objective(*data)
+    (best,) = run(objective, tol=1e-12)
+    for solver in SOLVER_NAMES:
+        (fit,) = run(objective, solver, theta=best.theta, max_iter=0)
+        assert fit.status is Status.CONVERGED
+        assert fit.n_iter == 0
+        assert_array_equal(fit.theta, best.theta)
+
+
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
+def test_a_fit_ends_at_the_floor_of_the_arithmetic(data, solver):
+    (fit,) = run(make_objective(*data), solver, tol=0.0)
+    assert fit.status is Status.FLOOR
+    assert fit.gap <= 1e-12
+
+
+def test_where_no_step_lowers_far_above_the_floor_a_fit_is_stuck(data):
+    objective = make_objective(*data)
+    start = path_to(objective, 1)[0]
+    stuck = replace(start, stalled=np.ones(1, dtype=bool))
+    (fit,) = run(objective, scripted([start, stuck]))
+    assert fit.status is Status.STUCK
+    assert fit.n_iter == 1
+    assert fit.gap > 1e-3
+
+
+def test_a_pause_is_no_end(data):
+    """A solver may be without progress for 20 iterations, at one value, and then go on."""
+    objective = make_objective(*data)
+    path = path_to(objective, 9)
+    (fit,) = run(objective, scripted([path[0]] + 20 * [path[1]] + path[2:]))
+    assert fit.status is Status.CONVERGED
+    assert fit.n_iter > 21
+
+
+def test_patience_ends(data):
+    """At the same value for ever, with decrements that fall no more."""
+    objective = make_objective(*data)
+    path = path_to(objective, 2)
+    (fit,) = run(objective, scripted(path), max_iter=1000)
+    assert fit.status is Status.STUCK
+    assert 21 < fit.n_iter <= 50
+    # A value that goes on falling is progress, be it ever so slow.
+    theta = path[0].evaluation.theta
+    slow = [make_iterate(objective, theta - 1e-5 * k * path[0].evaluation.gradient,
+                         make(objective, "hessian")) for k in range(60)]  # fmt: skip
+    slow = [replace(iterate, decrement=slow[0].decrement) for iterate in slow]
+    (fit,) = run(objective, scripted(slow), max_iter=59)
+    assert fit.status is Status.MAX_ITER
+
+
+def test_problems_end_one_by_one(data):
+    """Each at its own time, with its own curve: those that go on are those left."""
+    X, y = data
+    C = np.array([1e-4, 1.0, 1e4])
+    fits = run(make_objective(X, y, C=C), "lbfgs", "kronecker", tol=1e-9)
+    n_iter = [fit.n_iter for fit in fits]
+    assert len(set(n_iter)) > 1
+    for fit, c in zip(fits, C, strict=True):
+        alone = make_objective(X, y, C=c)
+        (best,) = run(alone, "lbfgs", "hessian", tol=1e-12)
+        assert fit.status is Status.CONVERGED
+        assert len(fit.loss_curve) == fit.n_iter + 1
+        assert alone.at(fit.theta).value[0] <= best.loss_curve[-1] * (1 + 1e-8)
+
+
+def test_values_that_are_no_numbers_end_in_an_error(data):
+    objective = make_objective(*data)
+    bad = replace(path_to(objective, 1)[0], decrement=np.array([np.nan]))
+    with pytest.raises(ValueError, match="overflows: rescale its columns"):
+        run(objective, scripted([bad]))
+
+
+# -- gaps -----------------------------------------------------------------------------------
+
+
+def test_an_end_is_confirmed_on_the_hessian(data):
+    """A solver that says next to nothing is left is not believed."""
+    objective = make_objective(*data)
+    path = path_to(objective, 9)
+    lies = [replace(i, decrement=1e-6 * i.decrement) for i in path]
+    (fit,) = run(objective, scripted(lies), tol=1e-6)
+    (best,) = run(objective, tol=1e-12)
+    assert fit.status is Status.CONVERGED
+    assert fit.loss_curve[-1] <= best.loss_curve[-1] * (1 + 1e-5)
+
+
+def test_the_ratio_of_cheap_to_confirmed_is_kept(data):
+    """One confirmation tells how much too small the solver's decrements are.
+
+    The next ones are corrected by it: monitors see them so, and no iterate is confirmed in
+    vain again.
+    """
+    objective = make_objective(*data, C=np.inf)
+    # Gradient descent in a good preconditioner: many small steps with decrements that fall.
+    M, theta, steps = make(objective, "hessian"), np.zeros(objective.shape), []
+    for _ in range(80):
+        iterate = make_iterate(objective, theta, M)
+        steps.append(iterate)
+        theta = theta - 0.25 * iterate.precondition(iterate.evaluation.gradient)
+    tol, share = 1e-6, 1e-4
+    lies = [replace(i, decrement=share * i.decrement) for i in steps]
+    seen = Seen(objective.rows.work)
+    (fit,) = run(objective, scripted(lies), tol=tol, monitors=(seen,))
+    confirmed = np.flatnonzero(np.diff(seen.products))
+    assert fit.status is Status.CONVERGED
+    right = np.array([i.decrement[0] / i.evaluation.value[0] for i in steps])
+    first = np.flatnonzero(share * right <= tol)[0]
+    last = np.flatnonzero(right <= tol)[0]
+    assert last - first > 10  # so many iterates look as if they were the end
+    assert first < fit.n_iter <= last + 3
+    assert len(confirmed) <= 4
+    gaps = np.array([progress.gap[0] for progress in seen.seen])
+    assert_allclose(gaps[:first], share * right[:first], rtol=0.5)
+    assert_allclose(gaps[first + 1 :], right[first + 1 : fit.n_iter + 1], rtol=0.5)
+
+
+# -- monitors -------------------------------------------------------------------------------
+
+
+def problem(X, y, **options):
+    options = {"fit_intercept": True} | options
+    return Problem(X, [Targets(np.arange(y.max() + 1), y, np.ones(len(y)))], **options)
+
+
+class Stop(Seen):
+    """Asks to stop at an iteration."""
+
+    def __init__(self, n_iter):
+        super().__init__()
+        self.n_iter = n_iter
+
+    def step(self, progress):
+        super().step(progress)
+        return progress.n_iter == self.n_iter
+
+
+@pytest.mark.parametrize("n_iter", [0, 1, 2])
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
+def test_a_monitor_stops_a_fit(data, solver, n_iter):
+    """At this iterate: with its coefficients, and a gap that is that of this iterate."""
+    objective = make_objective(*data)
+    stop, other = Stop(n_iter), Seen()
+    (fit,) = run(objective, solver, "diagonal", monitors=(stop, other), tol=1e-14)
+    assert fit.status is Status.STOPPED
+    assert fit.n_iter == n_iter
+    assert len(fit.loss_curve) == len(stop.seen) == len(other.seen) == n_iter + 1
+    assert stop.ended == other.ended == [fit]
+    assert_allclose(objective.at(fit.theta).value[0], fit.loss_curve[-1], rtol=1e-12)
+    (best,) = run(objective, tol=1e-12)
+    gap = fit.loss_curve[-1] / best.loss_curve[-1] - 1
+    assert gap / 10 <= fit.gap <= 10 * gap
+
+
+def test_a_fit_that_has_converged_was_not_stopped(data):
+    objective = make_objective(*data)
+    (best,) = run(objective)
+    (fit,) = run(objective, monitors=(Stop(best.n_iter),))
+    assert fit.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("verdict", [None, False, 0])
+def test_a_monitor_that_asks_for_nothing_changes_nothing(data, verdict):
+    class Watch(Seen):
+        def step(self, progress):
+            super().step(progress)
+            progress.coefficients()
+            return verdict
+
+    X, y = data
+    method, C = Method(solver="lbfgs", preconditioner="kronecker"), np.ones(1)
+    (plain,), _ = problem(X, y).solve(method, C)
+    (fit,), _ = problem(X, y).solve(method, C, monitors=(Watch(),))
+    assert_array_equal(fit.theta, plain.theta)
+    assert fit.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
+def test_monitors_see_the_coefficients_of_the_user(solver, standardize):
+    """Of X as it is, of zero mean over the classes: what `coef_` and `intercept_` will be."""
+    X, y = problems.overlapping(200, 6, 3, raw=True)
+    models = []
+
+    class Watch(Seen):
+        def step(self, progress):
+            super().step(progress)
+            models.append(progress.coefficients())
+
+    method = Method(solver=solver, preconditioner="kronecker", tol=1e-8)
+    watch = Watch()
+    one = problem(X, y, standardize=standardize)
+    one.solve(method, np.ones(1), monitors=(watch,))
+    reference = SoftmaxFCClassifier(
+        solver=solver, preconditioner="kronecker", tol=1e-8, standardize=standardize
+    ).fit(X, y)
+    assert len(models) == reference.n_iter_ + 1
+    assert_allclose(models[-1][0], reference.coef_, rtol=1e-12, atol=1e-300)
+    assert_allclose(models[-1][1], reference.intercept_, rtol=1e-12)
+    assert_allclose(models[0][0], 0.0, atol=1e-300)
+    scale = X.std(axis=0) if standardize else 1.0
+    for (coef, intercept), progress in zip(models, watch.seen, strict=True):
+        z = X @ coef.T + intercept
+        loss = np.logaddexp.reduce(z, axis=1) - z[np.arange(len(y)), y]
+        value = loss.mean() + 0.5 * np.sum((coef * scale) ** 2) / len(y)
+        assert_allclose(progress.value[0], value, rtol=1e-9)
+        assert_allclose(coef.mean(axis=0) / np.abs(reference.coef_).max(axis=0), 0.0, atol=1e-12)
+
+
+def test_monitors_see_who_is_left(data):
+    X, y = data
+    seen = Seen()
+    fits = run(make_objective(X, y, C=[1e-4, 1.0, 1e4]), monitors=(seen,))
+    assert [p.n_iter for p in seen.seen] == list(range(max(f.n_iter for f in fits) + 1))
+    for progress in seen.seen:
+        assert progress.n_problems == 3
+        left = [k for k, fit in enumerate(fits) if fit.n_iter >= progress.n_iter]
+        assert_array_equal(progress.problems, left)
+        curves = [fits[k].loss_curve[progress.n_iter] for k in left]
+        assert_array_equal(progress.value, curves)
+    assert seen.ended == fits
+
+
+# -- separable classes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
+def test_separable_classes_are_recognised(solver):
+    X, y = problems.separable()
+    (fit,) = run(make_objective(X, y, C=np.inf), solver)
+    assert fit.status is Status.SEPARATED
+    assert 0 < fit.loss_curve[-1] < 1e-2
+    # A penalty has a minimum.
+    (fit,) = run(make_objective(X, y, C=1e4), solver)
+    assert fit.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
+def test_a_small_loss_is_no_separation(solver):
+    """All rows but one of next to no weight are on their side: there is a minimum."""
+    X, y = problems.separable()
+    X, y = np.vstack([X, X[0]]), np.append(y, (y[0] + 1) % 3)
+    weight = np.append(np.ones(len(y) - 1), 1e-6)
+    objective = make_objective(X, y, weight, np.inf)
+    fit = run(objective, solver)[0]
+    assert fit.status is not Status.SEPARATED
+    assert fit.loss_curve[-1] < 1e-3
+
+
+def test_separation_is_read_off_the_rows():
+    """However small the loss is, and however much of it the next step promises to take off."""
+    X, y = problems.separable()
+    for wrong, share, separated in ((0, 0.5, True), (1, 0.5, False), (0, 0.01, False)):
+        X1, y1 = np.vstack([X, X[0]]), np.append(y, (y[0] + wrong) % 3)
+        weight = np.append(np.ones(len(y)), 1e-6)
+        for C in (np.inf, 1e6):
+            objective = make_objective(X1, y1, weight, C)
+            theta = objective.rows.frame.from_user(np.eye(3), np.zeros(3))
+            iterate = make_iterate(objective, theta, make(objective, "diagonal"))
+            assert iterate.evaluation.value[0] < 1e-3
+            iterate = replace(iterate, decrement=share * iterate.evaluation.value)
+            expected = separated and not np.isfinite(C)
+            assert_array_equal(find_separated(iterate), [expected])
+
+
+# -- warnings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status.MAX_ITER, "max_iter=7 .*tol=0.001.*Raise max_iter or tol"),
+        (Status.STUCK, "No further step lowered.*Rescale extreme columns"),
+        (Status.SEPARATED, "separable: with C=inf.*A finite C"),
+        (Status.CONVERGED, None), (Status.FLOOR, None), (Status.STOPPED, None),
+    ],
+)  # fmt: skip
+def test_statuses_that_need_one_have_a_warning(data, status, words):
+    (fit,) = run(make_objective(*data))
+    fit.status = status
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _driver.warn(fit, 1e-3, 7, Method())
+    assert len(caught) == (words is not None)
+    if words:
+        assert caught[0].category is ConvergenceWarning
+        with pytest.warns(ConvergenceWarning, match=words):
+            _driver.warn(fit, 1e-3, 7, Method())
+
+
+def test_advice_names_the_parameters_that_are_set(data):
+    (fit,) = run(make_objective(*data), max_iter=1)
+    with pytest.warns(ConvergenceWarning, match="leave learning_rate=0.25 to 'auto'"):
+        _driver.warn(fit, 1e-3, 7, Method(solver="gd", learning_rate=0.25))
+    with pytest.warns(ConvergenceWarning, match="leave preconditioner='diagonal' to 'auto'"):
+        _driver.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"))

@@ -1,0 +1,256 @@
+"""How far the minimum is: bounds lie below it, estimates are near it."""
+
+import numpy as np
+import problems
+import pytest
+from core import dense_hessian, make_iterate, make_objective, zero_mean
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skfc._optimality import estimate, lower_bound, relative
+from skfc._preconditioner import make
+from skfc._tuned import TUNED
+
+WANTED, TOL = 1e-12, 1e-6
+
+
+@pytest.fixture(autouse=True)
+def arithmetic():
+    """As in a fit: overflow and dividing by zero are no warnings."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+def minimise(objective, X):
+    """The minimum of one problem by Newton's method with halved steps, to rounding."""
+    evaluation = objective.at(np.zeros(objective.shape))
+    for _ in range(100):
+        H = dense_hessian(objective, X, evaluation.theta).reshape(evaluation.theta.size, -1)
+        g = evaluation.gradient.ravel()
+        step = zero_mean(np.linalg.lstsq(H, g, rcond=1e-14)[0].reshape(evaluation.theta.shape))
+        t = 1.0
+        while t > 1e-9:
+            there = objective.at(evaluation.theta - t * step)
+            if there.value[0] < evaluation.value[0]:
+                break
+            t /= 2
+        else:
+            break
+        evaluation = there
+    return evaluation
+
+
+def problem(seed, C, *, fit_intercept=True):
+    """A random problem of random shape, scales and weights: X, and its objective."""
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(20, 150), rng.integers(1, 7), rng.integers(2, 6)
+    X, y = problems.overlapping(*(int(n) for n in shape), seed=seed, raw=bool(seed % 2))
+    if not fit_intercept:
+        X = X / X.std(axis=0)
+    weight = rng.uniform(0.1, 3.0, len(y))
+    return X, make_objective(X, y, weight, C, fit_intercept=fit_intercept), rng
+
+
+# -- bounds -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("C", [1e-3, 0.1, 10.0, 1e3])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_lower_bound_is_one(seed, C, fit_intercept):
+    """From wherever it is taken, intercepts far from their optimum included."""
+    X, objective, rng = problem(seed, C, fit_intercept=fit_intercept)
+    best = minimise(objective, X).value[0]
+    for size in (0.0, 1e-3, 0.3, 3.0):
+        theta = size * zero_mean(rng.standard_normal(objective.shape))
+        bound = lower_bound(objective, objective.at(theta), np.array([WANTED]))
+        assert bound.shape == (1,)
+        assert bound[0] <= best * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("C", [1e-3, 0.1, 10.0, 1e3])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_lower_bound_is_tight_at_the_optimum(seed, C, fit_intercept):
+    X, objective, rng = problem(seed, C, fit_intercept=fit_intercept)
+    best = minimise(objective, X)
+    bound = lower_bound(objective, best, np.array([WANTED]))
+    assert_allclose(bound, best.value, rtol=1e-9)
+    # One Newton step before the end it is next to tight already, and the gap is proven.
+    away = best.theta + 1e-9 * zero_mean(rng.standard_normal(objective.shape))
+    near = objective.at(away)
+    bound = lower_bound(objective, near, np.array([WANTED]))
+    assert bound[0] <= best.value[0] * (1 + 1e-14)
+    assert near.value[0] - bound[0] <= 1e-6 * best.value[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_intercepts_far_from_their_optimum_are_moved(seed):
+    """Their gradient is a term of the bound, for want of a penalty: it has to vanish."""
+    X, objective, _ = problem(seed, 0.1)
+    best = minimise(objective, X)
+    theta = best.theta + 0
+    theta[-1] += np.linspace(0.3, -0.3, theta.shape[1])
+    evaluation = objective.at(theta)
+    before = theta.copy()
+    bound = lower_bound(objective, evaluation, np.array([1e-9]))
+    assert bound[0] <= best.value[0] * (1 + 1e-12)
+    assert_allclose(bound, best.value, rtol=1e-6)
+    assert_array_equal(evaluation.theta, before)
+
+
+def test_bounds_of_several_problems_are_those_of_each(rng):
+    X, y = problems.overlapping(100, 4, raw=False)
+    C, weight = np.array([0.01, 1.0, 100.0]), rng.uniform(0.0, 2.0, (3, 100))
+    # Standardised features depend on the weights of all problems, the bound does not.
+    together = make_objective(X, y, weight, C)
+    theta = 0.3 * zero_mean(rng.standard_normal(together.shape), 3)
+    evaluation = together.at(theta)
+    bounds = lower_bound(together, evaluation, np.full(3, WANTED))
+    for b in range(3):
+        alone, here = together.problems(np.array([b]), evaluation)
+        assert_allclose(bounds[b], lower_bound(alone, here, np.array([WANTED]))[0], rtol=1e-9)
+        best = minimise(alone, X)
+        assert bounds[b] <= best.value[0] * (1 + 1e-12)
+        tight = lower_bound(alone, best, np.array([WANTED]))
+        assert_allclose(tight, best.value, rtol=1e-9)
+
+
+def test_there_is_no_bound_without_a_penalty(rng):
+    X, y = problems.overlapping(100, 4, raw=False)
+    alone = make_objective(X, y, C=np.inf)
+    evaluation = alone.at(np.zeros(alone.shape))
+    assert_array_equal(lower_bound(alone, evaluation, np.ones(1)), -np.inf)
+    both = make_objective(X, y, C=[np.inf, 1.0])
+    bounds = lower_bound(both, both.at(np.zeros(both.shape)), np.ones(2))
+    assert bounds[0] == -np.inf
+    assert np.isfinite(bounds[1])
+
+
+def test_a_bound_costs_little():
+    """Half a pass for each step of the intercepts, and none without one."""
+    _, objective, rng = problem(1, 1.0, fit_intercept=False)
+    evaluation = objective.at(zero_mean(rng.standard_normal(objective.shape)))
+    before = objective.rows.work.passes
+    lower_bound(objective, evaluation, np.array([WANTED]))
+    assert objective.rows.work.passes == before
+    _, objective, rng = problem(1, 1.0)
+    evaluation = objective.at(zero_mean(rng.standard_normal(objective.shape)))
+    before = objective.rows.work.passes
+    lower_bound(objective, evaluation, np.array([0.0]))
+    assert objective.rows.work.passes - before <= 0.5 * TUNED.most_intercept_steps
+
+
+@pytest.mark.parametrize("n_problems", [1, 3])
+def test_the_conjugate_of_the_penalty(n_problems, rng):
+    """R*(g) = max_W <g, W> - R(W), at W = g / (l2 d), and no other W gives more."""
+    X, y = problems.overlapping(50, 4)
+    objective = make_objective(X, y, C=np.geomspace(0.1, 10.0, n_problems))
+    penalty, N = objective.penalty, 4
+    g = rng.standard_normal(objective.shape)
+    found = penalty.conjugate(g)
+    of_weights = g.copy()
+    of_weights[N:] = 0.0
+    diagonal = np.repeat(penalty.diagonal(N + 1)[:N], 3, axis=1)
+    W = np.vstack([g[:N] / diagonal, np.zeros(3 * n_problems)])
+    best = objective.dot(of_weights, W) - penalty.value(W)
+    assert_allclose(found, best, rtol=1e-12)
+    for _ in range(20):
+        other = W + 0.1 * np.abs(W).max() * rng.standard_normal(W.shape)
+        assert (objective.dot(of_weights, other) - penalty.value(other) < found).all()
+    assert_array_equal(make_objective(X, y, C=np.inf).penalty.conjugate(g[:, :3]), np.inf)
+
+
+# -- estimates ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hessian", "block-diagonal", "kronecker", "diagonal"])
+@pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_estimate_is_right_within_ten(seed, C, name):
+    """Near the minimum, in whatever direction from it."""
+    X, objective, rng = problem(seed, C)
+    best = minimise(objective, X)
+    for size in (1e-1, 1e-3):
+        theta = best.theta + size * zero_mean(rng.standard_normal(objective.shape))
+        iterate = make_iterate(objective, theta, make(objective, name))
+        found = estimate(iterate, np.arange(1), TOL)
+        gap = iterate.evaluation.value[0] - best.value[0]
+        assert gap / 10 <= found.decrement[0] <= 10 * gap
+    assert not found.doubtful.any()  # so near that no row moves far
+
+
+@pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
+def test_a_thorough_estimate_is_right_to_third_order(C):
+    X, objective, rng = problem(0, C)
+    best = minimise(objective, X)
+    for size in (1e-1, 1e-2, 1e-3):
+        theta = best.theta + size * zero_mean(rng.standard_normal(objective.shape))
+        iterate = make_iterate(objective, theta, make(objective, "kronecker"))
+        found = estimate(iterate, np.arange(1), TOL, thorough=True)
+        gap = iterate.evaluation.value[0] - best.value[0]
+        assert found.decrement[0] <= gap * (1 + size)
+        assert found.decrement[0] >= gap * (1 - size) / (1 + TUNED.share_to_come)
+
+
+def test_estimates_of_some_problems_are_those_of_each(rng):
+    X, y = problems.overlapping(100, 4, raw=False)
+    C = np.array([0.1, 1.0, 10.0])
+    objective = make_objective(X, y, C=C)
+    theta = 0.1 * zero_mean(rng.standard_normal(objective.shape), 3)
+    whole = make_iterate(objective, theta, make(objective, "kronecker"))
+    every = estimate(whole, np.arange(3), TOL)
+    assert every.decrement.shape == every.doubtful.shape == (3,)
+    for index in ([0], [2], [0, 2]):
+        some = estimate(whole, np.array(index), TOL)
+        assert_allclose(some.decrement, every.decrement[index], rtol=0.3)
+        for b, decrement in zip(index, some.decrement, strict=True):
+            alone = make_objective(X, y, C=C[b])
+            iterate = make_iterate(
+                alone, theta[:, objective.columns([b])], make(alone, "kronecker")
+            )
+            found = estimate(iterate, np.arange(1), TOL)
+            assert_allclose(decrement, found.decrement[0], rtol=0.3)
+
+
+def test_a_broken_hessian_is_in_doubt():
+    _, objective, rng = problem(0, 1.0)
+    theta = 0.1 * zero_mean(rng.standard_normal(objective.shape))
+
+    class Broken:
+        """No curvature in any direction."""
+
+        def __init__(self, hessian):
+            self.hessian = hessian
+
+        def __call__(self, direction):
+            return 0.0 * direction
+
+        def __getattr__(self, name):
+            return getattr(self.hessian, name)
+
+    iterate = make_iterate(
+        objective, theta, make(objective, "kronecker"),
+        hessian=lambda objective, evaluation: Broken(objective.hessian(evaluation)),
+    )  # fmt: skip
+    assert estimate(iterate, np.arange(1), TOL).doubtful.all()
+
+
+def test_a_step_of_a_row_that_moves_far_is_in_doubt():
+    """One row has all of the curvature of its feature, and is decided a little later."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 3))
+    X[7, 2] = 1e4
+    y = rng.integers(3, size=300)
+    objective = make_objective(X, y, C=1.0)
+    assert estimate(
+        make_iterate(objective, np.zeros(objective.shape), make(objective, "kronecker")),
+        np.arange(1),
+        TOL,
+    ).doubtful.all()
+
+
+def test_relative_gaps():
+    """Infinite where the minimum may be zero."""
+    value = np.array([1.0, 1.0, 1.0, 2.0])
+    gap = np.array([0.0, 0.5, 1.0, 5.0])
+    assert_array_equal(relative(gap, value), [0.0, 1.0, np.inf, np.inf])
