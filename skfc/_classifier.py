@@ -242,7 +242,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         else:
             (fit,), solver = problem.solve_warm(method, C, start)
         self._store(problem, X, fit, solver, targets, active)
-        _driver.warn(fit, self.tol, self.max_iter, method)
+        self._warn(problem, fit, method, solved.classes)
         return self
 
     def _read(self, X, y, sample_weight):
@@ -281,6 +281,13 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         self.n_iter_, self.solver_ = fit.n_iter, solver
         self.loss_curve_ = np.array(fit.loss_curve)
         self.optimality_gap_ = gap
+
+    def _warn(self, problem, fit, method, labels):
+        """Warn of a fit that did not converge."""
+        names = getattr(self, "feature_names_in_", None)
+        names = [f"X[:, {j}]" for j in range(self.n_features_in_)] if names is None else names
+        features = problem.leading_features(fit, names)
+        _driver.warn(fit, self.tol, self.max_iter, method, labels, features)
 
     def _logits(self, X):
         """The `Logits` of validated rows."""

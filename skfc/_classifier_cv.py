@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted
 
-from skfc import _driver, _targets
+from skfc import _targets
 from skfc._array import as_features
 from skfc._classifier import SoftmaxFCClassifier, unchanged_on_failure
 from skfc._parameters import check_parameters
@@ -282,8 +282,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         else:  # nor those of an earlier fit
             vars(self).pop("coefs_paths_", None), vars(self).pop("intercepts_paths_", None)
         if self.refit:
-            last = self._refit(X, *read, paths, method)
-            _driver.warn(last, self.tol, self.max_iter, method)
+            self._refit(X, *read, paths, method)
         else:
             self._average(paths, read[0])
         warn_of_paths(paths, self.tol, self.max_iter)
@@ -418,7 +417,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         else:  # the fit of `SoftmaxFCClassifier`, digit for digit
             (fit,), solver = problem.solve(method, C, **options)
         self._store(problem, X, fit, solver, targets, active)
-        return fit
+        self._warn(problem, fit, method, targets.classes[active])
 
     def _average(self, paths, classes):
         """The mean of the folds at `C_`."""

@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc._array import take, to_numpy
+from skfc import _separation
 from skfc._continuation import Stages
 from skfc._monitors import History, Progress
 from skfc._optimality import estimate, lower_bound, relative
-from skfc._softmax import separation
+from skfc._separation import Separation
 from skfc._tuned import TUNED
 from skfc.solvers import GO_ON, Change
 
@@ -40,6 +41,7 @@ class Fit:
     theta : (P, n_classes)
     gap : (F - F*) / F*, estimated, or where `proven` bounded
     C : the inverse strength of its penalty
+    separation : why there is no minimum, where that was found
     """
 
     theta: np.ndarray
@@ -49,6 +51,7 @@ class Fit:
     proven: bool
     loss_curve: list = field(repr=False)
     C: float = np.inf
+    separation: Separation | None = field(default=None, repr=False)
 
 
 class Run:
@@ -92,8 +95,9 @@ class Run:
         if not self.stages.may_end:
             gap = np.full_like(gap, np.inf)
         stop = self.tell(n_iter, value, gap, iterate)
-        separated = find_separated(iterate)
         floor = self.is_at_floor(iterate, value)
+        found = _separation.find(iterate, self.tol, floor)
+        separated = np.array([f is not None for f in found])
         last = np.full(len(value), n_iter >= self.max_iter or stop)
         asked = np.flatnonzero(((gap <= self.tol) | floor | last) & ~separated)
         proven, doubtful = np.zeros(len(value), dtype=bool), False
@@ -109,8 +113,9 @@ class Run:
             theta = take(iterate.evaluation.theta, columns, axis=1)
             k = self.which[j]
             self.fits[k] = Fit(
-                theta, status, n_iter, float(gap[j]), bool(proven[j]), self.history.curves[k]
-            )
+                theta, status, n_iter, float(gap[j]), bool(proven[j]), self.history.curves[k],
+                separation=found[j],
+            )  # fmt: skip
         keep = np.flatnonzero(~done) if done.any() else None
         if keep is not None:
             self.which = self.which[keep]
@@ -230,21 +235,7 @@ def status_of(converged, floor, separated, stopped, near):
     return Status.STOPPED if stopped else Status.MAX_ITER
 
 
-def find_separated(iterate):
-    """True where, without penalty, every row is on its side: the loss has no minimum.
-
-    Newton steps then shrink the loss by a constant factor, the decrement with it.
-    """
-    objective, value = iterate.objective, iterate.evaluation.value
-    share = iterate.decrement / value
-    suspect = ~objective.penalty.strict & (value < TUNED.separated_loss) & (share > 0.1)
-    if suspect.any():
-        wrong = objective.rows.sum(separation, state=iterate.evaluation.state, count=False)
-        suspect = suspect & (to_numpy(wrong.values[0]) == 0)
-    return suspect
-
-
-def warn(fit, tol, max_iter, method):
+def warn(fit, tol, max_iter, method, labels, features):
     """Turn a status into a `ConvergenceWarning` that says what would help."""
     if fit.status is Status.MAX_ITER:
         text = (
@@ -259,15 +250,31 @@ def warn(fit, tol, max_iter, method):
             "for. " + advice(method, "Rescale extreme columns or weights, use float64")
         )
     elif fit.status is Status.SEPARATED:
-        text = (
-            "The classes are separable: with C=inf the loss falls towards zero for ever "
-            "and no coefficients are the best ones. The fit stopped at a mean loss of "
-            f"{fit.loss_curve[-1]:.1e}, with every row on its side. A finite C gives a "
-            "unique answer."
-        )
+        text = named(fit, labels, features)
     else:
         return
     warnings.warn(text, ConvergenceWarning, stacklevel=4)
+
+
+def named(fit, labels, features):
+    """The text for classes that nothing holds: kind, classes and features."""
+    found = fit.separation
+    who = ", ".join(map(str, labels[found.classes].tolist()[:5]))
+    what = ", ".join(features)
+    if found.complete:
+        kind = "separable: with C=inf the loss falls towards zero for ever"
+        stop = f"at a mean loss of {fit.loss_curve[-1]:.1e}, with every row on its side"
+    else:
+        kind = (
+            "quasi-separable: with C=inf some coefficients grow for ever, which makes rows "
+            f"of class {who} more certain and no row less"
+        )
+        stop = f"at a mean loss of {fit.loss_curve[-1]:.3g}"
+    return (
+        f"The classes are {kind}, and no coefficients are the best ones. The features with "
+        f"the largest share in this are {what}. The fit stopped {stop}. A finite C gives a "
+        "unique answer."
+    )
 
 
 def advice(method, general):

@@ -12,7 +12,7 @@ stored, not its square, which may leave the range of float64.
 from dataclasses import dataclass
 from functools import reduce
 
-from skfc._array import Array, cast, concatenate, host, namespace
+from skfc._array import Array, cast, concatenate, host, namespace, take, to_numpy
 
 # Values whose squares stay within the range of their type, by its itemsize.
 SQUARES_IN_RANGE = {4: (1e-15, 1e15), 8: (1e-140, 1e140)}
@@ -50,9 +50,9 @@ class Moments:
     def _of_one(cls, x, weight):
         """The moments with weights (n_rows,). Rows without weight may hold anything."""
         xp = namespace(x)
-        weighted = weight > 0
-        if not bool(xp.all(weighted)):
-            x, weight = x[weighted, :], weight[weighted]
+        if not bool(xp.all(weight > 0)):
+            rows = host.flatnonzero(to_numpy(weight) > 0)
+            x, weight = take(x, rows), take(weight, rows)
         if x.shape[0] == 0:
             zeros = xp.zeros((1, x.shape[1]), dtype=xp.float64)
             return cls(zeros[:, 0] if x.shape[1] else xp.zeros(1, dtype=xp.float64), zeros, zeros,

@@ -84,9 +84,7 @@ class Problem:
         check_total(self.total, weight)
         weight = weight * (weight.shape[1] / self.total)[:, None]
         self.given = X, target, weight
-        size = X.nnz if sparse.issparse(X) else X.size
-        if X.dtype == np.float32 and size <= TUNED.few_single:
-            X = X.astype(np.float64)  # single precision saves no time there
+        X = held_in_double(X)
         self.merged = merge_columns(X) if sparse.issparse(X) and not standardize else None
         X = X if self.merged is None else self.merged.X
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype
@@ -124,6 +122,17 @@ class Problem:
             prior = np.log(self.class_totals)
             theta[-1] = (prior - prior.mean(axis=1, keepdims=True)).ravel()
         return as_like(theta, self.frame.mean)
+
+    def leading_features(self, fit, names, n=3):
+        """Names of the features with the largest share in the separation of a fit, `n` at most."""
+        if fit.separation is None:
+            return []
+        share = np.abs(to_numpy(fit.separation.direction)[: self.frame.n_features])
+        if self.merged is not None:
+            share = self.merged.postsolve(share.T).T
+        share = share.max(axis=1)
+        order = np.argsort(-share, kind="stable")[:n]
+        return [str(names[j]) for j in order if share[j] > 0.1 * share.max()]
 
     def start(self, coef, intercept):
         """theta (P, T) of coefficients (T, n_features) and intercepts (T,)."""
@@ -236,6 +245,14 @@ class Problem:
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error
+
+
+def held_in_double(X):
+    """`X` in float64 where it is small: single precision saves no time there, and costs digits."""
+    if not (isinstance(X, np.ndarray) or sparse.issparse(X)) or X.dtype != np.float32:
+        return X
+    size = X.nnz if sparse.issparse(X) else X.size
+    return X.astype(np.float64) if size <= TUNED.few_single else X
 
 
 def nothing_to_solve(frame, C):

@@ -297,6 +297,23 @@ def beyond(block, _, moved, *, far):
     return (xp.sum(cast(moved > block.like(far)[:, None], xp.float64), axis=1),), None, (moved,)
 
 
+def margins(block, direction, proba, *, far):
+    """How many rows of every class a direction helps by more than `far`, and how many it harms.
+
+    A row is harmed where another logit rises against its label's by a tenth of that. Rows of
+    several classes are harmed by every movement between them.
+    """
+    dz, xp = block.stack(direction), namespace(direction)
+    target = _one_hot(block.target, dz)[None, ...] + 0 * dz
+    weighted = cast(block.weight > 0, dz.dtype)
+    own = xp.min(xp.where(target > 0, dz, xp.full_like(dz, xp.inf)), axis=1)
+    lowest, highest = xp.min(dz, axis=1), xp.max(dz, axis=1)
+    helped = cast(own - lowest > far, dz.dtype) * weighted
+    harmed = cast(highest - own > 0.1 * far, dz.dtype) * weighted
+    per_class = xp.sum(helped[:, None, :] * cast(target > 0, dz.dtype), axis=2)
+    return (per_class, xp.sum(harmed, axis=1)), None, (proba,)
+
+
 def separation(block, _, logits, *unused):
     """How many rows of positive weight have another logit at or above their label's."""
     xp = namespace(logits)

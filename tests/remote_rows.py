@@ -166,6 +166,10 @@ class RemoteRows:
         return cls(cluster, handle, X.shape, X.dtype, n_classes, len(weight))
 
     @property
+    def n_values(self):
+        return self.shape[0] * self.shape[1]
+
+    @property
     def n_columns(self):
         return self.n_problems * self.n_classes
 

@@ -56,8 +56,6 @@ def newton(objective, preconditioner, theta):
             objective, preconditioner, evaluation, damping, renew,
             least=max(preconditioner.least_steps, n_products // 2),
         )  # fmt: skip
-        if found.broken.any() and preconditioner.in_double(objective):
-            found, damping = damped_step(objective, preconditioner, evaluation, damping, True, least=2)
         n_products, decrement = found.n_products, found.decrement
 
 
@@ -75,6 +73,8 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
             model, preconditioner.sampler.at(model, evaluation), gradient, preconditioner.solve,
             share=TUNED.forcing, least=least, most=TUNED.most_steps, limit=evaluation.value,
         )  # fmt: skip
+        if found.broken.any() and preconditioner.in_double(objective):
+            continue
         too_much = found.decrement[0] > evaluation.value[0]
         if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
             return found, damping
