@@ -73,7 +73,7 @@ class Run:
         self.which, self.fits = np.arange(n), [None] * n
         self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
         self.least_decrement, self.least_value = np.full(n, np.inf), np.full(n, np.inf)
-        self.since = np.zeros(n, dtype=int)
+        self.since, self.doubted = np.zeros(n, dtype=int), np.zeros(n, dtype=bool)
         self.seen = -1
 
     def run(self):
@@ -102,7 +102,7 @@ class Run:
         asked = np.flatnonzero(((gap <= self.tol) | floor | last) & ~separated)
         proven, doubtful = np.zeros(len(value), dtype=bool), False
         if len(asked) and self.stages.may_end:
-            gap, proven, doubtful = self.confirm(iterate, asked, gap, floor | last)
+            gap, proven, doubtful = self.confirm(iterate, asked, gap, floor, last)
         done = (gap <= self.tol) | floor | last | separated
         if doubtful and not self.stages.is_last and not last.any():
             done &= ~np.isin(np.arange(len(done)), asked)
@@ -151,63 +151,62 @@ class Run:
         patience = (self.since[which] >= TUNED.patience) & level
         return (iterate.stalled | patience) & self.stages.is_last
 
-    def confirm(self, iterate, asked, gap, ending):
+    def confirm(self, iterate, asked, gap, floor, last):
         """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
 
         A proof is tried where it may succeed. Elsewhere the estimate stands, unless it is
-        doubtful: the fit then goes on, until there is a proof or nothing else to be had.
-        `ending` problems end whatever the gap is. Returns gaps, which are proven, and whether
-        an end is in doubt.
+        doubtful: the fit then goes on, until there is a proof or nothing else to be had. At the
+        `floor` of the arithmetic, and with the `last` iteration, problems end whatever the gap
+        is. Returns gaps, which are proven, and whether an end is in doubt.
         """
         objective, value = iterate.objective, iterate.evaluation.value
         gap, proven = gap.copy(), np.zeros(len(value), dtype=bool)
         loose = objective.penalty.conjugate(iterate.evaluation.gradient)
         provable = asked[loose[asked] <= self.tol * value[asked]]
         if len(provable):
-            k = self.which[provable]
-            wanted = 0.1 * self.tol * value[provable]
-            bounds = lower_bound(*objective.problems(provable, iterate.evaluation), wanted)
-            self.lower[k] = np.maximum(self.lower[k], bounds)
-            gap[provable] = relative(value[provable] - self.lower[k], value[provable])
+            gap[provable] = self.bound(iterate, provable)
             proven[provable] = gap[provable] <= self.tol
-        doubtful = np.full(len(value), self.suspicious)
-        hopeless = doubtful & ~proven & ~ending & objective.penalty.strict
-        gap[asked[hopeless[asked]]] = np.inf
-        rest = asked[~(proven | hopeless)[asked]]
-        if len(rest):
-            self.estimate(iterate, rest, gap, doubtful, ending)
-        unproven = hopeless | (doubtful & ~proven)
-        return gap, proven, bool(unproven[asked].any())
+        rest = asked[~proven[asked]]
+        if not len(rest):
+            return gap, proven, False
+        found = estimate(iterate, rest, self.tol, thorough=self.suspicious)
+        gap[rest] = relative(found.decrement, value[rest])
+        self.remember(iterate, rest, found)
+        # Past a doubt, estimates are not held to be right to more than a share of tol.
+        past = self.doubted[self.which[rest]]
+        gap[rest] = np.where(past, np.maximum(gap[rest], TUNED.least_claim * self.tol), gap[rest])
+        sure = found.doubtful & ~last[rest]
+        gap[rest[sure]] = np.inf
+        self.doubted[self.which[rest[sure]]] = True
+        final = rest[found.doubtful & (floor[rest] | found.broken) & (floor | last)[rest]]
+        if len(final) and self.stages.is_last:
+            self.last_word(iterate, final, gap)
+        return gap, proven, bool(sure.any())
 
-    def estimate(self, iterate, index, gap, doubtful, ending):
-        """Gaps of the problems `index` by conjugate gradients; doubts are noted."""
-        value = iterate.evaluation.value[index]
-        found = estimate(iterate, index, self.tol)
-        doubtful[index] |= found.doubtful
-        gap[index] = relative(found.decrement, value)
-        if iterate.newton is None:
-            small = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
-            self.ratio[self.which[index]] = np.maximum(found.decrement / small, 1.0)
-        # A doubtful estimate is not asked for again before the solver's own has fallen.
-        doubts = index[found.doubtful]
-        own = np.maximum(iterate.decrement[doubts], np.finfo(float).tiny)
-        asked = self.tol * iterate.evaluation.value[doubts] * TUNED.ask_again
-        k = self.which[doubts]
-        self.ratio[k] = np.maximum(self.ratio[k], asked / own)
-        again = index[doubtful[index] & ((gap[index] <= self.tol) | ending[index])]
-        gap[again] = np.inf
-        again = again[ending[again] & self.stages.is_last]
-        if len(again):
-            self.last_word(iterate, again, gap)
+    def bound(self, iterate, index):
+        """Proven gaps of the problems `index`; the best lower bound of the minimum is kept."""
+        k, value = self.which[index], iterate.evaluation.value[index]
+        part = iterate.objective.problems(index, iterate.evaluation)
+        self.lower[k] = np.maximum(self.lower[k], lower_bound(*part, 0.1 * self.tol * value))
+        return relative(value - self.lower[k], value)
+
+    def remember(self, iterate, index, found):
+        """Note what the solver's own decrement is worth.
+
+        After an estimate that is larger it is corrected; after a doubtful one the next waits
+        until it has fallen.
+        """
+        k, value = self.which[index], iterate.evaluation.value[index]
+        own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
+        ratio = np.maximum(found.decrement / own, 1.0) if iterate.newton is None else 1.0
+        waiting = np.maximum(self.ratio[k], self.tol * value * TUNED.ask_again / own)
+        self.ratio[k] = np.where(found.doubtful, waiting, np.where(ratio > 1, ratio, self.ratio[k]))
 
     def last_word(self, iterate, index, gap):
         """Gaps of doubtful problems that end: an estimate that holds, else a bound."""
-        objective, value = iterate.objective, iterate.evaluation.value[index]
         thorough = estimate(iterate, index, self.tol, thorough=True)
-        bounds = lower_bound(*objective.problems(index, iterate.evaluation), self.tol * value)
-        k = self.which[index]
-        self.lower[k] = np.maximum(self.lower[k], bounds)
-        bound = relative(value - self.lower[k], value)
+        value = iterate.evaluation.value[index]
+        bound = self.bound(iterate, index)
         gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
 
 
@@ -253,7 +252,7 @@ def warn(fit, tol, max_iter, method, labels, features):
         text = named(fit, labels, features)
     else:
         return
-    warnings.warn(text, ConvergenceWarning, stacklevel=4)
+    warnings.warn(text, ConvergenceWarning, stacklevel=5)
 
 
 def named(fit, labels, features):

@@ -15,6 +15,7 @@ from functools import cached_property
 
 from skfc._array import Array, at_most, concatenate, namespace
 from skfc._moments import hypot
+from skfc._tuned import TUNED
 
 # The penalty of a feature in standardised units is scale⁻², kept within the range of float64.
 LARGEST = 1e300
@@ -37,10 +38,19 @@ class Frame:
     fit_intercept: bool
 
     @classmethod
-    def of(cls, moments, fit_intercept):
-        """The frame of pooled moments. Without an intercept, features are not centred."""
+    def of(cls, moments, fit_intercept, typical=None):
+        """The frame of pooled moments. Without an intercept, features are not centred.
+
+        `typical` are medians and spreads of columns, host arrays (n_features,), which take the
+        place of mean and standard deviation where a few values are so far out that all others
+        would be next to one another.
+        """
         xp = namespace(moments.mean)
         mean, scale, varies = moments.mean[0, :], moments.std[0, :], moments.varies
+        if typical is not None:
+            median, spread = (xp.asarray(values, dtype=mean.dtype) for values in typical)
+            far = (spread > 0) & (spread < TUNED.next_to_one_another * scale)
+            mean, scale = xp.where(far, median, mean), xp.where(far, spread, scale)
         if not fit_intercept:
             scale, varies = hypot(scale, mean), (moments.low != 0) | (moments.high != 0)
             mean = xp.zeros_like(mean)

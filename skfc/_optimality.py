@@ -34,10 +34,12 @@ class Estimate:
     ----------
     decrement : (n_problems,), half the Newton decrement
     doubtful : (n_problems,) of bool: it says little, for a reason that was seen
+    broken : (n_problems,) of bool: the reason is a breakdown of the arithmetic
     """
 
     decrement: Array
     doubtful: Array
+    broken: Array
 
 
 def relative(gap, value):
@@ -76,7 +78,8 @@ def estimate(iterate, index, tol, *, thorough=False):
     limit = host.full(objective.n_problems, max(tol / TUNED.small_tol, 1.0) ** (1 / 3))
     loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
     limit = host.where(loose, TUNED.far_logits, limit)
-    return Estimate(newton.decrement, newton.broken | hessian.moves_far(newton.step, limit))
+    far = hessian.moves_far(newton.step, limit)
+    return Estimate(newton.decrement, newton.broken | far, newton.broken)
 
 
 def on_part(iterate, index):

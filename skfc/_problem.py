@@ -92,7 +92,8 @@ class Problem:
         rows = make_rows(X, target, weight, self.n_classes)
         with fit_arithmetic(rows):
             self.moments = rows.moments()
-            self.frame = Frame.of(self.moments.pooled(), fit_intercept)
+            pooled = self.moments.pooled()
+            self.frame = Frame.of(pooled, fit_intercept, rows.typical(pooled))
             check_frame(self.frame, X.dtype)
             self.rows = rows.in_frame(self.frame)
             std = None

@@ -34,6 +34,9 @@ class Tuned:
     small_loss: float = 1e-3  # mean loss below which float32 has lost digits
     near_zero: float = 10.0  # mean in standard deviations that leaves float32 squares digits
     few_single: int = 2**21  # numbers of float32 rows that are held in float64
+    stored_share: float = 0.05  # of rows: sparse columns that are looked into
+    typical_rows: int = 500  # rows that tell what values are typical of a column
+    next_to_one_another: float = 1e-2  # spread of most values, in standard deviations, that is
     lost_digits: float = 1e-3  # share of a standard deviation that rounding of a column may be
     cancelled: float = 1e-6  # variance / square below which it is computed in two passes
 
@@ -53,8 +56,8 @@ class Tuned:
 
     # -- preconditioners ------------------------------------------------------------------------
     no_curvature: float = 1e-13  # relative to the largest: curvature that is rounding
-    jitter_single: float = 1e-6  # added to a unit diagonal, float32
-    jitter_double: float = 1e-10  # and float64
+    jitter_single: float = 1e-7  # added to a unit diagonal, float32
+    jitter_double: float = 1e-14  # and float64
     rounding_of_gram: float = 1e-10  # of the penalty: what rounding of a Gram matrix may be
     least_ridge: float = 1e-6  # of the curvature: the least penalty in the low-rank form
     diagonal_price: float = 5.0  # steps that a look at the diagonal costs
@@ -114,6 +117,7 @@ class Tuned:
     most_intercept_steps: int = 4  # Newton steps of intercepts alone, for a proof
     farthest_intercept: float = 100.0  # logits that the intercepts may be from the minimum's
     ask_again: float = 3.0  # fall of the solver's decrement after a doubtful estimate
+    least_claim: float = 1e-3  # of tol: the least gap that is stated after a doubtful estimate
     patience: int = 25  # iterations without progress at the floor of the arithmetic
     separated_loss: float = 1e-3  # mean loss from which separation is looked for
 

@@ -8,6 +8,7 @@ larger model a sketch is stored, see :func:`sketch`. All fits have one BLAS thre
 import json
 import sys
 import tempfile
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -243,7 +244,9 @@ def measure(case):
         count_work() as count,
     ):
         X = contain(problem.X, case.container, case.dtype, folder)
-        model.fit(X, problem.y, sample_weight=problem.weight)
+        with warnings.catch_warnings():  # the grids of some searches end at their best C
+            warnings.filterwarnings("ignore", "C_=", UserWarning)
+            model.fit(X, problem.y, sample_weight=problem.weight)
         del X  # so that the file of a memory map can go
     return Measured(
         model.coef_, model.intercept_, getattr(model, "scores_", None),

@@ -38,6 +38,8 @@ class Preconditioner:
     price = 0.0
     # The least conjugate-gradient steps with it; a poor one hides directions from the first.
     least_steps = 2
+    # The least that an estimate of the gap takes: of a poor one hides directions for longer.
+    confirming_steps = 2
     # Whether single precision was given up, after a breakdown.
     double = False
     # Whether M is the whole Hessian, so that a refresh replaces what L-BFGS remembers.
@@ -107,7 +109,7 @@ def passes_of(objective, operations):
 class Identity(Preconditioner):
     """None: the textbook gradient, that of the coefficients of X in its own units."""
 
-    least_steps = 10
+    least_steps = confirming_steps = 12
 
     def __init__(self, objective):
         super().__init__(objective)
@@ -123,7 +125,7 @@ class Identity(Preconditioner):
 class Diagonal(Preconditioner):
     """The diagonal of the Hessian: for sparse and very wide data."""
 
-    least_steps = 4
+    least_steps, confirming_steps = 4, 8
 
     def __init__(self, objective):
         super().__init__(objective)

@@ -35,6 +35,8 @@ class Factored(Preconditioner):
     A subclass gives the diagonals `a` and `penalty`, and the basis.
     """
 
+    confirming_steps = 12
+
     def __init__(self, objective):
         super().__init__(objective)
         self.n_classes = objective.rows.n_classes

@@ -216,14 +216,16 @@ class CSRRows(LocalRows):
         # Where the mean is most of the squares, their difference has lost its digits.
         doubtful = (not tame) | (spread <= TUNED.cancelled * squares).any(axis=1)
         std = np.sqrt(np.maximum(spread, 0.0))
-        low, high = -np.ones(N), np.ones(N)
         empty = (squares == 0).all(axis=1)
-        high[empty] = low[empty] = 0.0
+        low, high = extremes(self.X, np.where(empty, 0.0, np.maximum(std.max(axis=1), 1e-300)))
         for j in np.flatnonzero(doubtful & ~empty):
             column = Moments.of(self.X[:, [j]].toarray().astype(np.float64), weight)
             mean[j], std[j] = column.mean[:, 0], column.std[:, 0]
             low[j], high[j] = column.low[0], column.high[0]
         return Moments(total, mean.T, std.T, low, high)
+
+    def _values(self, rows, columns):
+        return self.X[rows][:, columns].toarray().astype(np.float64)
 
     def gram(self, weights, *, pairs=False):
         """Weighted Gram matrices of standardised rows, with a column of ones for the intercept.
@@ -258,6 +260,19 @@ class CSRRows(LocalRows):
     def _pieces(self):
         """Small blocks for what needs a copy of its values."""
         return even_blocks(self.X, 1 + self.X.nnz // TUNED.piece_values)
+
+
+def extremes(X, std):
+    """Bounds of the values of every column of a CSR: one `std` where few of them are stored."""
+    low, high = -std, std.copy()
+    counts = np.bincount(X.indices, minlength=X.shape[1])
+    columns = np.flatnonzero(counts > TUNED.stored_share * X.shape[0])
+    if len(columns):
+        some = X[:, columns].tocsc()
+        zero = np.where(counts[columns] < X.shape[0], 0.0, np.nan)  # one that is not stored
+        low[columns] = np.fmin(np.minimum.reduceat(some.data, some.indptr[:-1]), zero)
+        high[columns] = np.fmax(np.maximum.reduceat(some.data, some.indptr[:-1]), zero)
+    return low, high
 
 
 def even_blocks(X, n_blocks, least=None):

@@ -4,7 +4,7 @@ from functools import reduce
 
 import numpy as np
 
-from skfc._array import cast, concatenate, epsilon, itemsize, pair_places, take
+from skfc._array import to_numpy, cast, concatenate, epsilon, itemsize, pair_places, take
 from skfc._moments import Moments
 from skfc._rows._base import LocalRows, is_small, row_blocks
 from skfc._tuned import TUNED
@@ -71,6 +71,11 @@ class ArrayRows(LocalRows):
             Moments.__add__,
             (Moments.of(self.X[b.rows, :], b.weight) for b in self._blocks),
         )
+
+    def _values(self, rows, columns):
+        """Some values of X, (n_rows, n_columns), a float64 array of NumPy's."""
+        x = take(take(self.X, rows), columns, axis=1)
+        return to_numpy(x).astype(np.float64)
 
     def single(self):
         """These rows in single precision where that pays, else None."""

@@ -30,7 +30,7 @@ def newton(objective, preconditioner, theta):
         fresh = preconditioner.is_fresh(evaluation)
         change = yield Iterate(
             objective, evaluation, n_iter, evaluation.value if damping else decrement,
-            preconditioner.solve, sampler.at, max(preconditioner.least_steps, n_products),
+            preconditioner.solve, sampler.at, max(preconditioner.confirming_steps, n_products),
             stalled, found if fresh and not damping else None,
         )  # fmt: skip
         if change.objective is not None:
