@@ -80,9 +80,9 @@ def newton_step(
         decrement += gains[-1]
         objective.add(step, p, alpha)
         alphas.append(alpha)
-        if k >= least and (still_to_come(gains) <= share * decrement).all():
-            if not by_condition or k >= steps_for(condition(alphas, betas)):
-                break
+        little = k >= least and (still_to_come(gains) <= share * decrement).all()
+        if little and not (by_condition and k < steps_for(condition(alphas, betas))):
+            break
         objective.add(r, Hp, -alpha)
         z = precondition(r)
         if (most_to_come(objective, r, z) <= share * decrement).all():

@@ -7,8 +7,8 @@ from enum import Enum
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from skfc._array import take, to_numpy
 from skfc import _separation
+from skfc._array import take
 from skfc._continuation import Stages
 from skfc._monitors import History, Progress
 from skfc._optimality import estimate, lower_bound, relative
@@ -178,7 +178,9 @@ class Run:
         sure = found.doubtful & ~last[rest]
         gap[rest[sure]] = np.inf
         self.doubted[self.which[rest[sure]]] = True
-        final = rest[found.doubtful & (floor[rest] | found.broken) & (floor | last)[rest]]
+        # The last iteration may look like the end: doubtful estimates below tol are no answer.
+        early = last[rest] & ~found.broken & (gap[rest] > self.tol)
+        final = rest[found.doubtful & (floor | last)[rest] & ~early]
         if len(final) and self.stages.is_last:
             self.last_word(iterate, final, gap)
         return gap, proven, bool(sure.any())
@@ -200,7 +202,8 @@ class Run:
         own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
         ratio = np.maximum(found.decrement / own, 1.0) if iterate.newton is None else 1.0
         waiting = np.maximum(self.ratio[k], self.tol * value * TUNED.ask_again / own)
-        self.ratio[k] = np.where(found.doubtful, waiting, np.where(ratio > 1, ratio, self.ratio[k]))
+        self.ratio[k] = np.where(ratio > 1, ratio, self.ratio[k])
+        self.ratio[k] = np.where(found.doubtful, np.maximum(waiting, self.ratio[k]), self.ratio[k])
 
     def last_word(self, iterate, index, gap):
         """Gaps of doubtful problems that end: an estimate that holds, else a bound."""

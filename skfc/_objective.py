@@ -12,6 +12,7 @@ blocks of rows, and are opaque here.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations_with_replacement
 
 from skfc import _softmax
 from skfc._array import Array, cast, host, namespace, take, to_numpy
@@ -183,8 +184,10 @@ class Line:
     @classmethod
     def start(cls, objective, evaluation, direction, with_gradient):
         penalty = objective.penalty
-        terms = [penalty.dot(evaluation.theta, evaluation.theta),
-                 penalty.dot(evaluation.theta, direction), penalty.dot(direction, direction)]  # fmt: skip
+        theta = evaluation.theta
+        terms = [
+            penalty.dot(*pair) for pair in combinations_with_replacement((theta, direction), 2)
+        ]
         function = _softmax.step_along if with_gradient else _softmax.look_along
         sums = objective.rows.sum(function, direction, evaluation.state)
         line = cls(objective, evaluation, direction, sums.state, terms)

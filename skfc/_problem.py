@@ -156,7 +156,7 @@ class Problem:
         return coef, intercept - intercept.mean()
 
     def solve_warm(self, method, C, start, *, suspicious=True, **options):
-        """The fits from a `start` that may be far off: never higher than those from the null model.
+        """The fits from a `start` that may be far off: never above those from the null model.
 
         The lower of the two is taken; an end from a `suspicious` start needs a proof, and a fit
         that gets stuck begins again from the null model.
@@ -216,6 +216,8 @@ class Problem:
                     ((coef, intercept), self.start(coef, intercept)),
                 )
             )
+        if not np.isfinite(after).all():
+            raise ValueError(OVERFLOW.format(coef.dtype))
         rounding = (float(after[0]) - float(before[0])) / float(before[0])
         return fit.gap + max(rounding, 0.0)
 

@@ -64,7 +64,7 @@ class CurvatureSampler:
 
     def __init__(self, objective):
         rows = objective.rows
-        self.size = max(TUNED.hessian_rows, TUNED.hessian_rows_per_feature * rows.shape[1])
+        self.size = max(TUNED.hessian_rows, TUNED.rows_per_feature * rows.shape[1])
         self.whole = rows.single() or rows
         self.dtype = self.whole.dtype
         if self.whole is rows:

@@ -196,7 +196,10 @@ def solve_path(problem, Cs, method, progress):
         if start is not None and any(fit.status is Status.STUCK for fit in fits):
             # A path that is stuck begins again from the null model.
             again, _ = problem.solve(method, C_all)
-            fits = [min(pair, key=lambda fit: fit.loss_curve[-1]) for pair in zip(fits, again, strict=True)]
+            fits = [
+                min(pair, key=lambda fit: fit.loss_curve[-1])
+                for pair in zip(fits, again, strict=True)
+            ]
         for path, fit in zip(paths, fits, strict=True):
             path.append(fit)
         before, last = last, np.hstack([fit.theta for fit in fits])

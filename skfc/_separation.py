@@ -43,7 +43,9 @@ def find(iterate, tol, ending):
         return found
     near_zero = free & (value < TUNED.separated_loss) & (share > 0.1)
     if near_zero.any():
-        wrong = objective.rows.sum(_softmax.separation, state=iterate.evaluation.state, count=False)
+        wrong = objective.rows.sum(
+            _softmax.separation, state=iterate.evaluation.state, count=False
+        )
         for b in np.flatnonzero(near_zero & (to_numpy(wrong.values[0]) == 0)):
             columns = objective.columns(np.array([b]))
             theta = take(iterate.evaluation.theta, columns, axis=1)

@@ -24,8 +24,8 @@ class Tuned:
     dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
     cached_numbers: int = 2**18  # residuals of a block of sparse rows that stay in the cache
     row_major_from: int = 16  # classes from which sparse logits stay as products give them
+    few: int = 64  # classes, features: matrices that are cheap all at once
     few_numbers: int = 2**25  # numbers of which a copy of all rows is small
-    few_classes: int = 64  # classes that a product centres faster than sums do
 
     # -- precision: float32-first.md --------------------------------------------------------------
     single_from: int = 2**17  # numbers from which float32 saves time
@@ -41,23 +41,20 @@ class Tuned:
     cancelled: float = 1e-6  # variance / square below which it is computed in two passes
 
     # -- samples of rows: block-diagonal.md -------------------------------------------------------
-    nearly_all: float = 1.25  # rows, in sizes of a sample, of which all are taken
+    nearly_all: float = 1.5  # rows, in sizes of a sample, of which all are taken; drawn anew
     least_chance: float = 0.1  # chance of a row of no weight beside one of mean weight
     hessian_rows: int = 2000  # rows of a sampled Hessian, and more per feature
-    hessian_rows_per_feature: int = 8
+    rows_per_feature: int = 8  # more rows of a sample, for every feature
     all_rows: float = 1.5  # all rows are taken up to so many sizes of the sample,
     all_rows_small: float = 5.0  # or so many, where a copy is small
     gram_rows: int = 1000  # rows of a Gram matrix, and more per feature
-    gram_rows_per_feature: int = 8
-    batched_features: int = 64  # features up to which blocks are inverted all at once
     probes: int = 10  # random vectors that tell the leverage of rows
-    worth_thinning: float = 1.5  # rows, in sizes of a sample, from which leverage is worth it
     pilot_rows: int = 4000  # rows of the mean of diag(p) - p pᵀ
 
     # -- preconditioners ------------------------------------------------------------------------
     no_curvature: float = 1e-13  # relative to the largest: curvature that is rounding
-    jitter_single: float = 1e-7  # added to a unit diagonal, float32
-    jitter_double: float = 1e-14  # and float64
+    jitter_single: float = 1e-6  # added to a unit diagonal, float32
+    jitter_double: float = 1e-10  # and float64
     rounding_of_gram: float = 1e-10  # of the penalty: what rounding of a Gram matrix may be
     least_ridge: float = 1e-6  # of the curvature: the least penalty in the low-rank form
     diagonal_price: float = 5.0  # steps that a look at the diagonal costs
@@ -65,7 +62,6 @@ class Tuned:
     numbers_per_step: float = 200.0
     hessian_patience: float = 3.0  # steps after which the second Hessian is formed at the latest
     hessian_rows_per_direction: int = 55  # rows of a Hessian per effective degree of freedom
-    many_more_rows: float = 1.25  # rows are drawn anew where so many times as many are needed
     operations_per_logit: float = 100.0  # of exponentials, in operations of a matrix product
 
     # -- the ladder of "auto" -------------------------------------------------------------------
@@ -83,8 +79,7 @@ class Tuned:
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     short_step: float = 0.5  # a step below goes beyond where its model holds
     stronger: float = 10.0  # from a penalty to the next
-    most_damping: int = 12
-    most_levels: int = 12
+    most_damping: int = 12  # times that a penalty is made stronger, at the most
     arrived: float = 0.3  # decrement / F at which a stronger penalty is left
     kept: float = 0.1  # of what a step promises: below, rows are missing from the sample
     contraction: float = 0.2  # of the decrement: what a step of a good sample leaves
@@ -97,9 +92,8 @@ class Tuned:
     refresh_growth: float = 2.0  # of the steps between refreshes that make L-BFGS forget
     armijo: float = 1e-4
     wolfe: float = 0.9
-    most_trials: int = 30
     smooth_share: float = 0.5  # of the slope's promise, for steps without momentum
-    most_halvings: int = 40
+    most_halvings: int = 40  # trials of a line search
     lanczos_steps: int = 30
     lanczos_accuracy: float = 0.01
 
@@ -108,7 +102,7 @@ class Tuned:
     most_confirming_steps: int = 50
     thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
-    far_logits: float = 0.5  # nor may it by more than this if it is
+    far_logits: float = 0.25  # nor may it by more than this if it is
     farther: float = 20.0  # as many times what is typical
     loose: float = 1e6  # bound of the gap, relatively, from which a penalty is next to nothing
     steps_per_root: float = 0.5  # products of an estimate, times the root of the condition

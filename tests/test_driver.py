@@ -10,8 +10,8 @@ from core import make_iterate, make_objective
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
-from skfc import SoftmaxFCClassifier, _driver
-from skfc._driver import Run, Status, find_separated
+from skfc import SoftmaxFCClassifier, _driver, _separation
+from skfc._driver import Run, Status
 from skfc._preconditioner import make
 from skfc._problem import Method, Problem
 from skfc._targets import Targets
@@ -213,7 +213,7 @@ def test_the_ratio_of_cheap_to_confirmed_is_kept(data):
     The next ones are corrected by it: monitors see them so, and no iterate is confirmed in
     vain again.
     """
-    objective = make_objective(*data, C=np.inf)
+    objective = make_objective(*data, C=1e3)
     # Gradient descent in a good preconditioner: many small steps with decrements that fall.
     M, theta, steps = make(objective, "hessian"), np.zeros(objective.shape), []
     for _ in range(80):
@@ -382,7 +382,25 @@ def test_separation_is_read_off_the_rows():
             assert iterate.evaluation.value[0] < 1e-3
             iterate = replace(iterate, decrement=share * iterate.evaluation.value)
             expected = separated and not np.isfinite(C)
-            assert_array_equal(find_separated(iterate), [expected])
+            (found,) = _separation.find(iterate, 1e-6, np.array([False]))
+            assert (found is not None) == expected
+            assert found is None or (found.complete and len(found.classes) == 3)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
+def test_quasi_separation_is_named(solver, data):
+    """A mark that only rows of one class have: its coefficient grows for ever."""
+    X, y = data
+    X = X.copy()
+    X[:, -1] = (np.arange(len(X)) % 7 == 0) & (y == y[0])
+    with pytest.warns(
+        ConvergenceWarning, match=rf"quasi-separable.*class {y[0]} .*{X.shape[1] - 1}\]"
+    ):
+        SoftmaxFCClassifier(C=np.inf, solver=solver).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the mark of two classes is held by both
+        X[:, -1] = np.arange(len(X)) % 7 == 0
+        SoftmaxFCClassifier(C=np.inf, solver=solver).fit(X, y)
 
 
 # -- warnings -------------------------------------------------------------------------------
@@ -400,19 +418,20 @@ def test_separation_is_read_off_the_rows():
 def test_statuses_that_need_one_have_a_warning(data, status, words):
     (fit,) = run(make_objective(*data))
     fit.status = status
+    fit.separation = _separation.Separation(True, fit.theta, np.arange(3))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _driver.warn(fit, 1e-3, 7, Method())
+        _driver.warn(fit, 1e-3, 7, Method(), np.arange(3), ["X[:, 1]"])
     assert len(caught) == (words is not None)
     if words:
         assert caught[0].category is ConvergenceWarning
         with pytest.warns(ConvergenceWarning, match=words):
-            _driver.warn(fit, 1e-3, 7, Method())
+            _driver.warn(fit, 1e-3, 7, Method(), np.arange(3), ["X[:, 1]"])
 
 
 def test_advice_names_the_parameters_that_are_set(data):
     (fit,) = run(make_objective(*data), max_iter=1)
     with pytest.warns(ConvergenceWarning, match="leave learning_rate=0.25 to 'auto'"):
-        _driver.warn(fit, 1e-3, 7, Method(solver="gd", learning_rate=0.25))
+        _driver.warn(fit, 1e-3, 7, Method(solver="gd", learning_rate=0.25), None, [])
     with pytest.warns(ConvergenceWarning, match="leave preconditioner='diagonal' to 'auto'"):
-        _driver.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"))
+        _driver.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"), None, [])

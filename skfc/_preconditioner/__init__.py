@@ -59,5 +59,5 @@ def eigen_operations(objective):
 def blocks_operations(objective):
     """Operations of a block per class: Gram matrices of the rows that they take, and factors."""
     n, N = objective.rows.shape
-    taken = min(n, TUNED.hessian_rows + TUNED.hessian_rows_per_feature * N)
+    taken = min(n, TUNED.hessian_rows + TUNED.rows_per_feature * N)
     return objective.rows.n_classes * (N**3 / 3 + taken * N**2)

@@ -229,7 +229,7 @@ def centred_over_classes(x, n_classes):
     would grow.
     """
     xp = namespace(x)
-    if x.shape[1] == n_classes <= TUNED.few_classes:  # a product is faster than sums of few
+    if x.shape[1] == n_classes <= TUNED.few:  # a product is faster than sums of few
         centring = xp.eye(n_classes, dtype=x.dtype) - 1 / n_classes
         return xp.matmul(x, centring)
     stack = xp.reshape(x, (x.shape[0], -1, n_classes))

@@ -8,7 +8,6 @@ from skfc._array import (
     add_to_diagonal,
     cast,
     cholesky_solve,
-    diagonal,
     inverse_factor,
     namespace,
     outer,
@@ -73,9 +72,9 @@ class BlockDiagonal(Preconditioner):
         rows = hessian.rows
         sums = rows.sum(_softmax.curvature_weights, state=hessian.state, count=False)
         weights, n_rows = sums.state, rows.shape[0]
-        size = TUNED.gram_rows + TUNED.gram_rows_per_feature * objective.shape[0]
+        size = TUNED.gram_rows + TUNED.rows_per_feature * objective.shape[0]
         steps = math.prod(objective.shape) / TUNED.numbers_per_step
-        if n_rows > TUNED.worth_thinning * size:
+        if n_rows > TUNED.nearly_all * size:
             probes = self._probes(rows)
             if probes is not None:
                 weights = thinned(rows, weights, probes, size)
@@ -95,7 +94,7 @@ class BlockDiagonal(Preconditioner):
             units.append(unit)
         self.unit = xp.stack(units, axis=1)
         self.inverse = None
-        if len(units) > 1 and self.unit.shape[0] <= TUNED.batched_features:
+        if len(units) > 1 and self.unit.shape[0] <= TUNED.few:
             L = inverse_factor(xp.stack(self.factor))
             self.inverse = xp.matmul(permute(L, (0, 2, 1)), L)
 

@@ -82,7 +82,7 @@ class FullHessian(Preconditioner):
         if self.spectrum is not None:
             free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
         needed = TUNED.gram_rows + TUNED.hessian_rows_per_direction * free
-        if needed <= TUNED.many_more_rows * self.size and not self._outdated():
+        if needed <= TUNED.nearly_all * self.size and not self._outdated():
             return
         rows, P = objective.rows, objective.shape[0]
         self.size = needed

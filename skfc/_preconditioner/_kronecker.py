@@ -90,7 +90,7 @@ class Kronecker(Factored):
         super().__init__(objective)
         rows, P = objective.rows, objective.shape[0]
         self.n_classes = rows.n_classes
-        importance = leverage_sample(rows, TUNED.gram_rows + TUNED.gram_rows_per_feature * P)
+        importance = leverage_sample(rows, TUNED.gram_rows + TUNED.rows_per_feature * P)
         weights = rows.sum(_softmax.times_row_weight, state=importance, count=False).state
         A = cast(rows.gram(weights)[0, ...], rows.xp.float64)
         l2 = objective.penalty.l2
@@ -103,7 +103,10 @@ class Kronecker(Factored):
         else:
             self._decompose(A)
         xp = rows.xp
-        self.a = xp.where(self.a > TUNED.no_curvature * xp.max(self.a), self.a, 0.0)
+        # Curvature that is rounding is none, where a penalty stands beside it.
+        rounding = self.a <= TUNED.no_curvature * xp.max(self.a)
+        rounding = rounding & ((self.penalty > 0) | (self.strength == 0.0)) | (self.a <= 0)
+        self.a = xp.where(rounding, xp.zeros_like(self.a), self.a)
         self._cast = {}
 
     def _is_even(self, A):
@@ -182,13 +185,16 @@ class LowRank(Factored):
         xp, self.n_classes = rows.xp, rows.n_classes
         x = rows.select(everything(rows), xp.float64).rows
         weight = xp.sum(x.weight, axis=0) / rows.n_problems
-        l2 = objective.penalty.l2
-        floor = TUNED.least_ridge / self.n_classes / float(l2.min()) if (l2 > 0).all() else 0.0
-        factors = shared_factors(objective)
-        factors = xp.where(factors > floor, factors, floor) if floor else xp.ones_like(factors)
+        X = x.standardised() * xp.sqrt(weight / rows.n_total)[:, None]
+        l2, squares = objective.penalty.l2, xp.sum(X * X, axis=0)
+        squares = xp.where(squares > 0, squares, xp.ones_like(squares))
+        factors = squares  # without a penalty: features of variance one
+        if (l2 > 0).all():  # else none is next to nothing beside the curvature of its feature
+            floor = squares * (TUNED.least_ridge / self.n_classes / float(l2.min()))
+            factors = xp.maximum(shared_factors(objective), floor)
         self.outside = float(xp.min(factors))
         self.unit = xp.sqrt(self.outside / factors)
-        X = x.standardised() * self.unit * xp.sqrt(weight / rows.n_total)[:, None]
+        X = X * self.unit
         a, U = eigh(xp.matmul(X, X.T))
         values = to_numpy(a)
         keep = host.flatnonzero(values > TUNED.no_curvature * values[-1])

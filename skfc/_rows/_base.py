@@ -261,13 +261,18 @@ class LocalRows:
         return logits
 
     def loss_of(self, coef, intercept):
-        """The mean loss (1,) at coefficients and intercepts of X as it is, in float64."""
+        """The mean loss (1,) at coefficients and intercepts of X as it is, in float64.
+
+        Infinite where logits leave the range of X's own type, in which predictions are made.
+        """
         coef, intercept = (
             cast(as_like(a, self.weight), self.xp.float64) for a in (coef, intercept)
         )
         total = 0.0
         for block in self._blocks:
             logits = self._user_logits(block, coef) + intercept[:, None]
+            if self.dtype == self.xp.float32 and bool(self.xp.max(self.xp.abs(logits)) > 3.4e38):
+                return np.full(1, np.inf)
             weight = cast(block.weight, self.xp.float64)
             loss, _ = block.kernel.residual(block.stack(logits), block.target, weight)
             total = total + loss

@@ -4,7 +4,7 @@ from functools import reduce
 
 import numpy as np
 
-from skfc._array import to_numpy, cast, concatenate, epsilon, itemsize, pair_places, take
+from skfc._array import cast, concatenate, epsilon, itemsize, pair_places, take, to_numpy
 from skfc._moments import Moments
 from skfc._rows._base import LocalRows, is_small, row_blocks
 from skfc._tuned import TUNED
