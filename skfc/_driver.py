@@ -92,38 +92,50 @@ class Run:
         raise_for_overflow(iterate)
         value = self.stages.asked(iterate.evaluation)
         gap = relative(self.ratio[self.which] * iterate.decrement, value)
-        if not self.stages.may_end:
-            gap = np.full_like(gap, np.inf)
+        gap = gap if self.stages.may_end else np.full_like(gap, np.inf)
         stop = self.tell(n_iter, value, gap, iterate)
         floor = self.is_at_floor(iterate, value)
-        found = _separation.find(iterate, self.tol, floor)
+        found = _separation.complete(iterate)
         separated = np.array([f is not None for f in found])
         last = np.full(len(value), n_iter >= self.max_iter or stop)
         asked = np.flatnonzero(((gap <= self.tol) | floor | last) & ~separated)
         proven, doubtful = np.zeros(len(value), dtype=bool), False
         if len(asked) and self.stages.may_end:
             gap, proven, doubtful = self.confirm(iterate, asked, gap, floor, last)
+            self.look_for_separation(iterate, asked, gap, floor, found)
+            separated = np.array([f is not None for f in found])
         done = (gap <= self.tol) | floor | last | separated
         if doubtful and not self.stages.is_last and not last.any():
             done &= ~np.isin(np.arange(len(done)), asked)
         for j in np.flatnonzero(done):
             status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop,
                                gap[j] <= np.sqrt(eps_of(iterate)))  # fmt: skip
-            columns = iterate.objective.columns(np.array([j]))
-            theta = take(iterate.evaluation.theta, columns, axis=1)
-            k = self.which[j]
-            self.fits[k] = Fit(
-                theta, status, n_iter, float(gap[j]), bool(proven[j]), self.history.curves[k],
-                separation=found[j],
-            )  # fmt: skip
-        keep = np.flatnonzero(~done) if done.any() else None
-        if keep is not None:
-            self.which = self.which[keep]
-            if not len(keep):
-                return GO_ON
-            self.stages.problems(keep)
-        kept = slice(None) if keep is None else keep
-        return Change(keep, self.stages.next(iterate, doubtful, kept))
+            self.end(iterate, j, status, gap[j], proven[j], found[j])
+        if not done.any():
+            return Change(None, self.stages.next(iterate, doubtful, slice(None)))
+        keep = np.flatnonzero(~done)
+        self.which = self.which[keep]
+        if not len(keep):
+            return GO_ON
+        self.stages.problems(keep)
+        return Change(keep, self.stages.next(iterate, doubtful, keep))
+
+    def end(self, iterate, j, status, gap, proven, separation):
+        """Store the `Fit` of problem `j` of an iterate."""
+        k, columns = self.which[j], iterate.objective.columns(np.array([j]))
+        theta = take(iterate.evaluation.theta, columns, axis=1)
+        self.fits[k] = Fit(
+            theta, status, iterate.n_iter, float(gap), bool(proven), self.history.curves[k],
+            separation=separation,
+        )  # fmt: skip
+
+    def look_for_separation(self, iterate, asked, gap, floor, found):
+        """Note in `found` which doubtful problems without a penalty are quasi-separable."""
+        share = iterate.decrement / iterate.evaluation.value
+        small = share <= max(0.01 * min(self.tol, TUNED.small_tol), TUNED.no_curvature)
+        free = ~iterate.objective.penalty.strict & (small | floor) & ~(gap <= self.tol)
+        for b in asked[free[asked]]:
+            found[b] = _separation.quasi(iterate, b)
 
     def tell(self, n_iter, value, gap, iterate):
         """Tell the monitors of a new iterate; returns whether one asks to stop."""

@@ -31,33 +31,27 @@ class Separation:
     classes: np.ndarray
 
 
-def find(iterate, tol, ending):
-    """A :class:`Separation` for every problem of an iterate, or None where there is none.
-
-    `ending` (n_problems,) tells where the arithmetic is at its floor.
-    """
+def complete(iterate):
+    """A :class:`Separation` of every problem whose rows are all on their sides, else None."""
     objective, value = iterate.objective, iterate.evaluation.value
-    free, share = ~objective.penalty.strict, iterate.decrement / value
     found = [None] * len(value)
-    if not free.any():
-        return found
-    near_zero = free & (value < TUNED.separated_loss) & (share > 0.1)
-    if near_zero.any():
+    near_zero = value < TUNED.separated_loss
+    suspect = ~objective.penalty.strict & near_zero & (iterate.decrement > 0.1 * value)
+    if suspect.any():
         wrong = objective.rows.sum(
             _softmax.separation, state=iterate.evaluation.state, count=False
         )
-        for b in np.flatnonzero(near_zero & (to_numpy(wrong.values[0]) == 0)):
-            columns = objective.columns(np.array([b]))
-            theta = take(iterate.evaluation.theta, columns, axis=1)
+        for b in np.flatnonzero(suspect & (to_numpy(wrong.values[0]) == 0)):
+            theta = take(iterate.evaluation.theta, objective.columns(np.array([b])), axis=1)
             found[b] = Separation(True, theta, np.arange(objective.rows.n_classes))
-    small = share <= max(0.01 * min(tol, TUNED.small_tol), TUNED.no_curvature)
-    for b in np.flatnonzero(free & (small | ending)):
-        found[b] = found[b] or quasi(iterate, b)
     return found
 
 
 def quasi(iterate, b):
-    """The quasi-separation of problem `b`, or None: along its Newton step."""
+    """The quasi-separation of problem `b`, or None: along its Newton step.
+
+    To be asked where the decrement is next to nothing, and rows move all the same.
+    """
     objective, evaluation = iterate.objective, iterate.evaluation
     step = newton_step(
         objective, iterate.hessian(objective, evaluation), evaluation.gradient,

@@ -21,7 +21,7 @@ TOL = 1e-8
 # Samples smaller than the rows: of curvature, for blocks, and for the Hessian.
 SAMPLES = {
     "hessian_rows": 100, "rows_per_feature": 0, "all_rows_small": 1.5, "gram_rows": 40,
-    "rows_per_feature": 0, "hessian_rows_per_direction": 30,
+    "hessian_rows_per_direction": 30,
 }  # fmt: skip
 every_preconditioner = pytest.mark.parametrize("preconditioner", PRECONDITIONERS)
 

@@ -382,7 +382,7 @@ def test_separation_is_read_off_the_rows():
             assert iterate.evaluation.value[0] < 1e-3
             iterate = replace(iterate, decrement=share * iterate.evaluation.value)
             expected = separated and not np.isfinite(C)
-            (found,) = _separation.find(iterate, 1e-6, np.array([False]))
+            (found,) = _separation.complete(iterate)
             assert (found is not None) == expected
             assert found is None or (found.complete and len(found.classes) == 3)
 

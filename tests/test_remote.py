@@ -19,7 +19,7 @@ TOL = 1e-8
 # Samples smaller than the rows: of curvature, for blocks, and for the Hessian.
 SAMPLES = {
     "hessian_rows": 150, "rows_per_feature": 0, "all_rows_small": 1.5, "gram_rows": 60,
-    "rows_per_feature": 0, "hessian_rows_per_direction": 60,
+    "hessian_rows_per_direction": 60,
 }  # fmt: skip
 
 # Without one, rounding decides how many steps it takes from raw features.

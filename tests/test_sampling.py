@@ -208,7 +208,7 @@ def test_rows_drawn_by_leverage_weigh_the_inverse_of_their_chance(name, rng):
     objective = objective_of(X, y)
     evaluation = objective.at(rng.standard_normal(objective.shape) / 10)
     few = {"hessian_rows": 4000, "rows_per_feature": 0, "gram_rows": 1000,
-           "rows_per_feature": 0, "all_rows_small": 1.5}  # fmt: skip
+           "all_rows_small": 1.5}  # fmt: skip
     found = []
     for values in (few, EVERYTHING):
         with override(**values):
@@ -225,7 +225,7 @@ def test_blocks_thinned_again_stay_right(name, rng):
     X, y = long_rows(rng, 20_000)
     objective = objective_of(X, y)
     few = {"hessian_rows": 4000, "rows_per_feature": 0, "gram_rows": 1000,
-           "rows_per_feature": 0, "all_rows_small": 1.5}  # fmt: skip
+           "all_rows_small": 1.5}  # fmt: skip
     first, second = (objective.at(rng.standard_normal(objective.shape) / 10) for _ in range(2))
     found = []
     for values in (few, EVERYTHING):

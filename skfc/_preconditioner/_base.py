@@ -125,7 +125,7 @@ class Identity(Preconditioner):
 class Diagonal(Preconditioner):
     """The diagonal of the Hessian: for sparse and very wide data."""
 
-    least_steps, confirming_steps = 4, 8
+    least_steps, confirming_steps = 4, 5
 
     def __init__(self, objective):
         super().__init__(objective)

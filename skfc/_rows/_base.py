@@ -57,11 +57,13 @@ class Block:
 
     def stack(self, logits):
         """(K, n_rows) as (n_problems, n_classes, n_rows)."""
-        return namespace(logits).reshape(logits, (-1, self.n_classes, logits.shape[-1]))
+        shape = (logits.shape[0] // self.n_classes, self.n_classes, logits.shape[-1])
+        return namespace(logits).reshape(logits, shape)
 
     def flat(self, stacked):
         """(n_problems, n_classes, n_rows) as (K, n_rows)."""
-        return namespace(stacked).reshape(stacked, (-1, stacked.shape[-1]))
+        shape = (stacked.shape[0] * stacked.shape[1], stacked.shape[-1])
+        return namespace(stacked).reshape(stacked, shape)
 
     def like(self, values):
         """Host values as an array of the library and type of the block."""
