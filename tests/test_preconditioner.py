@@ -15,6 +15,7 @@ from core import (
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+from skfc import SoftmaxFCClassifier
 from skfc._preconditioner import PRECONDITIONERS, FullHessian, Kronecker, choose, make
 from skfc._preconditioner._kronecker import LowRank
 from skfc._tuned import TUNED
@@ -516,3 +517,11 @@ def test_the_hessian_is_taken_where_it_costs_few_passes(rng):
     assert [choose(few), choose(many)] == ["block-diagonal", "hessian"]
     y = np.arange(3000) % 6
     assert choose(make_objective(rng.random((3000, 40)), y, C=np.ones(5))) == "hessian"
+
+
+def test_rows_that_span_nothing():
+    """Fewer rows than features, and all of them zero: the intercept is all there is."""
+    X, y = np.zeros((4, 6)), np.array([0, 1, 1, 1])
+    model = SoftmaxFCClassifier(preconditioner="kronecker").fit(X, y)
+    assert_allclose(model.predict_proba(X[:1]), [[0.25, 0.75]], rtol=1e-2)
+    assert_array_equal(model.coef_, 0)

@@ -203,8 +203,8 @@ class LowRank(Factored):
         self.penalty = xp.zeros_like(self.a) + self.outside
         self.intercept = rows.frame.fit_intercept
         if self.intercept:
-            self.a = concatenate([self.a, xp.ones_like(self.a[:1])])
-            self.penalty = concatenate([self.penalty, xp.zeros_like(self.a[:1])])
+            self.a = concatenate([self.a, xp.ones(1, dtype=self.a.dtype)])
+            self.penalty = concatenate([self.penalty, xp.zeros(1, dtype=self.a.dtype)])
 
     def refresh(self, objective, evaluation):
         super().refresh(objective, evaluation)
