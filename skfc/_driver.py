@@ -42,6 +42,7 @@ class Fit:
     gap : (F - F*) / F*, estimated, or where `proven` bounded
     C : the inverse strength of its penalty
     separation : why there is no minimum, where that was found
+    switched : whether another solver came to the end
     """
 
     theta: np.ndarray
@@ -52,14 +53,17 @@ class Fit:
     loss_curve: list = field(repr=False)
     C: float = np.inf
     separation: Separation | None = field(default=None, repr=False)
+    switched: bool = False
 
 
 class Run:
     """One run of a solver on every problem of an objective, to its end."""
 
     def __init__(self, solver, objective, preconditioner, theta, *, tol, max_iter, monitors=(),
-                 suspicious=False, options=None, coefficients=None):  # fmt: skip
+                 suspicious=False, options=None, coefficients=None, other=None):  # fmt: skip
         n = objective.n_problems
+        # The solver to go on with where this one takes many iterations, or None.
+        self.other, self.preconditioner, self.taken = other, preconditioner, 0
         self.stages = Stages(objective, single=solver.single, continuation=solver.continuation)
         self.generator = solver.generate(
             self.stages.objective, preconditioner, theta, **(options or {})
@@ -81,11 +85,21 @@ class Run:
         change = None
         while len(self.which):
             iterate = self.generator.send(change)
-            change = self.judge(iterate, iterate.n_iter)
+            change = self.judge(iterate, self.taken + iterate.n_iter)
+            if self.other is not None and iterate.n_iter >= TUNED.switch_after:
+                change = self.switch(iterate)
         self.generator.close()
         for monitor in self.monitors:
             monitor.end(self.fits)
         return self.fits
+
+    def switch(self, iterate):
+        """Go on from an iterate with the other solver."""
+        self.generator.close()
+        self.generator = self.other.generate(
+            self.stages.objective, self.preconditioner, iterate.evaluation.theta
+        )
+        self.other, self.taken, self.ratio[:] = None, iterate.n_iter, 1.0
 
     def judge(self, iterate, n_iter):
         """Look at an iterate: end what has ended, and say how to go on."""
@@ -110,7 +124,7 @@ class Run:
         for j in np.flatnonzero(done):
             status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop,
                                gap[j] <= np.sqrt(eps_of(iterate)))  # fmt: skip
-            self.end(iterate, j, status, gap[j], proven[j], found[j])
+            self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j])
         if not done.any():
             return Change(None, self.stages.next(iterate, doubtful, slice(None)))
         keep = np.flatnonzero(~done)
@@ -120,13 +134,13 @@ class Run:
         self.stages.problems(keep)
         return Change(keep, self.stages.next(iterate, doubtful, keep))
 
-    def end(self, iterate, j, status, gap, proven, separation):
+    def end(self, iterate, n_iter, j, status, gap, proven, separation):
         """Store the `Fit` of problem `j` of an iterate."""
         k, columns = self.which[j], iterate.objective.columns(np.array([j]))
         theta = take(iterate.evaluation.theta, columns, axis=1)
         self.fits[k] = Fit(
-            theta, status, iterate.n_iter, float(gap), bool(proven), self.history.curves[k],
-            separation=separation,
+            theta, status, n_iter, float(gap), bool(proven), self.history.curves[k],
+            separation=separation, switched=self.taken > 0,
         )  # fmt: skip
 
     def look_for_separation(self, iterate, asked, gap, floor, found):

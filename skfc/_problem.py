@@ -38,11 +38,12 @@ class Method:
     tol: float = 1e-6
     max_iter: int = 1000
     verbose: int = 0
+    other: str | None = None  # the solver to go on with where the first takes many iterations
 
     @classmethod
     def of(cls, estimator):
         """That of an estimator."""
-        names = cls.__dataclass_fields__
+        names = set(cls.__dataclass_fields__) - {"other"}
         return cls(**{name: getattr(estimator, name) for name in names})
 
     @property
@@ -55,10 +56,10 @@ class Method:
         name = self.preconditioner
         if name == "auto":
             name = _preconditioner.choose(objective)
-        solver = self.solver
-        if solver == "auto":
-            solver = choose_solver(PRECONDITIONERS[name])
-        return replace(self, preconditioner=name, solver=solver)
+        if self.solver != "auto":
+            return replace(self, preconditioner=name)
+        solver, other = choose_solver(PRECONDITIONERS[name])
+        return replace(self, preconditioner=name, solver=solver, other=other)
 
 
 class Problem:
@@ -200,7 +201,8 @@ class Problem:
                 fits += self._run(part, method, begin, index, monitors, cache, name, suspicious)
         for fit, value in zip(fits, C, strict=True):
             fit.C = float(value)
-        return fits, method.solver
+        switched = any(fit.switched for fit in fits)
+        return fits, method.other if switched else method.solver
 
     def stored_gap(self, fit, coef, intercept):
         """The gap of coefficients as they are stored: rounding to float32 included."""
@@ -245,6 +247,7 @@ class Problem:
                 solver, objective, preconditioner, theta, tol=method.tol,
                 max_iter=method.max_iter, monitors=monitors, options=options,
                 suspicious=suspicious, coefficients=self.coefficients,
+                other=SOLVERS[method.other] if objective.n_problems == 1 and method.other else None,
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error

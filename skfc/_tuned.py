@@ -88,6 +88,7 @@ class Tuned:
     heavy_classes: int = 100
 
     # -- L-BFGS, gradient descent, line searches --------------------------------------------------
+    switch_after: int = 20  # iterations of L-BFGS after which Newton steps go on
     memory: int = 10  # pairs of L-BFGS
     refresh_growth: float = 2.0  # of the steps between refreshes that make L-BFGS forget
     armijo: float = 1e-4

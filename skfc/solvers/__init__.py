@@ -39,6 +39,8 @@ def choose_solver(preconditioner):
     """The rule of `solver="auto"`, which goes by the class of the preconditioner.
 
     With the factor of a Hessian, every L-BFGS step is nearly a Newton step and costs one
-    pass. Elsewhere Newton-CG needs the fewest passes, and the fewest vectors.
+    pass; where it takes many iterations all the same, Newton steps need fewer. Elsewhere
+    Newton-CG needs the fewest passes, and the fewest vectors. Returns the name of the solver,
+    and of the one to go on with or None.
     """
-    return "lbfgs" if preconditioner.is_newton else "newton-cg"
+    return ("lbfgs", "newton-cg") if preconditioner.is_newton else ("newton-cg", None)
