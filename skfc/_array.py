@@ -171,6 +171,22 @@ def diagonal(A):
     return A.diagonal().copy() if xp is np else xp.linalg.diagonal(A) + 0
 
 
+def diagonals(A):
+    """The diagonals (..., P) of square matrices (..., P, P), a copy."""
+    xp = namespace(A)
+    return np.einsum("...ii->...i", A).copy() if xp is np else xp.linalg.diagonal(A) + 0
+
+
+def with_diagonals(A, d):
+    """Square matrices (..., P, P) with the diagonals `d`, in place where that is cheap."""
+    xp = namespace(A)
+    if xp is np:
+        np.einsum("...ii->...i", A)[...] = d
+        return A
+    eye = xp.eye(A.shape[-1], dtype=A.dtype)
+    return A * (1 - eye) + eye * d[..., None, :]
+
+
 def eigh(A):
     """Eigenvalues, ascending, and eigenvectors of symmetric matrices (..., P, P)."""
     values, vectors = namespace(A).linalg.eigh(A)

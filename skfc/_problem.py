@@ -247,7 +247,7 @@ class Problem:
                 solver, objective, preconditioner, theta, tol=method.tol,
                 max_iter=method.max_iter, monitors=monitors, options=options,
                 suspicious=suspicious, coefficients=self.coefficients,
-                other=SOLVERS[method.other] if objective.n_problems == 1 and method.other else None,
+                other=SOLVERS.get(method.other) if objective.n_problems == 1 else None,
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error

@@ -9,11 +9,12 @@ from skfc._array import (
     cast,
     cholesky,
     concatenate,
-    diagonal,
+    diagonals,
     host,
     itemsize,
     namespace,
     take,
+    with_diagonals,
 )  # fmt: skip
 from skfc._objective import on_host
 from skfc._row_samples import CurvatureSampler
@@ -200,15 +201,15 @@ def ridge_of(objective, dtype):
     return cast(xp.where(ridge < largest, ridge, largest), dtype)
 
 
-def unit_of(A, idle=None):
-    """Units in which the diagonal of A is one, or less where it is rounding of the others.
+def units_of(d, idle=None):
+    """Units (..., P) in which diagonals `d` of matrices are one, or less where they are rounding.
 
     An intercept of a class that is decided has next to no curvature: steps there would be
     without bound. Rows `idle` have unit one.
     """
-    xp, d = namespace(A), diagonal(A)
-    least = TUNED.no_curvature * xp.max(d)
-    unit = xp.sqrt(xp.where(d > least, d, least))
+    xp = namespace(d)
+    least = TUNED.no_curvature * xp.max(d, axis=-1, keepdims=True)
+    unit = xp.sqrt(xp.maximum(d, least))
     unit = xp.where(unit > 0, unit, xp.ones_like(unit))
     return unit if idle is None else xp.where(idle, xp.ones_like(unit), unit)
 
@@ -238,17 +239,24 @@ def centred_over_classes(x, n_classes):
 
 
 def factorise(A):
-    """The lower Cholesky factor of a matrix with unit diagonal.
+    """The lower Cholesky factors, a list, of matrices (K, P, P) with unit diagonals.
 
-    As little is added to the diagonal as makes it positive definite.
+    As little is added to a diagonal as makes the matrix positive definite.
     """
     jitter = TUNED.jitter_single if itemsize(A) == 4 else TUNED.jitter_double
-    added = 0.0
-    while True:
-        A = add_to_diagonal(A, jitter - added)
-        L = cholesky(A)
-        if L is not None:
-            return L
+    A = with_diagonals(A, diagonals(A) + jitter)
+    L = cholesky(A)
+    if L is not None:
+        return [L[k, ...] for k in range(A.shape[0])]
+    return [factor_of(A[k, ...], jitter) for k in range(A.shape[0])]
+
+
+def factor_of(A, added):
+    """The factor of one matrix, to whose diagonal so much is added already."""
+    jitter = added
+    while (L := cholesky(A)) is None:
         if not jitter < 1:
             raise host.linalg.LinAlgError("no Cholesky factor: the arithmetic overflows")
-        added, jitter = jitter, 100 * jitter
+        A = add_to_diagonal(A, 100 * jitter - added)
+        jitter = added = 100 * jitter
+    return L

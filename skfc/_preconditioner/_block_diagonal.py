@@ -5,16 +5,16 @@ from functools import partial
 
 from skfc import _softmax
 from skfc._array import (
-    add_to_diagonal,
     cast,
     cholesky_solve,
+    diagonals,
     inverse_factor,
     namespace,
-    outer,
     permute,
     random_normal,
     take,
     triangular_solve,
+    with_diagonals,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     Preconditioner,
@@ -22,7 +22,7 @@ from skfc._preconditioner._base import (
     factorise,
     idle_rows,
     ridge_of,
-    unit_of,
+    units_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import draw
@@ -84,17 +84,17 @@ class BlockDiagonal(Preconditioner):
         self.follow(objective, evaluation)
 
     def follow(self, objective, evaluation):
-        ridge = ridge_of(objective, self.grams.dtype)
-        xp, idle = namespace(self.grams), idle_rows(objective)
-        self.factor, units = [], []
-        for k in range(self.grams.shape[0]):
-            B = add_to_diagonal(self.grams[k, ...] + 0, ridge[:, k // self.n_classes])
-            unit = unit_of(B, idle)
-            self.factor.append(factorise(B / outer(unit, unit)))
-            units.append(unit)
-        self.unit = xp.stack(units, axis=1)
-        self.inverse = None
-        if len(units) > 1 and self.unit.shape[0] <= TUNED.few:
+        xp, grams = namespace(self.grams), self.grams
+        K, P = grams.shape[:2]
+        ridge = ridge_of(objective, grams.dtype)
+        if ridge.shape[1] != K:
+            ridge = xp.repeat(ridge, K // ridge.shape[1], axis=1)
+        d = diagonals(grams) + ridge.T
+        unit = units_of(d, idle_rows(objective))
+        B = grams / (unit[:, :, None] * unit[:, None, :])
+        self.factor = factorise(with_diagonals(B, d / unit**2))
+        self.unit, self.inverse = unit.T, None
+        if K > 1 and TUNED.few >= P:
             L = inverse_factor(xp.stack(self.factor))
             self.inverse = xp.matmul(permute(L, (0, 2, 1)), L)
 

@@ -22,7 +22,7 @@ from skfc._preconditioner._base import (
     factorise,
     idle_rows,
     ridge_of,
-    unit_of,
+    units_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import leverage_sample, working_dtype
@@ -115,8 +115,9 @@ class FullHessian(Preconditioner):
         null = xp.where(null == 0, xp.ones_like(null), null)
         H = xp.reshape(H, (T, P, T, P)) + (xp.eye(P, dtype=H.dtype) * null / T)[None, :, None, :]
         H = xp.reshape(H, (T * P, T * P))
-        unit = unit_of(H)
-        return factorise(H / outer(unit, unit)), unit
+        unit = units_of(diagonal(H))
+        (factor,) = factorise((H / outer(unit, unit))[None, ...])
+        return factor, unit
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)

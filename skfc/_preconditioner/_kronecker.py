@@ -130,7 +130,7 @@ class Kronecker(Factored):
             self.penalty = xp.zeros_like(self.a)
             return
         B = add_to_diagonal(A / self.n_classes, ridge / self.unit**2)
-        inverse = inverse_factor(factorise(B))
+        inverse = inverse_factor(factorise(B[None, ...])[0])
         self.a, Q = eigh(xp.matmul(xp.matmul(inverse, A), inverse.T))
         self.Q = xp.matmul(inverse.T, Q)
         # Qᵀ B Q = 1, so that what A does not explain of it is the penalty.
