@@ -25,10 +25,10 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
               \qquad p_i = \operatorname{softmax}(W x_i + b),
 
     over `coef_` :math:`W` and `intercept_` :math:`b`, which is not penalised. It is the
-    objective of multinomial :class:`~sklearn.linear_model.LogisticRegression`. The gradient
-    is followed in a metric that knows the units of the features, so the fit needs no
-    scaler, no learning rate and no larger `max_iter`, and `optimality_gap_` says how far
-    from the minimum it stopped.
+    objective of multinomial :class:`~sklearn.linear_model.LogisticRegression`. Features
+    are standardised inside, and steps are preconditioned, so the fit needs no scaler, no
+    learning rate and no larger `max_iter`, and `optimality_gap_` says how far from the
+    minimum it stopped.
 
     Parameters
     ----------
@@ -53,16 +53,16 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         The method: "lbfgs" [1]_, "newton-cg" or "gd"; "auto" chooses by the shape of the
         data, and `solver_` says what it chose.
     preconditioner : str or None, default="auto"
-        The metric in which the gradient is followed: "hessian", the Hessian on a sample of
-        rows; "block-diagonal", its block of every class; "kronecker", the Kronecker product
-        of a Gram matrix of features and a curvature of classes [3]_; "diagonal", the diagonal of
-        the Hessian; None, the textbook gradient. "auto" chooses by the numbers of features
-        and classes, and by sparsity.
+        The approximation of the Hessian that scales the steps: "hessian", the Hessian on a
+        sample of rows; "block-diagonal", its block of every class; "kronecker", the Kronecker
+        product of a Gram matrix of features and a curvature of classes [3]_; "diagonal", the
+        diagonal of the Hessian; None, the textbook gradient. "auto" chooses by the
+        numbers of features and classes, and by sparsity.
     learning_rate : float or "auto", default="auto"
         For `solver="gd"`; other solvers leave it aside. A number > 0 multiplies the gradient
-        of the mean objective (in the metric, where there is one) and stays constant. "auto"
-        needs no tuning: 1 in a metric, halved where that would raise the objective; without
-        one 1 / L, with L an upper bound of the curvature [2]_.
+        of the mean objective (preconditioned, where there is a preconditioner) and stays
+        constant. "auto" needs no tuning: 1 with a preconditioner, halved where that would
+        raise the objective; without one 1 / L, with L an upper bound of the curvature [2]_.
     momentum : float or "auto", default="auto"
         Nesterov's momentum, for `solver="gd"`; other solvers leave it aside. A number in
         [0, 1) is constant; "auto" is the accelerated schedule with adaptive restart [4]_.
@@ -98,7 +98,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         The objective divided by :math:`C \sum_i s_i` (for `C=np.inf` the mean loss) at
         the start and after every iteration.
     optimality_gap_ : float
-        Estimate of (objective - minimum) / minimum, the number compared with `tol`.
+        Estimate of (objective - minimum) / minimum, or a proven bound of it: the number
+        compared with `tol`, and for float32 coefficients what rounding them has added.
     solver_ : str
         The solver used.
 
@@ -120,8 +121,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     :math:`0.5 / (s + 0.5 u)` for :math:`u` such classes and total weight :math:`s`. Where
     one class has all the weight, all of `coef_` is zero and every row has these probabilities.
 
-    With `C=np.inf` and separable classes there is no minimum. The fit recognises this,
-    stops, and its `ConvergenceWarning` names separation.
+    With `C=np.inf` and separable or quasi-separable classes there is no minimum. The fit
+    recognises this, stops, and its `ConvergenceWarning` names the classes and the features.
 
     References
     ----------

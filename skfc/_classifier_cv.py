@@ -78,7 +78,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
     solver : str, default="auto"
         The method, as in :class:`SoftmaxFCClassifier`.
     preconditioner : str or None, default="auto"
-        The metric in which the gradient is followed, as in :class:`SoftmaxFCClassifier`.
+        The approximation of the Hessian that scales the steps, as in
+        :class:`SoftmaxFCClassifier`.
     learning_rate : float or "auto", default="auto"
         As in :class:`SoftmaxFCClassifier`.
     momentum : float or "auto", default="auto"
@@ -132,8 +133,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         Objective of the last fit, divided by :math:`C \sum_i s_i` (for `C=np.inf` the mean
         loss), at its start and after every iteration. Only with `refit=True`.
     optimality_gap_ : float
-        Estimate of (objective - minimum) / minimum of the last fit; with `refit=False` the
-        largest of the folds at `C_`.
+        Estimate of (objective - minimum) / minimum of the last fit, or a proven bound of it;
+        with `refit=False` the largest of the folds at `C_`.
     solver_ : str
         The solver used.
 
