@@ -101,7 +101,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         Estimate of (objective - minimum) / minimum, or a proven bound of it: the number
         compared with `tol`, and for float32 coefficients what rounding them has added.
     solver_ : str
-        The solver used.
+        The solver used; with `solver="auto"` the one that ended the fit.
 
     See Also
     --------

@@ -16,7 +16,7 @@ class NewtonStep:
     decrement : (n_problems,), <g, H⁻¹ g> / 2, which is F - F* up to third order
     n_products : int, products with the Hessian
     broken : (n_problems,), whether rounding ended them: the decrement is then unknown
-    alphas, betas : step lengths, which tell the condition of the preconditioned Hessian
+    alphas, betas : step lengths, from which :func:`condition` follows
     """
 
     step: Array
@@ -27,7 +27,7 @@ class NewtonStep:
     betas: list = field(repr=False)
 
     def is_enough(self, least):
-        """Whether it took `least` products, and as many as the condition asks for."""
+        """Whether it took `least` products, and those that the condition number requires."""
         k = self.n_products
         return k >= least and k >= steps_for(condition(self.alphas, self.betas))
 
@@ -38,21 +38,21 @@ def newton_step(
 ):  # fmt: skip
     """Minimise -<g, x> + <x, H x> / 2.
 
-    The decrement grows from below, at last geometrically: the steps end when what is
-    still to come, by the speed of the last ones, is less than `share` of it. Where the
-    penalty alone shows this, they end earlier than after `least`.
+    The decrement grows from below, at last geometrically. The steps end when the rest of the
+    series, extrapolated from its last terms, is less than `share` of the decrement. They end
+    before `least` where the penalty alone proves this.
 
     Parameters
     ----------
     hessian, precondition : functions of arrays (P, K); `precondition` approximates the
         inverse of the first
     gradient : (P, K)
-    share : what may be still to come, as a share of the decrement
+    share : the rest of the series that may be left out, as a share of the decrement
     least, most : the least and the most products; a poor preconditioner hides directions
         that only more of them find
     limit : (n_problems,), what the decrement cannot exceed; steps end where it would
-    by_condition : whether the least steps are also those that the condition of the
-        preconditioned Hessian asks for, as far as it has been seen
+    by_condition : whether to take at least :func:`steps_for` the condition number of the
+        preconditioned Hessian, as the steps show it
 
     Returns
     -------
@@ -121,9 +121,9 @@ def steps_for(condition):
 
 
 def most_to_come(objective, residual, preconditioned):
-    """A bound of <r, H⁻¹ r> / 2, (n_problems,): the penalty is curvature that H has at least.
+    """A bound of <r, H⁻¹ r> / 2, (n_problems,), since H is at least the penalty's Hessian.
 
-    The intercepts have none of it; for their part stands that in the preconditioner.
+    That has no part for the intercepts; theirs is estimated with the preconditioner.
     """
     N = objective.rows.shape[1]
     b = slice(N, residual.shape[0])
@@ -132,10 +132,10 @@ def most_to_come(objective, residual, preconditioned):
 
 
 def still_to_come(gains):
-    """What a geometric series with these last terms has still to add.
+    """The rest of a series whose last terms are `gains`, extrapolated geometrically.
 
-    By the slower one of its speeds over a few terms and over half of them: gains come
-    unevenly, and many small ones under a poor preconditioner add up.
+    The ratio is the larger of those over `look_back` terms and over half of the terms: gains
+    are uneven, and under a poor preconditioner many small ones add up.
     """
     last = len(gains) - 1
     if last < 1:
@@ -147,5 +147,5 @@ def still_to_come(gains):
 
 
 def ratio(a, b):
-    """a / b, and 0 where b is not positive: rounding has taken over there."""
+    """a / b, and 0 where b is not positive by rounding."""
     return host.divide(a, b, out=host.zeros_like(a), where=b > 0)

@@ -1,9 +1,9 @@
 """Stages of a fit: the objectives that lead to the one that was asked for.
 
-Far from the minimum the quadratic model promises more than there is. There, a stronger
-penalty has its minimum where the model holds, and the way leads over a few of them, each a
-tenth of the one before. And products in single precision are enough until the minimum is
-near. Both are one mechanism: a stage is an objective, and when to leave it.
+Far from the minimum the quadratic model promises more than F, which cannot be. A fit then
+begins with a stronger penalty, for which the model holds, and weakens it tenfold from stage
+to stage (continuation). Products in single precision are enough until the minimum is near.
+Both are stages: an objective, and the rule when to leave it.
 """
 
 import math
@@ -55,8 +55,8 @@ class Stages:
     def next(self, iterate, doubtful, kept):
         """The objective of the next stage, or None to stay in this one.
 
-        `kept` are the problems of the iterate that go on.
-        `doubtful` says that an end was found here that needs the exact rows to be judged.
+        `kept` are the problems of the iterate that go on; `doubtful` says that an estimate of
+        the gap in this stage is doubtful, so that the exact rows are needed.
         """
         if self.level is None:
             self.level = level_of(iterate)
@@ -88,10 +88,10 @@ class Stages:
 
 
 def level_of(iterate):
-    """The least number of stronger penalties for which the model is to be believed.
+    """The least k for which the model holds with a penalty `stronger`**k times as strong.
 
-    F is not negative. Where a step along the preconditioned gradient, by the quadratic model,
-    takes off more than all of F, the model does not hold.
+    F is not negative: the model does not hold where it promises that a step along the
+    preconditioned gradient lowers F by more than F.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     step = iterate.precondition(evaluation.gradient)
@@ -108,9 +108,9 @@ def level_of(iterate):
 
 
 def step_in_log_C(Cs, i):
-    """How far from C number i to the next, in units of the way from the one before.
+    """The step in log C from Cs[i] to the next, in units of the step before it.
 
-    In log C; at most one, and zero where there is no such way.
+    At most one, and zero where there was no step before, or the next C is infinite.
     """
     if i == 0 or i + 1 == len(Cs) or Cs[i] == Cs[i - 1] or not math.isfinite(Cs[i + 1]):
         return 0.0

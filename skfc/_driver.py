@@ -42,7 +42,7 @@ class Fit:
     gap : (F - F*) / F*, estimated, or where `proven` bounded
     C : the inverse strength of its penalty
     separation : why there is no minimum, where that was found
-    switched : whether another solver came to the end
+    switched : whether the fit ended with the other solver
     """
 
     theta: np.ndarray
@@ -72,7 +72,7 @@ class Run:
         self.history = History(n)
         self.monitors = (self.history, *monitors)
         self.coefficients = coefficients
-        # An end far from where the fit began in the dark needs a proof: a warm start.
+        # After a warm start every estimate of the gap is a thorough one.
         self.suspicious = suspicious
         self.which, self.fits = np.arange(n), [None] * n
         self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
@@ -181,9 +181,9 @@ class Run:
         """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
 
         A proof is tried where it may succeed. Elsewhere the estimate stands, unless it is
-        doubtful: the fit then goes on, until there is a proof or nothing else to be had. At the
-        `floor` of the arithmetic, and with the `last` iteration, problems end whatever the gap
-        is. Returns gaps, which are proven, and whether an end is in doubt.
+        doubtful: the fit then goes on. At the `floor` of the arithmetic, and with the `last`
+        iteration, problems end whatever the gap is. Returns gaps, which of them are proven,
+        and whether a fit goes on because its estimate is doubtful.
         """
         objective, value = iterate.objective, iterate.evaluation.value
         gap, proven = gap.copy(), np.zeros(len(value), dtype=bool)
@@ -198,13 +198,13 @@ class Run:
         found = estimate(iterate, rest, self.tol, thorough=self.suspicious)
         gap[rest] = relative(found.decrement, value[rest])
         self.remember(iterate, rest, found)
-        # Past a doubt, estimates are not held to be right to more than a share of tol.
+        # After a doubtful estimate, no gap below a share of tol is stated.
         past = self.doubted[self.which[rest]]
         gap[rest] = np.where(past, np.maximum(gap[rest], TUNED.least_claim * self.tol), gap[rest])
         sure = found.doubtful & ~last[rest]
         gap[rest[sure]] = np.inf
         self.doubted[self.which[rest[sure]]] = True
-        # The last iteration may look like the end: doubtful estimates below tol are no answer.
+        # In the last iteration, a doubtful estimate above tol is stated as it is.
         early = last[rest] & ~found.broken & (gap[rest] > self.tol)
         final = rest[found.doubtful & (floor | last)[rest] & ~early]
         if len(final) and self.stages.is_last:
@@ -219,10 +219,9 @@ class Run:
         return relative(value - self.lower[k], value)
 
     def remember(self, iterate, index, found):
-        """Note what the solver's own decrement is worth.
+        """Correct the solver's own decrement by the estimate, where that is larger.
 
-        After an estimate that is larger it is corrected; after a doubtful one the next waits
-        until it has fallen.
+        After a doubtful estimate, the next is due when the decrement has fallen by `ask_again`.
         """
         k, value = self.which[index], iterate.evaluation.value[index]
         own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
@@ -232,7 +231,7 @@ class Run:
         self.ratio[k] = np.where(found.doubtful, np.maximum(waiting, self.ratio[k]), self.ratio[k])
 
     def last_word(self, iterate, index, gap):
-        """Gaps of doubtful problems that end: an estimate that holds, else a bound."""
+        """Gaps of problems that end in doubt: thorough estimates, else proven bounds."""
         thorough = estimate(iterate, index, self.tol, thorough=True)
         value = iterate.evaluation.value[index]
         bound = self.bound(iterate, index)
@@ -246,7 +245,7 @@ def eps_of(iterate):
 
 
 def raise_for_overflow(iterate):
-    """Numbers that are not finite have no way back."""
+    """Raise where a value or a decrement is not finite."""
     finite = np.isfinite(iterate.evaluation.value) & np.isfinite(iterate.decrement)
     if not finite.all():
         raise ValueError(OVERFLOW.format(iterate.objective.rows.dtype))
@@ -285,7 +284,7 @@ def warn(fit, tol, max_iter, method, labels, features):
 
 
 def named(fit, labels, features):
-    """The text for classes that nothing holds: kind, classes and features."""
+    """The warning of separation: its kind, the classes and the features."""
     found = fit.separation
     who = ", ".join(map(str, labels[found.classes].tolist()[:5]))
     what = ", ".join(features)

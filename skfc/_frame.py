@@ -41,9 +41,9 @@ class Frame:
     def of(cls, moments, fit_intercept, typical=None):
         """The frame of pooled moments. Without an intercept, features are not centred.
 
-        `typical` are medians and spreads of columns, host arrays (n_features,), which take the
-        place of mean and standard deviation where a few values are so far out that all others
-        would be next to one another.
+        `typical` are medians and spreads of columns, host arrays (n_features,). They replace
+        mean and standard deviation where a few values are so far out that the others would
+        hardly differ in units of the standard deviation.
         """
         xp = namespace(moments.mean)
         mean, scale, varies = moments.mean[0, :], moments.std[0, :], moments.varies
@@ -70,7 +70,7 @@ class Frame:
 
     @cached_property
     def shift(self):
-        """mean / scale, (n_features,): what standardised rows have less."""
+        """mean / scale, (n_features,): what is subtracted from x / scale."""
         return self.mean * self.inverse
 
     def penalty_factors(self, std=None):

@@ -129,8 +129,8 @@ class Objective:
     def line(self, evaluation, direction, *, with_gradient=True):
         """The half line from `evaluation` along `direction`.
 
-        One pass, at step one; without the gradient there half of one, and the other half
-        comes with the step.
+        It takes one pass, which gives value and gradient at step one. Without the gradient it
+        takes half a pass, and `move` the other half.
         """
         return Line.start(self, evaluation, direction, with_gradient)
 
@@ -267,8 +267,9 @@ class HessianOperator:
     def moves_far(self, step, limit):
         """Whether `step` moves a row far, (n_problems,).
 
-        That is by more than `limit` logits (n_problems,), or by much more than is typical: the
-        power mean of order 1/4, in which a few rows count for little.
+        Far is more than `limit` logits (n_problems,), or more than both `far_logits` and
+        `farther` times what is typical. Typical is the power mean of order 1/4, to which a few
+        rows contribute little.
         """
         sums = self.rows.sum(_softmax.movement, step, self.state)
         roots, count = (on_host(v) for v in sums.values)

@@ -1,16 +1,16 @@
 r"""How far the minimum is: estimated, and where there is a bound, proven.
 
 The estimate is half the Newton decrement, F - F* ≈ ½ ∇ᵀ H⁻¹ ∇, by conjugate gradients on
-the Hessian. It is right to third order, and says nothing of directions that they have not
-seen, nor of rows whose curvature is about to change.
+the Hessian. It is right to third order, but misses directions that these steps have not
+seen, and rows whose curvature is about to change.
 
 The proof is duality. With the intercepts at their optimum the probabilities are dual
 feasible, and
 
     F* >= F - R*(∇_W F),      R*(g) = sum_jk g_jk² / (2 lambda d_j)
 
-with no constant and no model. It is loose where it is taken, but the minimum stays above it:
-one Newton step later it is tight. Without a penalty there is no such bound.
+with no constant and no model. The bound is loose far from the minimum, and tight one Newton
+step later. Without a penalty there is none.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Estimate:
     Attributes
     ----------
     decrement : (n_problems,), half the Newton decrement
-    doubtful : (n_problems,) of bool: it says little, for a reason that was seen
+    doubtful : (n_problems,) of bool: no fit may converge on it, see :func:`estimate`
     broken : (n_problems,) of bool: the reason is a breakdown of the arithmetic
     """
 
@@ -51,13 +51,13 @@ def relative(gap, value):
 def estimate(iterate, index, tol, *, thorough=False):
     """The estimate of the problems `index` of an iterate, on the Hessian.
 
-    Conjugate gradients take as many steps as the condition of the Hessian, under the
-    preconditioner, asks for; `thorough` ones take more, on all rows. A row whose logits the
-    step moves far has another curvature then (by a factor of e at most where they move by one,
-    Bach 2010): as one that an outlier is about to decide, which has most of the curvature in
-    some direction until it is decided. The estimate is doubtful where a row moves by more than
-    a logit at a `tol` of 1e-6, the third root more at a larger one, or much more than others,
-    and where the penalty is next to nothing in some direction, by more than half of one.
+    The number of conjugate-gradient steps grows with the condition of the preconditioned
+    Hessian; `thorough` estimates take more steps, on all rows. Where the Newton step moves the
+    logits of a row far, the curvature of that row changes (by a factor of e at most per logit,
+    Bach 2010). An outlier, for one, can have most of the curvature in some direction until it
+    is decided. The estimate is doubtful where a row moves by more than one logit, times
+    (tol / 1e-6)^(1/3) at a larger `tol`, or by much more than is typical; and where the
+    penalty is next to nothing, by more than `far_logits`.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     precondition = iterate.precondition
@@ -98,9 +98,10 @@ def on_part(iterate, index):
 def lower_bound(objective, evaluation, wanted):
     """A proven lower bound of F*, (n_problems,): minus infinity without a penalty.
 
-    The intercepts of the minimum are taken to be within `farthest_intercept` of these, so
-    that a gradient of theirs that is not quite zero is a term of the bound. Where that term is
-    more than `wanted`, the intercepts are moved to their optimum first: about half a pass.
+    Intercepts have no penalty. Those of the minimum are assumed to be within
+    `farthest_intercept` of these, which turns their gradient into a term of the bound. Where
+    that term exceeds `wanted`, the intercepts are moved to their optimum first, at about half
+    a pass per step.
     """
     if not objective.penalty.strict.any():
         return host.full(objective.n_problems, -host.inf)
@@ -120,7 +121,7 @@ def lower_bound(objective, evaluation, wanted):
 
 
 def slack_of_intercepts(objective, evaluation):
-    """What the gradient of the intercepts may hide, (n_problems,)."""
+    """What moving the intercepts may gain at most, (n_problems,)."""
     if not objective.rows.frame.fit_intercept:
         return host.zeros(objective.n_problems)
     gradient = on_host(evaluation.gradient[-1, :]).reshape(objective.n_problems, -1)
@@ -131,13 +132,13 @@ def with_better_intercepts(objective, evaluation):
     """The evaluation after a Newton step of the intercepts alone, in which W stays."""
     rows, B, T = objective.rows, objective.n_problems, objective.rows.n_classes
     S = class_curvature(objective, evaluation)
-    # The null direction has no curvature: any will do.
+    # The null direction has no curvature of its own: it gets some.
     trace = host.trace(S, axis1=1, axis2=2)[:, None, None]
     S = S + trace / T**2 + host.eye(T) * (trace * TUNED.no_curvature + host.finfo(float).tiny)
     residual = on_host(evaluation.gradient[-1, :]).reshape(B, T)
     residual = residual - residual.mean(axis=1, keepdims=True)
     shift = -host.linalg.solve(S, residual[:, :, None])
-    shift = host.clip(shift, -1.0, 1.0)  # of the same order as these: the slack assumes it
+    shift = host.clip(shift, -1.0, 1.0)  # the slack assumes that they stay near
     theta = evaluation.theta + 0
     theta[-1, :] += rows.xp.asarray(shift.ravel(), dtype=theta.dtype)
     function = partial(_softmax.evaluate_shifted, shift=shift.ravel())

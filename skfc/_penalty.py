@@ -35,7 +35,7 @@ class Penalty:
         """Whether any problem has a penalty."""
         return bool((self.l2 != 0).any())
 
-    # What is true of a sum of squares with one factor for all columns, and not of other penalties.
+    # True of a sum of squares with one factor for all columns, and false of other penalties.
     merges_columns = True
 
     def problems(self, index):

@@ -1,4 +1,4 @@
-"""Fits of some rows: from validated data and parameters to coefficients, and nothing between.
+"""Problems: from validated data and parameters to coefficients.
 
 A :class:`Problem` is the one place where rows, frame, penalty, preconditioner, solver and
 driver are put together: for a classifier, for the folds of a search, and for its refit.
@@ -23,7 +23,7 @@ from skfc._targets import Targets
 from skfc._tuned import TUNED
 from skfc.solvers import SOLVERS, choose_solver
 
-# A penalty above has the minimum W = 0 to all digits, and leaves room for products.
+# The strongest penalty: the minimum is W = 0 to all digits, and products with it stay finite.
 STRONGEST = 1e280
 
 
@@ -159,8 +159,8 @@ class Problem:
     def solve_warm(self, method, C, start, *, suspicious=True, **options):
         """The fits from a `start` that may be far off: never above those from the null model.
 
-        The lower of the two is taken; an end from a `suspicious` start needs a proof, and a fit
-        that gets stuck begins again from the null model.
+        The lower of the two starts is taken. With `suspicious`, every estimate of the gap is
+        thorough. A fit that gets stuck begins again from the null model.
         """
         objective = self.objective(C)
         with fit_arithmetic(self.rows):
@@ -182,8 +182,8 @@ class Problem:
         Parameters
         ----------
         method : Method
-        start : theta (P, K), thought to be close to the solutions; else the null model, or
-            zeros for the textbook gradient
+        start : theta (P, K) near the solutions, or None: the null model, or zeros for the
+            textbook gradient
         cache : dict that keeps preconditioners, with their samples, from one C to the next
         """
         if self.n_classes == 1:

@@ -25,9 +25,9 @@ def draw(rows, chance, size, *, state, theta=None):
 
     Parameters
     ----------
-    chance : function of a block that leaves what rows are drawn in proportion to, as the first
-        array of its state, and has the sums of that (M,) as its value
-    state, theta : what it gets
+    chance : function of a block. Its state begins with the numbers (M, n_rows) to which the
+        chances of the rows are proportional; its value is their sums (M,)
+    state, theta : the arguments of `chance`
     """
     sums = rows.sum(chance, theta, state, count=False)
     factor = size / (on_host(sums.values[0]) * rows.n_total)

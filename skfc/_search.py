@@ -155,7 +155,7 @@ def models(problem, path, X, fold, parameters):
 
 
 def problems_of(X, folds, which, parameters):
-    """Problems of folds, with who is in each: one, or one per fold where scales are far apart.
+    """Pairs of folds and their problem: one, or one per fold where scales are far apart.
 
     A value in held-out rows that is far out of the range of a fold would decide its scales.
     """

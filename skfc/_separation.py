@@ -50,7 +50,7 @@ def complete(iterate):
 def quasi(iterate, b):
     """The quasi-separation of problem `b`, or None: along its Newton step.
 
-    To be asked where the decrement is next to nothing, and rows move all the same.
+    Call it where the decrement is next to nothing and rows still move.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     step = newton_step(

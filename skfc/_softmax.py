@@ -279,9 +279,9 @@ def class_curvature(block, _, logits, *unused, stride):
 
 
 def movement(block, direction, proba):
-    """How far the logits of every row move against one another stays, zero without weight.
+    """Keep how far the logits of every row move against one another, zero without weight.
 
-    The values are sums of its fourth roots, and the number of rows with weight.
+    The values are sums of the fourth roots, and the number of rows with weight.
     """
     dz, xp = block.stack(direction), namespace(direction)
     weighted = block.weight > 0
@@ -361,8 +361,8 @@ def chance_by_leverage(block, products, weights, *, n, scale):
     """The chance of every row, weight times leverage, for every row of `weights` (K, n_rows).
 
     The leverage is `scale` times the sum of squares over q of products (q * n, n_rows), with
-    n = 1 or K. The chance is one at most: more, in blocks that have not seen a row, says no
-    more than that it has to be taken.
+    n = 1 or K. It is cut at one: a row that the blocks have not seen can exceed that, and is
+    taken for certain anyway.
     """
     xp = namespace(products)
     x = xp.reshape(products, (-1, n, products.shape[-1]))

@@ -41,6 +41,6 @@ def choose_solver(preconditioner):
     With the factor of a Hessian, every L-BFGS step is nearly a Newton step and costs one
     pass; where it takes many iterations all the same, Newton steps need fewer. Elsewhere
     Newton-CG needs the fewest passes, and the fewest vectors. Returns the name of the solver,
-    and of the one to go on with or None.
+    and that of the solver to change to after many iterations, or None.
     """
     return ("lbfgs", "newton-cg") if preconditioner.is_newton else ("newton-cg", None)

@@ -9,7 +9,7 @@ with M = 1 without a preconditioner, and β = 0 without momentum. The iterates a
 one pass each gives their value and their gradient.
 
 Without a preconditioner the gradient is that of the coefficients of X as it is, so that a
-number as the rate means what it means everywhere.
+constant rate means the same as in a textbook.
 """
 
 import math
@@ -68,14 +68,14 @@ def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto
             stalled = host.full(1, step == 0.0 and beta == 0.0)
             rate *= 1.0 if beta else step
             last, weight = evaluation.theta, 1.0
-        # The preconditioner looks at the iterates 1, 2, 4, 8 ..., and when F has halved.
+        # The preconditioner is formed at iterates 1, 2, 4, 8 ..., and when F has halved.
         if n_iter & (n_iter - 1) == 0 or evaluation.value[0] < 0.5 * measured:
             measure.update(objective, evaluation, renew=True)
             measured, rate = evaluation.value[0], start
 
 
 def raise_for_overflow(value, learning_rate):
-    """Numbers that are not finite have no way back."""
+    """Raise where the objective overflows at a constant rate."""
     if not host.isfinite(value).all():
         raise ValueError(
             f"The objective overflows at learning_rate={learning_rate!r}: the steps are "

@@ -5,10 +5,10 @@ preconditioned conjugate gradients (Steihaug 1983), on a Hessian from the rows t
 (Byrd, Chin, Neveitt and Nocedal 2011). Few vectors, no history: the method for wide sparse
 data.
 
-Rows that are all but decided make single steps go too far: their curvature is of another
-size where the step ends. The model is then damped by a stronger penalty (Levenberg 1944),
-which shortens a step just in the directions of little curvature, until the objective falls
-by what the model promises.
+Rows that are all but decided can make a step go too far, since their curvature grows along
+the step. The model is then damped by a stronger penalty (Levenberg 1944), which shortens the
+step in directions of little curvature only, until the objective falls by what the model
+promises.
 """
 
 from skfc._array import cast, host
@@ -62,8 +62,8 @@ def newton(objective, preconditioner, theta):
 def damped_step(objective, preconditioner, evaluation, damping, renew, *, least):
     """A Newton step that promises no more than F, of a penalty 10**damping times as strong.
 
-    F is not negative: a row that is on the wrong side for sure has a gradient but no
-    curvature, and the model would go any way for it.
+    F is not negative. A row that is on the wrong side with certainty has a gradient but no
+    curvature, so that the model promises more than F.
     """
     gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
     while True:
@@ -82,7 +82,7 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
 
 
 def damping_after(step, damping, objective):
-    """The next damping: more after a step that was short, for the model did not hold there."""
+    """The next damping: more after a short step, since the model did not hold, else less."""
     short = 0 < step < TUNED.short_step and objective.penalty.active
     return min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)
 
