@@ -36,17 +36,17 @@ class Tuned:
     few_single: int = 2**21  # numbers of float32 rows that are held in float64
     stored_share: float = 0.05  # of rows: sparse columns that are looked into
     typical_rows: int = 500  # rows that tell what values are typical of a column
-    next_to_one_another: float = 1e-2  # spread / standard deviation below which spreads are scales
+    next_to_one_another: float = 1e-2  # spread of most values, in standard deviations, that is
     lost_digits: float = 1e-3  # share of a standard deviation that rounding of a column may be
     cancelled: float = 1e-6  # variance / square below which it is computed in two passes
 
     # -- samples of rows: block-diagonal.md -------------------------------------------------------
-    nearly_all: float = 1.5  # sizes of a sample up to which all rows are taken; also to draw anew
+    nearly_all: float = 1.5  # rows, in sizes of a sample, of which all are taken; drawn anew
     least_chance: float = 0.1  # chance of a row of no weight beside one of mean weight
     hessian_rows: int = 2000  # rows of a sampled Hessian, and more per feature
     rows_per_feature: int = 8  # more rows of a sample, for every feature
-    all_rows: float = 1.5  # sizes of the sample up to which all rows are taken,
-    all_rows_small: float = 5.0  # and where a copy is small
+    all_rows: float = 1.5  # all rows are taken up to so many sizes of the sample,
+    all_rows_small: float = 5.0  # or so many, where a copy is small
     gram_rows: int = 1000  # rows of a Gram matrix, and more per feature
     probes: int = 10  # random vectors that tell the leverage of rows
     pilot_rows: int = 4000  # rows of the mean of diag(p) - p pᵀ
@@ -57,7 +57,7 @@ class Tuned:
     jitter_double: float = 1e-10  # and float64
     rounding_of_gram: float = 1e-10  # of the penalty: what rounding of a Gram matrix may be
     least_ridge: float = 1e-6  # of the curvature: the least penalty in the low-rank form
-    diagonal_price: float = 5.0  # steps that forming the diagonal costs
+    diagonal_price: float = 5.0  # steps that a look at the diagonal costs
     block_price: float = 4.0  # steps that blocks cost, and more with features x classes
     numbers_per_step: float = 200.0
     hessian_patience: float = 3.0  # steps after which the second Hessian is formed at the latest
@@ -79,11 +79,11 @@ class Tuned:
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     short_step: float = 0.5  # a step below goes beyond where its model holds
     stronger: float = 10.0  # from a penalty to the next
-    most_damping: int = 12  # the most times that a penalty is made stronger
+    most_damping: int = 12  # times that a penalty is made stronger, at the most
     arrived: float = 0.3  # decrement / F at which a stronger penalty is left
     kept: float = 0.1  # of what a step promises: below, rows are missing from the sample
     contraction: float = 0.2  # of the decrement: what a step of a good sample leaves
-    near: float = 0.03  # decrement / F below which that is required
+    near: float = 0.03  # decrement / F from which that is asked
     heavy_features: int = 500  # features and classes from which gradients wait for the step
     heavy_classes: int = 100
 
@@ -103,8 +103,8 @@ class Tuned:
     most_confirming_steps: int = 50
     thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
-    far_logits: float = 0.25  # logits that every row may move
-    farther: float = 20.0  # times the typical move: more is far
+    far_logits: float = 0.25  # nor may it by more than this if it is
+    farther: float = 20.0  # as many times what is typical
     loose: float = 1e6  # bound of the gap, relatively, from which a penalty is next to nothing
     steps_per_root: float = 0.5  # products of an estimate, times the root of the condition
     decided_loss: float = 0.05  # mean loss below which nearly all rows are decided
