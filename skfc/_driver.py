@@ -208,7 +208,7 @@ class Run:
         early = last[rest] & ~found.broken & (gap[rest] > self.tol)
         final = rest[found.doubtful & (floor | last)[rest] & ~early]
         if len(final) and self.stages.is_last:
-            self.last_word(iterate, final, gap)
+            self.last_word(iterate, final, gap, proven)
         return gap, proven, bool(sure.any())
 
     def bound(self, iterate, index):
@@ -230,12 +230,13 @@ class Run:
         self.ratio[k] = np.where(ratio > 1, ratio, self.ratio[k])
         self.ratio[k] = np.where(found.doubtful, np.maximum(waiting, self.ratio[k]), self.ratio[k])
 
-    def last_word(self, iterate, index, gap):
+    def last_word(self, iterate, index, gap, proven):
         """Gaps of problems that end in doubt: thorough estimates, else proven bounds."""
         thorough = estimate(iterate, index, self.tol, thorough=True)
         value = iterate.evaluation.value[index]
         bound = self.bound(iterate, index)
         gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
+        proven[index] = thorough.doubtful
 
 
 def eps_of(iterate):

@@ -104,12 +104,13 @@ class Penalty:
         with host.errstate(divide="ignore", invalid="ignore"):
             return host.where(total == 0, 0.0, 0.5 * total / self.l2)
 
-    def null_direction(self, coef):
-        """What to take off the rows of `coef` (T, N), as a row (N,): no probability changes.
+    @staticmethod
+    def null_direction(theta):
+        """What to take off the columns of `theta` (P, T), (P, 1): no probability changes.
 
         A sum of squares is least where it is the mean over the classes.
         """
-        return coef.mean(axis=0)
+        return namespace(theta).mean(theta, axis=1, keepdims=True)
 
 
 def sums_of_problems(array, n_problems, factors=1.0):

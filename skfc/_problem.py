@@ -86,7 +86,8 @@ class Problem:
         weight = weight * (weight.shape[1] / self.total)[:, None]
         self.given = X, target, weight
         X = held_in_double(X)
-        self.merged = merge_columns(X) if sparse.issparse(X) and not standardize else None
+        merges = Penalty.merges_columns and sparse.issparse(X) and not standardize
+        self.merged = merge_columns(X) if merges else None
         X = X if self.merged is None else self.merged.X
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype
         self.class_totals = np.stack([t.class_totals() for t in targets])
@@ -150,7 +151,7 @@ class Problem:
         """
         xp = namespace(theta)
         theta = cast(theta, xp.float64)
-        theta = theta - xp.mean(theta, axis=1, keepdims=True)
+        theta = theta - Penalty.null_direction(theta)
         coef, intercept = (to_numpy(a) for a in self.frame.to_user(theta))
         if self.merged is not None:
             coef = self.merged.postsolve(coef)

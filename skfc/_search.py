@@ -310,9 +310,9 @@ def warn_of_paths(paths, tol, max_iter):
     separated = sum(s is Status.SEPARATED for s in paths.status.flat)
     if separated:
         warnings.warn(
-            f"In {separated} of {total} fits of the folds the classes are separable: with "
-            "C=inf the loss falls towards zero for ever, and their scores are those of where "
-            "the fits stopped. Finite Cs have unique answers.",
+            f"In {separated} of {total} fits of the folds the classes are separable or "
+            "quasi-separable: with C=inf some coefficients grow for ever, and their scores are "
+            "those of where the fits stopped. Finite Cs have unique answers.",
             ConvergenceWarning,
             stacklevel=4,
         )

@@ -137,7 +137,7 @@ def test_pieces_add_up(dtype, rng):
 def test_the_null_direction(rng):
     """Of all rows that can be added to the coefficients of every class, it leaves the least."""
     penalty, coef = Penalty(np.ones(1), rng.uniform(0.1, 3, (N, 1))), rng.standard_normal((T, N))
-    best = coef - penalty.null_direction(coef)
+    best = coef - penalty.null_direction(coef.T).T
     for _ in range(20):
         other = best + rng.standard_normal(N)
         assert penalty.value(best.T)[0] < penalty.value(other.T)[0]
