@@ -49,15 +49,19 @@ class Factored(Preconditioner):
         # One vector added to all classes changes nothing: any curvature there will do.
         trace = xp.sum(S * xp.eye(T)[None, ...], axis=(1, 2))
         s, self.U = eigh(S + (trace / T**2)[:, None, None])
-        s = xp.where(s < TUNED.no_curvature * xp.max(s, axis=1, keepdims=True), 0.0, s)
-        l2 = xp.asarray(objective.penalty.l2)[:, None]
-        ridge = self.penalty[:, None, None] * l2
-        M = self.a[:, None, None] * s + xp.where(ridge < LARGEST, ridge, LARGEST)
+        self.s = xp.where(s < TUNED.no_curvature * xp.max(s, axis=1, keepdims=True), 0.0, s)
+        self.follow(objective, evaluation)
+
+    def follow(self, objective, evaluation):
+        xp = objective.rows.xp
+        ridge = self.penalty[:, None, None] * xp.asarray(objective.penalty.l2)[:, None]
+        M = self.a[:, None, None] * self.s + xp.where(ridge < LARGEST, ridge, LARGEST)
         self.inverse = xp.where(M > 0, 1.0 / xp.where(M > 0, M, 1.0), 0.0)
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
-        part.U, part.inverse = take(self.U, index), take(self.inverse, index, axis=1)
+        part.U, part.s = take(self.U, index), take(self.s, index)
+        part.inverse = take(self.inverse, index, axis=1)
         return part
 
     def solve(self, gradient):
@@ -206,8 +210,8 @@ class LowRank(Factored):
             self.a = concatenate([self.a, xp.ones(1, dtype=self.a.dtype)])
             self.penalty = concatenate([self.penalty, xp.zeros(1, dtype=self.a.dtype)])
 
-    def refresh(self, objective, evaluation):
-        super().refresh(objective, evaluation)
+    def follow(self, objective, evaluation):
+        super().follow(objective, evaluation)
         ridge = objective.spread(objective.penalty.l2 * self.outside)
         self.of_outside = host.divide(1.0, ridge, out=host.zeros_like(ridge), where=ridge > 0)
 
