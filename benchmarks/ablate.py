@@ -41,7 +41,7 @@ OFF = {
     "next_to_one_another": 0.0, "lost_digits": np.inf, "cancelled": 0.0,
     # samples of rows
     "nearly_all": 1.0, "least_chance": 0.0, "hessian_rows": 1, "rows_per_feature": 0,
-    "all_rows": 1.0, "all_rows_small": 1.5, "gram_rows": 0,
+    "all_rows_small": 1.5, "gram_rows": 0,
     "probes": 5,  # / 2
     "pilot_rows": NEVER,
     # preconditioners

@@ -45,8 +45,7 @@ class Tuned:
     least_chance: float = 0.1  # chance of a row of no weight beside one of mean weight
     hessian_rows: int = 2000  # rows of a sampled Hessian, and more per feature
     rows_per_feature: int = 8  # more rows of a sample, for every feature
-    all_rows: float = 1.5  # all rows are taken up to so many sizes of the sample,
-    all_rows_small: float = 5.0  # or so many, where a copy is small
+    all_rows_small: float = 5.0  # the same of the rows of a Hessian, where a copy is small
     gram_rows: int = 1000  # rows of a Gram matrix, and more per feature
     probes: int = 10  # random vectors that tell the leverage of rows
     pilot_rows: int = 4000  # rows of the mean of diag(p) - p pᵀ
