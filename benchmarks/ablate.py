@@ -55,7 +55,7 @@ OFF = {
     "speed_of_matrices": 1.0, "merge_share": 0.0,
     # conjugate gradients and Newton
     "look_back": 1,
-    "forcing": 0.15,  # / 2
+     # / 2
     "most_steps": NEVER, "wolfe_newton": 0.9, "short_step": 0.0,
     "stronger": 100.0,  # twice as long a way in its logarithm
     "most_damping": 0,

@@ -73,7 +73,6 @@ class Tuned:
 
     # -- conjugate gradients and Newton -----------------------------------------------------------
     look_back: int = 3  # terms over which the speed of a series is judged
-    forcing: float = 0.3  # of the decrement: what a step may leave
     most_steps: int = 100  # products of a step
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     short_step: float = 0.5  # a step below goes beyond where its model holds
@@ -98,7 +97,7 @@ class Tuned:
     lanczos_accuracy: float = 0.01
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
-    share_to_come: float = 0.3  # of the decrement: what an estimate may leave
+    share_to_come: float = 0.3  # of the decrement: what steps and estimates may leave
     most_confirming_steps: int = 50
     thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
