@@ -46,7 +46,7 @@ OFF = {
     "pilot_rows": NEVER,
     # preconditioners
     "no_curvature": 0.0, "jitter_single": 1e-8,
-    "rounding_of_gram": 1e300, "least_ridge": 0.0, "diagonal_price": 0.0, "block_price": 0.0,
+    "rounding_of_gram": 1e-14, "least_ridge": 0.0, "diagonal_price": 0.0, "block_price": 0.0,
     "numbers_per_step": np.inf, "hessian_patience": np.inf,
     "hessian_rows_per_direction": 27,  # / 2
     "operations_per_logit": 0.0,
@@ -54,9 +54,7 @@ OFF = {
     "hessian_size": 0, "hessian_passes": np.inf, "blocks_numbers": NEVER, "most_passes": np.inf,
     "speed_of_matrices": 1.0, "merge_share": 0.0,
     # conjugate gradients and Newton
-    "look_back": 1,
-     # / 2
-    "most_steps": NEVER, "wolfe_newton": 0.9, "short_step": 0.0,
+    "look_back": 1, "most_steps": NEVER, "wolfe_newton": 0.9, "short_step": 0.0,
     "stronger": 100.0,  # twice as long a way in its logarithm
     "most_damping": 0,
     "arrived": 0.15,  # / 2
@@ -71,7 +69,7 @@ OFF = {
     "share_to_come": 1e300, "most_confirming_steps": NEVER, "thorough_steps": 2, "small_tol": 1.0,
     "far_logits": 0.0, "farther": np.inf, "loose": np.inf, "steps_per_root": 0.0,
     "decided_loss": 0.0, "decided_steps": 2, "most_intercept_steps": 0, "farthest_intercept": 0.0,
-    "ask_again": 0.0, "least_claim": 0.0, "patience": NEVER, "separated_loss": 0.0,
+    "ask_again": 0.0, "least_claim": 0.0, "patience": NEVER,
     # searches
     "group_bytes": 1, "apart": np.inf,
 }  # fmt: skip
