@@ -63,7 +63,6 @@ OFF = {
     "memory": 5,  # / 2
     "refresh_growth": 1.0, "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
     "most_halvings": NEVER,
-    "lanczos_steps": 60,  # x 2
     "lanczos_accuracy": 0.0,
     # the gap
     "share_to_come": 1e300, "most_confirming_steps": NEVER, "thorough_steps": 2, "small_tol": 1.0,

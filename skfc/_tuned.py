@@ -92,13 +92,12 @@ class Tuned:
     wolfe: float = 0.9
     smooth_share: float = 0.5  # of the slope's promise, for steps without momentum
     most_halvings: int = 40  # trials of a line search
-    lanczos_steps: int = 30
     lanczos_accuracy: float = 0.01
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
     share_to_come: float = 0.3  # of the decrement: what steps and estimates may leave
     most_confirming_steps: int = 50
-    thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
+    thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
     far_logits: float = 0.25  # nor may it by more than this if it is
     farther: float = 20.0  # as many times what is typical
