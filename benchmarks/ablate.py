@@ -70,7 +70,7 @@ OFF = {
     "decided_loss": 0.0, "decided_steps": 2, "most_intercept_steps": 0, "farthest_intercept": 0.0,
     "ask_again": 0.0, "least_claim": 0.0, "patience": NEVER,
     # searches
-    "group_bytes": 1, "apart": np.inf,
+    "apart": np.inf,
 }  # fmt: skip
 # Without these the same is done in other pieces: time alone tells. Of another field, fits that
 # are the same to the last digit are not timed.

@@ -25,7 +25,7 @@ class Tuned:
     cached_numbers: int = 2**18  # residuals of a block of sparse rows that stay in the cache
     row_major_from: int = 16  # classes from which sparse logits stay as products give them
     few: int = 64  # classes, features: matrices that are cheap all at once
-    few_numbers: int = 2**25  # numbers of which a copy of all rows is small
+    few_numbers: int = 2**25  # of a copy of all rows, or of folds solved together
 
     # -- precision: float32-first.md --------------------------------------------------------------
     single_from: int = 2**17  # numbers from which float32 saves time
@@ -112,7 +112,6 @@ class Tuned:
     patience: int = 25  # iterations without progress at the floor of the arithmetic
 
     # -- searches: search.md, path-of-c.md --------------------------------------------------------
-    group_bytes: int = 2**27  # what problems solved together may fill
     apart: float = 100.0  # scales of a fold and of all rows that are solved apart
 
 
