@@ -18,7 +18,6 @@ class Tuned:
     small_block_bytes: int = 2**20  # rows for sums that need a copy: it stays in the cache
     piece_bytes: int = 2**18  # weights that a thread adds at a time
     kept_block_bytes: int = 2**25 - 2**16  # the largest block that glibc learns from
-    pair_bytes: int = 2**26  # products of all pairs of features, for a Hessian
     piece_values: int = 2**20  # stored values that are copied at a time
     min_block_values: int = 50_000  # stored values of a block that pay for a thread
     dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
@@ -65,7 +64,7 @@ class Tuned:
     # -- the ladder of "auto" -------------------------------------------------------------------
     hessian_size: int = 500  # features x classes of the largest Hessian
     hessian_passes: float = 10.0  # what it may cost
-    blocks_numbers: int = 2**24  # numbers of all blocks
+    blocks_numbers: int = 2**24  # of all blocks; of products of pairs of features
     most_passes: float = 30.0  # what another preconditioner may cost to form
     speed_of_matrices: float = 10.0  # of operations of matrices, beside those of a pass
     merge_share: float = 0.8  # features left from which merging columns pays
