@@ -32,7 +32,7 @@ OFF = {
     # memory and blocks
     "block_bytes": NEVER, "min_block_rows": 1, "small_block_bytes": NEVER, "piece_bytes": NEVER,
     "kept_block_bytes": 0, "piece_values": NEVER, "min_block_values": 1,
-    "dense_share": np.inf, "cached_numbers": NEVER, "row_major_from": NEVER, "few": 0,
+    "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
     "few_numbers": 0,
     # precision
     "single_from": NEVER, "single_until": 0.0, "single_until_coarse": 1e-6, "small_loss": 0.0,

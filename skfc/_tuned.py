@@ -15,13 +15,12 @@ class Tuned:
     # -- memory and blocks, in bytes and numbers ------------------------------------------------
     block_bytes: int = 16 * 2**20  # a block of dense rows: X is read once for both products
     min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
-    small_block_bytes: int = 2**20  # rows for sums that need a copy: it stays in the cache
+    small_block_bytes: int = 2**20  # stays in the cache: copied rows, residuals of sparse ones
     piece_bytes: int = 2**18  # weights that a thread adds at a time
     kept_block_bytes: int = 2**25 - 2**16  # the largest block that glibc learns from
     piece_values: int = 2**20  # stored values that are copied at a time
     min_block_values: int = 50_000  # stored values of a block that pay for a thread
     dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
-    cached_numbers: int = 2**18  # residuals of a block of sparse rows that stay in the cache
     row_major_from: int = 16  # classes from which sparse logits stay as products give them
     few: int = 64  # classes, features: matrices that are cheap all at once
     few_numbers: int = 2**25  # of a copy of all rows, or of folds solved together

@@ -71,7 +71,7 @@ class Container:
 
 def single(rows):
     """The copy for cheap products: scaled values, and Xᵀ beside X, in small blocks."""
-    with override(single_from=0, cached_numbers=64, min_block_values=1):
+    with override(single_from=0, small_block_bytes=256, min_block_values=1):
         return rows.single()
 
 
