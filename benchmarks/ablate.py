@@ -31,7 +31,7 @@ NEVER = 2**62
 OFF = {
     # memory and blocks
     "block_bytes": NEVER, "min_block_rows": 1, "small_block_bytes": NEVER, "piece_bytes": NEVER,
-    "kept_block_bytes": 0, "piece_values": NEVER, "min_block_values": 1,
+    "piece_values": NEVER, "min_block_values": 1,
     "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
     "few_numbers": 0,
     # precision
@@ -75,8 +75,6 @@ OFF = {
 # Without these the same is done in other pieces: time alone tells. Of another field, fits that
 # are the same to the last digit are not timed.
 PIECES = list(OFF)[: list(OFF).index("single_from")]
-# Read once in a process: override comes too late.
-ONCE = ("kept_block_bytes",)
 
 MOST_ITERATIONS = 500
 REPEATS = 3
@@ -280,7 +278,7 @@ def run(names, chosen, folder=None, *, repeats=REPEATS, log=lambda text: None):
             base[case], read[case] = measure(case, folder), seen
         least = {case: min(base[case].value, measure(replace(case, tol=1e-10), folder).value)
                  for case in chosen}  # fmt: skip
-        idle = [n for n in names if n in ONCE or not any(n in seen for seen in read.values())]
+        idle = [n for n in names if not any(n in seen for seen in read.values())]
         for name in names:
             if name in idle:
                 continue
