@@ -31,7 +31,7 @@ NEVER = 2**62
 OFF = {
     # memory and blocks
     "block_bytes": NEVER, "min_block_rows": 1, "small_block_bytes": NEVER, "piece_bytes": NEVER,
-    "piece_values": NEVER, "min_block_values": 1,
+    "min_block_values": 1,
     "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
     "few_numbers": 0,
     # precision

@@ -17,7 +17,6 @@ class Tuned:
     min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
     small_block_bytes: int = 2**20  # stays in the cache: copied rows, residuals of sparse ones
     piece_bytes: int = 2**18  # weights that a thread adds at a time
-    piece_values: int = 2**20  # stored values that are copied at a time
     min_block_values: int = 50_000  # stored values of a block that pay for a thread
     dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
     row_major_from: int = 16  # classes from which sparse logits stay as products give them

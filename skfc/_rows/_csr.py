@@ -259,8 +259,8 @@ class CSRRows(LocalRows):
         return A
 
     def _pieces(self):
-        """Small blocks for what needs a copy of its values."""
-        return even_blocks(self.X, 1 + self.X.nnz // TUNED.piece_values)
+        """Small blocks for what needs a copy of its values: of 16 bytes, with their indices."""
+        return even_blocks(self.X, 1 + self.X.nnz // (TUNED.block_bytes // 16))
 
 
 def extremes(X, std):
