@@ -45,7 +45,7 @@ OFF = {
     "probes": 5,  # / 2
     "pilot_rows": NEVER,
     # preconditioners
-    "no_curvature": 0.0, "jitter_single": 1e-8,
+    "no_curvature": 0.0,
     "rounding_of_gram": 1e-14, "least_ridge": 0.0, "diagonal_price": 0.0, "block_price": 0.0,
     "numbers_per_step": np.inf, "hessian_patience": np.inf,
     "hessian_rows_per_direction": 27,  # / 2

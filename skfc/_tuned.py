@@ -48,9 +48,8 @@ class Tuned:
 
     # -- preconditioners ------------------------------------------------------------------------
     no_curvature: float = 1e-13  # relative to the largest: curvature that is rounding
-    jitter_single: float = 1e-6  # added to the unit diagonal of a Gram matrix in float32
     rounding_of_gram: float = 1e-10  # of its diagonal: what rounding of a Gram matrix may be
-    least_ridge: float = 1e-6  # of the curvature: the least penalty in the low-rank form
+    least_ridge: float = 1e-6  # of the curvature: the least penalty in float32, or of low rank
     diagonal_price: float = 5.0  # steps that a look at the diagonal costs
     block_price: float = 4.0  # steps that blocks cost, and more with features x classes
     numbers_per_step: float = 200.0

@@ -156,13 +156,13 @@ def test_ablation_of_two_fields_and_one_that_nothing_reads(monkeypatch):
     chosen = [ablate.Case("iris", 1.0, 1e-3), ablate.Case("iris", 100.0, 1e-6)]
     # The value that it has is no change; iris has no work for float32.
     monkeypatch.setitem(ablate.OFF, "memory", TUNED.memory)
-    names = ("memory", "hessian_size", "jitter_single")
+    names = ("memory", "hessian_size", "least_ridge")
     rows, idle = ablate.run(names, chosen, repeats=1)
-    assert idle == ["jitter_single"]
+    assert idle == ["least_ridge"]
     same, other = rows
     assert (same.n_cases, same.n_changed, same.passes, same.products) == (2, 0, 1.0, 1.0)
     assert (other.n_cases, other.n_changed) == (2, 2)
     assert not any((row.missed, row.failed) != ([], []) for row in rows)
     assert type(TUNED) is Tuned
     text = ablate.markdown(rows, idle, len(chosen))
-    assert text.index("| memory |") < text.index("Not judged") < text.index("jitter_single")
+    assert text.index("| memory |") < text.index("Not judged") < text.index("least_ridge")
