@@ -31,8 +31,7 @@ NEVER = 2**62
 OFF = {
     # memory and blocks
     "block_bytes": NEVER, "min_block_rows": 1, "small_block_bytes": NEVER, "piece_bytes": NEVER,
-    "min_block_values": 1,
-    "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
+    "min_block_values": 1, "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
     "few_numbers": 0,
     # precision
     "single_from": NEVER, "single_until": 0.0, "single_until_coarse": 1e-6, "small_loss": 0.0,
@@ -45,9 +44,8 @@ OFF = {
     "probes": 5,  # / 2
     "pilot_rows": NEVER,
     # preconditioners
-    "no_curvature": 0.0,
-    "rounding_of_gram": 1e-14, "least_ridge": 0.0, "diagonal_price": 0.0, "block_price": 0.0,
-    "numbers_per_step": np.inf, "hessian_patience": np.inf,
+    "no_curvature": 0.0, "rounding_of_gram": 1e-14, "least_ridge": 1e-8, "diagonal_price": 0.0,
+    "block_price": 0.0, "numbers_per_step": np.inf, "hessian_patience": np.inf,
     "hessian_rows_per_direction": 27,  # / 2
     "operations_per_logit": 0.0,
     # the ladder
@@ -62,8 +60,7 @@ OFF = {
     # L-BFGS, gradient descent, line searches
     "memory": 5,  # / 2
     "refresh_growth": 1.0, "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
-    "most_halvings": NEVER,
-    "lanczos_accuracy": 0.0,
+    "most_halvings": NEVER, "lanczos_accuracy": 0.0,
     # the gap
     "share_to_come": 1e300, "most_confirming_steps": NEVER, "thorough_steps": 2, "small_tol": 1.0,
     "far_logits": 0.0, "farther": np.inf, "loose": np.inf, "steps_per_root": 0.0,

@@ -27,7 +27,7 @@ class Tuned:
     single_from: int = 2**17  # numbers from which float32 saves time
     single_until: float = 1e-6  # decrement / F down to which float32 passes serve
     single_until_coarse: float = 1e-4  # the same without a penalty, or with means far from zero
-    small_loss: float = 1e-3  # mean loss below which float32 has lost digits: separable?
+    small_loss: float = 1e-3  # mean loss below which float32 has no digits, or classes part
     near_zero: float = 10.0  # mean in standard deviations that leaves float32 squares digits
     few_single: int = 2**21  # numbers of float32 rows that are held in float64
     stored_share: float = 0.05  # of rows: sparse columns that are looked into
