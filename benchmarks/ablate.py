@@ -58,6 +58,7 @@ OFF = {
     "arrived": 0.15,  # / 2
     "kept": 0.0, "contraction": np.inf, "near": 0.0, "heavy_features": NEVER, "heavy_classes": 0,
     # L-BFGS, gradient descent, line searches
+    "switch_after": NEVER,
     "memory": 5,  # / 2
     "refresh_growth": 1.0, "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
     "most_halvings": NEVER, "lanczos_accuracy": 0.0,
