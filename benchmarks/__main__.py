@@ -16,6 +16,7 @@ COMMANDS = {
     "memory": "peak memory of a fit",
     "grid": "a search over C by cross-validation",
     "checks": "default fits of small data, predict_proba, import time",
+    "ablate": "what every measured threshold is worth",
     "hostile": "random hostile problems against the minimum in extended precision",
 }
 MODULES = {"run": "sweep"}
@@ -58,6 +59,9 @@ def parse(arguments=None):
         command = commands.add_parser(name, parents=[common], help=text)
         if name == "compare":
             command.add_argument("revisions", nargs=2, metavar="REVISION")
+        if name == "ablate":
+            command.add_argument("--fields", type=words, help="of Tuned (default: all)")
+            command.add_argument("--repeats", type=int, default=3, help="0: passes alone")
         if name == "hostile":
             command.add_argument("--n", type=int, default=1000, help="number of problems")
             command.add_argument("--seed", type=int, default=0)

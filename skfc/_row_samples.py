@@ -86,7 +86,7 @@ class CurvatureSampler:
     def takes_all(self):
         """Whether the sample is all rows: drawing and copying would cost more than it saves."""
         rows = self.whole
-        times = TUNED.all_rows_small if is_small(rows.shape) else TUNED.all_rows
+        times = TUNED.all_rows_small if is_small(rows.shape) else TUNED.nearly_all
         return rows.sparse or rows.shape[0] <= times * self.size
 
     def grow(self, factor):

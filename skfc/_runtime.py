@@ -13,6 +13,9 @@ from threadpoolctl import ThreadpoolController
 
 from skfc._tuned import TUNED
 
+# The largest block that glibc learns from: 32 MB, less its header and some pages.
+LARGEST_LEARNT = 2**25 - 2**16
+
 _pool = None
 
 
@@ -117,7 +120,7 @@ def keep_freed_memory():
     `mallopt` or the environment has set the thresholds, and with another C library, nothing
     changes.
     """
-    np.empty(TUNED.kept_block_bytes, dtype=np.uint8)
+    np.empty(LARGEST_LEARNT, dtype=np.uint8)
 
 
 def _get_pool():

@@ -188,7 +188,7 @@ def solve_path(problem, Cs, method, progress):
     n, N = problem.rows.shape
     paths = [[] for _ in range(problem.n_problems)]
     K = problem.n_problems * problem.n_classes
-    cache = {} if 4 * N * (K * N + n) <= TUNED.group_bytes else None
+    cache = {} if N * (K * N + n) <= TUNED.few_numbers else None
     last, start = problem.null_model(), None
     for i, C in enumerate(Cs):
         C_all = np.full(problem.n_problems, C)
@@ -212,7 +212,7 @@ def groups(X, n_classes, folds):
     """Lists of folds that fit into the memory together."""
     n, N = X.shape
     each = n_classes * (LOGIT_ARRAYS * n * X.dtype.itemsize + VECTORS * (N + 1) * 8)
-    size = max(1, int(TUNED.group_bytes // each))
+    size = max(1, 4 * TUNED.few_numbers // each)
     return [folds[k : k + size] for k in range(0, len(folds), size)]
 
 

@@ -35,7 +35,7 @@ def complete(iterate):
     """A :class:`Separation` of every problem whose rows are all on their sides, else None."""
     objective, value = iterate.objective, iterate.evaluation.value
     found = [None] * len(value)
-    near_zero = value < TUNED.separated_loss
+    near_zero = value < TUNED.small_loss
     suspect = ~objective.penalty.strict & near_zero & (iterate.decrement > 0.1 * value)
     if suspect.any():
         wrong = objective.rows.sum(

@@ -15,23 +15,19 @@ class Tuned:
     # -- memory and blocks, in bytes and numbers ------------------------------------------------
     block_bytes: int = 16 * 2**20  # a block of dense rows: X is read once for both products
     min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
-    small_block_bytes: int = 2**20  # rows for sums that need a copy: it stays in the cache
+    small_block_bytes: int = 2**20  # stays in the cache: copied rows, residuals of sparse ones
     piece_bytes: int = 2**18  # weights that a thread adds at a time
-    kept_block_bytes: int = 2**25 - 2**16  # the largest block that glibc learns from
-    pair_bytes: int = 2**26  # products of all pairs of features, for a Hessian
-    piece_values: int = 2**20  # stored values that are copied at a time
     min_block_values: int = 50_000  # stored values of a block that pay for a thread
     dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
-    cached_numbers: int = 2**18  # residuals of a block of sparse rows that stay in the cache
     row_major_from: int = 16  # classes from which sparse logits stay as products give them
     few: int = 64  # classes, features: matrices that are cheap all at once
-    few_numbers: int = 2**25  # numbers of which a copy of all rows is small
+    few_numbers: int = 2**25  # of a copy of all rows, or of folds solved together
 
     # -- precision: float32-first.md --------------------------------------------------------------
     single_from: int = 2**17  # numbers from which float32 saves time
     single_until: float = 1e-6  # decrement / F down to which float32 passes serve
     single_until_coarse: float = 1e-4  # the same without a penalty, or with means far from zero
-    small_loss: float = 1e-3  # mean loss below which float32 has lost digits
+    small_loss: float = 1e-3  # mean loss below which float32 has no digits, or classes part
     near_zero: float = 10.0  # mean in standard deviations that leaves float32 squares digits
     few_single: int = 2**21  # numbers of float32 rows that are held in float64
     stored_share: float = 0.05  # of rows: sparse columns that are looked into
@@ -45,18 +41,15 @@ class Tuned:
     least_chance: float = 0.1  # chance of a row of no weight beside one of mean weight
     hessian_rows: int = 2000  # rows of a sampled Hessian, and more per feature
     rows_per_feature: int = 8  # more rows of a sample, for every feature
-    all_rows: float = 1.5  # all rows are taken up to so many sizes of the sample,
-    all_rows_small: float = 5.0  # or so many, where a copy is small
+    all_rows_small: float = 5.0  # the same of the rows of a Hessian, where a copy is small
     gram_rows: int = 1000  # rows of a Gram matrix, and more per feature
     probes: int = 10  # random vectors that tell the leverage of rows
     pilot_rows: int = 4000  # rows of the mean of diag(p) - p pᵀ
 
     # -- preconditioners ------------------------------------------------------------------------
     no_curvature: float = 1e-13  # relative to the largest: curvature that is rounding
-    jitter_single: float = 1e-6  # added to a unit diagonal, float32
-    jitter_double: float = 1e-10  # and float64
-    rounding_of_gram: float = 1e-10  # of the penalty: what rounding of a Gram matrix may be
-    least_ridge: float = 1e-6  # of the curvature: the least penalty in the low-rank form
+    rounding_of_gram: float = 1e-10  # of its diagonal: what rounding of a Gram matrix may be
+    least_ridge: float = 1e-6  # of the curvature: the least penalty in float32, or of low rank
     diagonal_price: float = 5.0  # steps that a look at the diagonal costs
     block_price: float = 4.0  # steps that blocks cost, and more with features x classes
     numbers_per_step: float = 200.0
@@ -67,14 +60,13 @@ class Tuned:
     # -- the ladder of "auto" -------------------------------------------------------------------
     hessian_size: int = 500  # features x classes of the largest Hessian
     hessian_passes: float = 10.0  # what it may cost
-    blocks_numbers: int = 2**24  # numbers of all blocks
+    blocks_numbers: int = 2**24  # of all blocks; of products of pairs of features
     most_passes: float = 30.0  # what another preconditioner may cost to form
     speed_of_matrices: float = 10.0  # of operations of matrices, beside those of a pass
     merge_share: float = 0.8  # features left from which merging columns pays
 
     # -- conjugate gradients and Newton -----------------------------------------------------------
     look_back: int = 3  # terms over which the speed of a series is judged
-    forcing: float = 0.3  # of the decrement: what a step may leave
     most_steps: int = 100  # products of a step
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     short_step: float = 0.5  # a step below goes beyond where its model holds
@@ -95,13 +87,12 @@ class Tuned:
     wolfe: float = 0.9
     smooth_share: float = 0.5  # of the slope's promise, for steps without momentum
     most_halvings: int = 40  # trials of a line search
-    lanczos_steps: int = 30
     lanczos_accuracy: float = 0.01
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
-    share_to_come: float = 0.3  # of the decrement: what an estimate may leave
+    share_to_come: float = 0.3  # of the decrement: what steps and estimates may leave
     most_confirming_steps: int = 50
-    thorough_steps: int = 30  # products of an estimate that stands where nothing is proven
+    thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
     far_logits: float = 0.25  # nor may it by more than this if it is
     farther: float = 20.0  # as many times what is typical
@@ -114,10 +105,8 @@ class Tuned:
     ask_again: float = 3.0  # fall of the solver's decrement after a doubtful estimate
     least_claim: float = 1e-3  # of tol: the least gap that is stated after a doubtful estimate
     patience: int = 25  # iterations without progress at the floor of the arithmetic
-    separated_loss: float = 1e-3  # mean loss from which separation is looked for
 
     # -- searches: search.md, path-of-c.md --------------------------------------------------------
-    group_bytes: int = 2**27  # what problems solved together may fill
     apart: float = 100.0  # scales of a fold and of all rows that are solved apart
 
 

@@ -11,10 +11,11 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from skfc import SoftmaxFCClassifier
+from skfc._tuned import TUNED, Tuned
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import problems, report, runner
+from benchmarks import ablate, problems, report, runner
 from benchmarks.objective import mean_objective
 from benchmarks.rivals import Rival, all_rivals, two_rows
 from benchmarks.worker import Failed, Worker
@@ -148,3 +149,20 @@ def test_tables_are_placed_between_their_marks():
     assert report.placed(page, "run", "new\n") == "a\n<!-- run -->\nnew\n<!-- end run -->\nb\n"
     with pytest.raises(ValueError, match="no marks"):
         report.placed(page, "grid", "new")
+
+
+def test_ablation_of_two_fields_and_one_that_nothing_reads(monkeypatch):
+    assert set(ablate.OFF) == {field.name for field in dataclasses.fields(Tuned)}
+    chosen = [ablate.Case("iris", 1.0, 1e-3), ablate.Case("iris", 100.0, 1e-6)]
+    # The value that it has is no change; iris has no work for float32.
+    monkeypatch.setitem(ablate.OFF, "memory", TUNED.memory)
+    names = ("memory", "hessian_size", "least_ridge")
+    rows, idle = ablate.run(names, chosen, repeats=1)
+    assert idle == ["least_ridge"]
+    same, other = rows
+    assert (same.n_cases, same.n_changed, same.passes, same.products) == (2, 0, 1.0, 1.0)
+    assert (other.n_cases, other.n_changed) == (2, 2)
+    assert not any((row.missed, row.failed) != ([], []) for row in rows)
+    assert type(TUNED) is Tuned
+    text = ablate.markdown(rows, idle, len(chosen))
+    assert text.index("| memory |") < text.index("Not judged") < text.index("least_ridge")

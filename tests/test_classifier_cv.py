@@ -455,7 +455,7 @@ def test_float32_stays(data):
 def test_groups_of_folds_change_nothing(data):
     X, y = data
     together = search(4).fit(X, y)
-    with override(group_bytes=1):
+    with override(few_numbers=1):
         alone = search(4).fit(X, y)
         assert _search.groups(X, 3, [0, 1, 2, 3]) == [[0], [1], [2], [3]]
     assert_allclose(alone.scores_, together.scores_, **CLOSE)

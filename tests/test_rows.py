@@ -71,7 +71,7 @@ class Container:
 
 def single(rows):
     """The copy for cheap products: scaled values, and Xᵀ beside X, in small blocks."""
-    with override(single_from=0, cached_numbers=64, min_block_values=1):
+    with override(single_from=0, small_block_bytes=256, min_block_values=1):
         return rows.single()
 
 
@@ -374,18 +374,16 @@ def test_gram(container, tmp_path, fit_intercept, rng):
     assert_allclose(found, np.array(expected, dtype=float), rtol=0, atol=20 * container.squares)
 
 
-@pytest.mark.parametrize("pair_bytes", [2**26, 1000], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("numbers", [2**24, 250], ids=["at once", "in pieces"])
 @pytest.mark.parametrize("blocks", [WHOLE, SPLITS[2]], ids=len)
-def test_gram_with_weights_of_any_sign(
-    container, tmp_path, fit_intercept, blocks, pair_bytes, rng
-):
+def test_gram_with_weights_of_any_sign(container, tmp_path, fit_intercept, blocks, numbers, rng):
     """Those of pairs of classes, on the rows of a sample."""
     case = Case(container, tmp_path, fit_intercept=fit_intercept)
     sample = all_selected(case.rows)
     sample = sample._like(sample.X, sample.target, sample.weight, blocks=blocks)
     weights = rng.integers(-3, 4, (5, n)).astype(float)
     state = [(case.array(weights[:, rows]),) for rows in blocks]
-    with override(pair_bytes=pair_bytes):
+    with override(blocks_numbers=numbers):
         found = [host(sample.gram(state, pairs=True)) for _ in range(2)]
     expected = np.array([(case.X * w[:, None]).T @ case.X / n for w in weights], dtype=float)
     assert_allclose(found[0], expected, rtol=case.eps, atol=20 * case.eps)

@@ -243,7 +243,7 @@ def factorise(A):
 
     As little is added to a diagonal as makes the matrix positive definite.
     """
-    jitter = TUNED.jitter_single if itemsize(A) == 4 else TUNED.jitter_double
+    jitter = TUNED.least_ridge if itemsize(A) == 4 else TUNED.rounding_of_gram
     A = with_diagonals(A, diagonals(A) + jitter)
     L = cholesky(A)
     if L is not None:

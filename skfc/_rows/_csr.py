@@ -167,7 +167,8 @@ class CSRRows(LocalRows):
             transposed, blocks = None, self.blocks
             if X.nnz <= 2 * self.n_parameters * self.n_columns:
                 transposed = X.T.tocsr()
-                n_blocks = self.shape[0] * self.n_columns // TUNED.cached_numbers
+                # Residuals of a block, in float32, stay in the cache.
+                n_blocks = self.shape[0] * self.n_columns // (TUNED.small_block_bytes // 4)
                 least = TUNED.min_block_values // self.n_columns
                 blocks = even_blocks(X, max(len(blocks), n_blocks), least)
             self._single = self._like(
@@ -258,8 +259,8 @@ class CSRRows(LocalRows):
         return A
 
     def _pieces(self):
-        """Small blocks for what needs a copy of its values."""
-        return even_blocks(self.X, 1 + self.X.nnz // TUNED.piece_values)
+        """Small blocks for what needs a copy of its values: of 16 bytes, with their indices."""
+        return even_blocks(self.X, 1 + self.X.nnz // (TUNED.block_bytes // 16))
 
 
 def extremes(X, std):

@@ -239,7 +239,7 @@ class DenseRows(ArrayRows):
         """Gram matrices for many weights: one product with the products of all pairs."""
         P = self.n_parameters
         weight = weights[0][0] if len(weights) == 1 else np.concatenate([w for (w,) in weights], 1)
-        room = min(TUNED.pair_bytes, max(TUNED.small_block_bytes, self.n_total * P * 2))
+        room = min(4 * TUNED.blocks_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
         pieces = row_blocks(len(self.X), P * (P + 1) // 2 * self.X.itemsize, room, 1)
         if self._pairs is None and len(pieces) == 1:
             self._pairs = self._products(slice(None))

@@ -72,8 +72,9 @@ def norms(entries, starts, whose):
 def merge_columns(X):
     """The :class:`MergedColumns` of a CSR, or None where not many fewer features are left."""
     counts = np.zeros(X.shape[1], dtype=np.intp)
-    for start in range(0, X.nnz, TUNED.piece_values):  # bincount takes a wider copy
-        counts += np.bincount(X.indices[start : start + TUNED.piece_values], minlength=X.shape[1])
+    n = TUNED.block_bytes // 16
+    for start in range(0, X.nnz, n):  # bincount takes a wider copy
+        counts += np.bincount(X.indices[start : start + n], minlength=X.shape[1])
     single = counts <= 1
     if len(single) - single.sum() > TUNED.merge_share * len(single):
         return None

@@ -140,7 +140,7 @@ def largest_curvature(objective):
         return math.sqrt(objective.dot(v, v)[0])
 
     v = random_normal(objective.shape, v)
-    most = TUNED.lanczos_steps
+    most = TUNED.thorough_steps
     basis, T = [v / norm(v)], host.zeros((most + 1, most + 1))
     for k in range(1, most + 1):
         v = bound(basis[-1])

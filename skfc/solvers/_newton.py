@@ -71,7 +71,7 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
         preconditioner.update(model, evaluation, renew=renew)
         found = newton_step(
             model, preconditioner.sampler.at(model, evaluation), gradient, preconditioner.solve,
-            share=TUNED.forcing, least=least, most=TUNED.most_steps, limit=evaluation.value,
+            share=TUNED.share_to_come, least=least, most=TUNED.most_steps, limit=evaluation.value,
         )  # fmt: skip
         if found.broken.any() and preconditioner.in_double(objective):
             continue
