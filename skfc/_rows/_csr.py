@@ -310,6 +310,15 @@ def even_blocks(X, n_blocks, least=None):
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
+def without_duplicates(X):
+    """A CSR with one stored value per entry: a copy where an entry may have several."""
+    if X.has_canonical_format:
+        return X
+    X = X.copy()
+    X.sum_duplicates()
+    return X
+
+
 def stored(X, rows):
     """The slice of the stored values of some rows of a CSR."""
     return slice(X.indptr[rows.start], X.indptr[rows.stop])

@@ -204,8 +204,8 @@ class DenseRows(ArrayRows):
             if "single" not in self._copies:
                 self._copies["single"] = self._standardised_single()
             self._single = self._like(
-                self._copies["single"], self.target, self.weight, kind=self._dense_kind, standard=True,
-                blocks=self.blocks,
+                self._copies["single"], self.target, self.weight, kind=self._dense_kind,
+                standard=True, blocks=self.blocks,
             )  # fmt: skip
         return self._single
 
