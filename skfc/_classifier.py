@@ -11,6 +11,7 @@ from skfc import _driver, _prediction, _scoring, _targets
 from skfc._array import as_features, readable
 from skfc._parameters import check_parameters
 from skfc._problem import Method, Problem, finish
+from skfc._rows import without_duplicates
 
 # How X is validated, in fit and in predict: no copy of what is already right.
 ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
@@ -253,6 +254,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, multi_output=True, **ACCEPTED)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
+        X = without_duplicates(X) if sparse.issparse(X) else X
         classes = None if self.classes is None else _targets.check_classes(self.classes)
         classes, target = _targets.encode(y, classes, names=names)
         weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))

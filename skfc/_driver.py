@@ -207,7 +207,7 @@ class Run:
         # In the last iteration, a doubtful estimate above tol is stated as it is.
         early = last[rest] & ~found.broken & (gap[rest] > self.tol)
         final = rest[found.doubtful & (floor | last)[rest] & ~early]
-        if len(final) and self.stages.is_last:
+        if len(final):
             self.last_word(iterate, final, gap, proven)
         return gap, proven, bool(sure.any())
 

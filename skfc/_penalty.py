@@ -116,7 +116,7 @@ class Penalty:
 def sums_of_problems(array, n_problems, factors=1.0):
     """The sums of `array` (P, K) in every problem, rows times `factors` (P, 1 or n_problems)."""
     xp = namespace(array)
-    stack = xp.reshape(array, (array.shape[0], n_problems, -1))
+    stack = xp.reshape(array, (array.shape[0], n_problems, array.shape[1] // n_problems))
     return xp.sum(factors * xp.sum(stack, axis=2), axis=0)
 
 

@@ -10,7 +10,7 @@ from core import make_iterate, make_objective
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
-from skfc import SoftmaxFCClassifier, _driver, _separation
+from skfc import SoftmaxFCClassifier, _driver, _optimality, _separation
 from skfc._driver import Run, Status
 from skfc._preconditioner import make
 from skfc._problem import Method, Problem
@@ -435,3 +435,13 @@ def test_advice_names_the_parameters_that_are_set(data):
         _driver.warn(fit, 1e-3, 7, Method(solver="gd", learning_rate=0.25), None, [])
     with pytest.warns(ConvergenceWarning, match="leave preconditioner='diagonal' to 'auto'"):
         _driver.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"), None, [])
+
+
+def test_a_breakdown_in_single_precision_at_max_iter_is_no_convergence(data, monkeypatch):
+    broken = np.ones(1, dtype=bool)
+    nothing = _optimality.Estimate(np.zeros(1), broken, broken)
+    monkeypatch.setattr(_driver, "estimate", lambda *args, **kwargs: nothing)
+    monkeypatch.setattr(_driver.Stages, "is_last", False)
+    (fit,) = run(make_objective(*data), max_iter=1, tol=1e-12)
+    assert fit.status is Status.MAX_ITER
+    assert fit.gap > 1e-12

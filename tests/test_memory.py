@@ -1,11 +1,17 @@
-"""Freed memory is used again."""
+"""Freed memory is used again, and copies of X are few."""
 
 import os
 import platform
 import subprocess
 import sys
+import tracemalloc
 
+import numpy as np
 import pytest
+from scipy import sparse
+
+from skfc import SoftmaxFCClassifierCV
+from skfc._rows._csr import even_blocks, extremes
 
 # Pages that the system had to bring, for arrays of 4 MB that come and go in turn.
 COUNT = """
@@ -39,3 +45,35 @@ def count(keep):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does")
 def test_pages_of_freed_arrays_are_not_fetched_again():
     assert count(keep=True) < 0.05 * count(keep=False)
+
+
+def peak_of_search(X, y):
+    model = SoftmaxFCClassifierCV(
+        Cs=[1e-5, 1e-3, 10.0], cv=3, solver="newton-cg", preconditioner="diagonal", tol=1e-3
+    )
+    tracemalloc.start()
+    try:
+        model.fit(X, y)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_folds_and_values_of_C_share_one_copy_of_X_in_single_precision():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(8000, 300))
+    y = (X[:, :3] + rng.gumbel(size=(8000, 3))).argmax(axis=1)
+    # One float32 copy is half of X; the rest is for logits, vectors and samples.
+    assert peak_of_search(X, y) < 2 * X.nbytes
+
+
+def test_bounds_of_sparse_columns_are_found_piece_by_piece():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 30)) * (rng.random((500, 30)) < 0.3)
+    X[:, 3], X[:, 4], X[:250, 5] = 2.0 + rng.random(500), -1.5, 0.0
+    A, std = sparse.csr_array(X), np.ones(30)
+    pieces = even_blocks(A, 7, least=1)
+    assert len(pieces) == 7
+    low, high = extremes(A, std, pieces)
+    np.testing.assert_array_equal(low, X.min(axis=0))
+    np.testing.assert_array_equal(high, X.max(axis=0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skfc._penalty import Penalty
+from skfc._penalty import Penalty, sums_of_problems
 from skfc._tuned import override
 
 N, T = 5, 3
@@ -141,3 +141,8 @@ def test_the_null_direction(rng):
     for _ in range(20):
         other = best + rng.standard_normal(N)
         assert penalty.value(best.T)[0] < penalty.value(other.T)[0]
+
+
+def test_sums_over_no_rows_are_zero():
+    """The intercepts of several problems without any."""
+    np.testing.assert_array_equal(sums_of_problems(np.empty((0, 6)), 2), [0.0, 0.0])

@@ -207,3 +207,16 @@ def test_warm_start(data, hold):
     model.fit(hold(X * UNITS[0]), y)
     assert model.n_iter_ == 0
     assert_allclose(model.loss_curve_, value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("preconditioner", ["auto", "diagonal"])
+def test_values_that_are_stored_twice_are_their_sum(data, standardize, preconditioner):
+    X, y = data
+    A = sparse.csr_array(X)
+    parts = np.stack([0.75 * A.data, 0.25 * A.data], axis=1).ravel()
+    twice = sparse.csr_array((parts, np.repeat(A.indices, 2), 2 * A.indptr), shape=A.shape)
+    model = SoftmaxFCClassifier(standardize=standardize, preconditioner=preconditioner, tol=TOL)
+    expected = model.fit(A, y).coef_
+    assert_allclose(model.fit(twice, y).coef_, expected, rtol=1e-12)
+    assert twice.nnz == len(parts)  # that of the caller stays as it is

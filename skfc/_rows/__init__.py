@@ -16,13 +16,14 @@ from scipy import sparse
 
 from skfc._array import as_like, is_numpy
 from skfc._rows._base import Block, LocalRows, Sample, Sums, Work, columns_of, is_small
-from skfc._rows._csr import CSRRows
+from skfc._rows._csr import CSRRows, without_duplicates
 from skfc._rows._dense import ArrayRows, DenseRows
 from skfc._rows._merge import merge_columns
 
 __all__ = [
     "ArrayRows", "Block", "CSRRows", "DenseRows", "LocalRows", "Sample", "Sums", "Work",
     "columns_of", "is_small", "make_rows", "merge_columns", "some_rows",
+    "without_duplicates",
 ]  # fmt: skip
 
 

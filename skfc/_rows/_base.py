@@ -117,6 +117,7 @@ class LocalRows:
             for b in self.blocks
         ]
         self._single = None
+        self._copies = {}  # of X in this frame, shared with the rows of fewer problems
 
     @property
     def _dense_kind(self):
@@ -287,6 +288,7 @@ class LocalRows:
         if len(index) == self.n_problems:
             return (self, *states)
         part = self._like(self.X, self.target, take(self.weight, index), blocks=self.blocks)
+        part._copies = self._copies
         columns = columns_of(index, self.n_classes)
         cut = [[tuple(take(a, columns) for a in kept) for kept in state] for state in states]
         if self._single is not None:

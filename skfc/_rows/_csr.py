@@ -161,12 +161,10 @@ class CSRRows(LocalRows):
             dtype = np.float32 if large else self.dtype
             if (np.abs(self.frame.shift) * 2.0**-23 > TUNED.lost_digits).any():
                 dtype = np.float64
-            X = self.X
-            data = (X.data * self.frame.inverse[X.indices]).astype(dtype, copy=False)
-            X = type(X)((data, X.indices, X.indptr), shape=X.shape)
+            X = self._in_units_of_scales(dtype)
             transposed, blocks = None, self.blocks
             if X.nnz <= 2 * self.n_parameters * self.n_columns:
-                transposed = X.T.tocsr()
+                transposed = self._transpose_of(X)
                 # Residuals of a block, in float32, stay in the cache.
                 n_blocks = self.shape[0] * self.n_columns // (TUNED.small_block_bytes // 4)
                 least = TUNED.min_block_values // self.n_columns
@@ -175,6 +173,22 @@ class CSRRows(LocalRows):
                 X, self.target, self.weight, scaled=True, transposed=transposed, blocks=blocks
             )
         return self._single
+
+    def _in_units_of_scales(self, dtype):
+        """X with its stored values divided by the scales of the features."""
+        key = "scaled", np.dtype(dtype)
+        if key not in self._copies:
+            X = self.X
+            data = (X.data * self.frame.inverse[X.indices]).astype(dtype, copy=False)
+            self._copies[key] = type(X)((data, X.indices, X.indptr), shape=X.shape)
+        return self._copies[key]
+
+    def _transpose_of(self, X):
+        """A CSR of the transpose of one of the copies."""
+        key = "transposed", X.dtype
+        if key not in self._copies:
+            self._copies[key] = X.T.tocsr()
+        return self._copies[key]
 
     def _standard(self, block, index, dtype):
         x = self.X[block.rows.start + index].toarray().astype(np.float64, copy=False)
@@ -218,7 +232,8 @@ class CSRRows(LocalRows):
         doubtful = (not tame) | (spread <= TUNED.cancelled * squares).any(axis=1)
         std = np.sqrt(np.maximum(spread, 0.0))
         empty = (squares == 0).all(axis=1)
-        low, high = extremes(self.X, np.where(empty, 0.0, np.maximum(std.max(axis=1), 1e-300)))
+        spread = np.where(empty, 0.0, np.maximum(std.max(axis=1), 1e-300))
+        low, high = extremes(self.X, spread, self._pieces())
         for j in np.flatnonzero(doubtful & ~empty):
             column = Moments.of(self.X[:, [j]].toarray().astype(np.float64), weight)
             mean[j], std[j] = column.mean[:, 0], column.std[:, 0]
@@ -263,16 +278,26 @@ class CSRRows(LocalRows):
         return even_blocks(self.X, 1 + self.X.nnz // (TUNED.block_bytes // 16))
 
 
-def extremes(X, std):
-    """Bounds of the values of every column of a CSR: one `std` where few of them are stored."""
+def extremes(X, std, pieces):
+    """Bounds of the values of every column of a CSR: one `std` where few of them are stored.
+
+    The rows `pieces` are sorted by columns one after the other: together that would take
+    several times the memory of X.
+    """
     low, high = -std, std.copy()
-    counts = np.bincount(X.indices, minlength=X.shape[1])
+    counts = sum(np.bincount(X.indices[stored(X, rows)], minlength=len(std)) for rows in pieces)
     columns = np.flatnonzero(counts > TUNED.stored_share * X.shape[0])
     if len(columns):
-        some = X[:, columns].tocsc()
-        zero = np.where(counts[columns] < X.shape[0], 0.0, np.nan)  # one that is not stored
-        low[columns] = np.fmin(np.minimum.reduceat(some.data, some.indptr[:-1]), zero)
-        high[columns] = np.fmax(np.maximum.reduceat(some.data, some.indptr[:-1]), zero)
+        # One that is not stored is zero.
+        full = counts[columns] == X.shape[0]
+        low[columns], high[columns] = np.where(full, np.inf, 0.0), np.where(full, -np.inf, 0.0)
+        for rows in pieces:
+            some = view(X, rows)[:, columns].tocsc()
+            some_stored = np.diff(some.indptr) > 0
+            starts, found = some.indptr[:-1][some_stored], columns[some_stored]
+            if len(found):
+                low[found] = np.minimum(low[found], np.minimum.reduceat(some.data, starts))
+                high[found] = np.maximum(high[found], np.maximum.reduceat(some.data, starts))
     return low, high
 
 
@@ -286,12 +311,26 @@ def even_blocks(X, n_blocks, least=None):
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
+def without_duplicates(X):
+    """A CSR with one stored value per entry: a copy where an entry may have several."""
+    if X.has_canonical_format:
+        return X
+    X = X.copy()
+    X.sum_duplicates()
+    return X
+
+
+def stored(X, rows):
+    """The slice of the stored values of some rows of a CSR."""
+    return slice(X.indptr[rows.start], X.indptr[rows.stop])
+
+
 def view(X, rows):
     """Some rows of a CSR, without a copy: SciPy's slices would make one."""
-    start, stop = X.indptr[rows.start], X.indptr[rows.stop]
+    place = stored(X, rows)
     part = type(X)((rows.stop - rows.start, X.shape[1]), dtype=X.dtype)
-    part.data, part.indices = X.data[start:stop], X.indices[start:stop]
-    part.indptr = X.indptr[rows.start : rows.stop + 1] - start
+    part.data, part.indices = X.data[place], X.indices[place]
+    part.indptr = X.indptr[rows.start : rows.stop + 1] - place.start
     return part
 
 

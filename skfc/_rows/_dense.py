@@ -201,14 +201,19 @@ class DenseRows(ArrayRows):
         n, N = self.shape
         large = n * max(self.n_columns, N) > TUNED.single_from
         if self._single is None and self.dtype == np.float64 and large and is_small(self.shape):
-            X = np.empty(self.shape, dtype=np.float32)
-            for block in self._blocks:
-                X[block.rows] = self._standard(block, np.arange(block.weight.shape[1]), np.float32)
+            if "single" not in self._copies:
+                self._copies["single"] = self._standardised_single()
             self._single = self._like(
-                X, self.target, self.weight, kind=self._dense_kind, standard=True,
-                blocks=self.blocks,
+                self._copies["single"], self.target, self.weight, kind=self._dense_kind,
+                standard=True, blocks=self.blocks,
             )  # fmt: skip
         return self._single
+
+    def _standardised_single(self):
+        X = np.empty(self.shape, dtype=np.float32)
+        for block in self._blocks:
+            X[block.rows] = self._standard(block, np.arange(block.weight.shape[1]), np.float32)
+        return X
 
     def gram(self, weights, *, pairs=False):
         if pairs:
