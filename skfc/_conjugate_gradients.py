@@ -16,6 +16,7 @@ class NewtonStep:
     decrement : (n_problems,), <g, H⁻¹ g> / 2, which is F - F* up to third order
     n_products : int, products with the Hessian
     broken : (n_problems,), whether rounding ended them: the decrement is then unknown
+    limited : (n_problems,), whether the decrement would have gone beyond its limit
     alphas, betas : step lengths, from which :func:`condition` follows
     """
 
@@ -23,13 +24,20 @@ class NewtonStep:
     decrement: Array
     n_products: int
     broken: Array
+    limited: Array
     alphas: list = field(repr=False)
     betas: list = field(repr=False)
 
     def is_enough(self, least):
         """Whether it took `least` products, and those that the condition number requires."""
         k = self.n_products
-        return k >= least and k >= steps_for(condition(self.alphas, self.betas))
+        enough = steps_for(condition(self.alphas, self.betas))
+        return not self.limited.any() and k >= max(least, enough)
+
+    @property
+    def is_blind(self):
+        """Whether the preconditioner is so far off that far more products would be needed."""
+        return 100 * self.n_products < steps_for(condition(self.alphas, self.betas))
 
 
 def newton_step(
@@ -65,7 +73,7 @@ def newton_step(
     p, rz = z + 0, dot(r, z)
     step = namespace(r).zeros_like(r)
     decrement, gains = host.zeros(objective.n_problems), []
-    alphas, betas = [], []
+    alphas, betas, limited = [], [], host.zeros(objective.n_problems, dtype=bool)
     broken = ~(rz > 0) & (dot(r, r) > 0)
     for k in range(1, most + 1):
         Hp = hessian(p)
@@ -73,7 +81,9 @@ def newton_step(
         broken |= ~(pHp > 0) & (rz > 0)
         alpha = host.maximum(ratio(rz, pHp), 0.0)
         if k > 1:
-            alpha[decrement + 0.5 * alpha * rz > limit] = 0.0
+            beyond = decrement + 0.5 * alpha * rz > limit
+            limited |= beyond
+            alpha[beyond] = 0.0
             if not alpha.any():
                 break
         gains.append(0.5 * alpha * rz)
@@ -91,7 +101,7 @@ def newton_step(
         betas.append(ratio(rz, before))
         p, z = z, p
         objective.add(p, z, betas[-1])
-    return NewtonStep(step, decrement, k, broken & ~(decrement > 0), alphas, betas)
+    return NewtonStep(step, decrement, k, broken & ~(decrement > 0), limited, alphas, betas)
 
 
 def condition(alphas, betas):
@@ -99,10 +109,10 @@ def condition(alphas, betas):
 
     Conjugate gradients are Lanczos' method: their step lengths give its tridiagonal matrix.
     """
-    largest, k = 1.0, len(alphas)
-    if k == 1:
-        return largest
-    for a, b in zip(host.stack(alphas, axis=1), host.stack(betas[: k - 1], axis=1), strict=True):
+    largest, alphas = 1.0, host.array(alphas)
+    betas = betas[: len(alphas) - 1]
+    betas = host.stack(betas) if betas else host.zeros((0, alphas.shape[1]))
+    for a, b in zip(alphas.T, betas.T, strict=True):
         if not (a > 0).all():
             continue
         diagonal = 1 / a
@@ -111,7 +121,9 @@ def condition(alphas, betas):
         T = host.diag(diagonal) + host.diag(beside, 1) + host.diag(beside, -1)
         if host.isfinite(T).all():
             values = host.linalg.eigvalsh(T)
-            largest = max(largest, float(values[-1] / max(values[0], 1e-16 * values[-1])))
+            # One is among the eigenvalues of a preconditioner that is right where it matters.
+            least = max(min(values[0], 1.0), 1e-16 * values[-1])
+            largest = max(largest, float(max(values[-1], 1.0) / least))
     return largest
 
 

@@ -79,7 +79,8 @@ def estimate(iterate, index, tol, *, thorough=False):
     loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
     limit = host.where(loose, TUNED.far_logits, limit)
     far = hessian.moves_far(newton.step, limit)
-    return Estimate(newton.decrement, newton.broken | far, newton.broken)
+    broken = newton.broken | newton.is_blind
+    return Estimate(newton.decrement, broken | far, broken)
 
 
 def on_part(iterate, index):

@@ -31,6 +31,14 @@ def draw(rows, chance, size, *, state, theta=None):
     """
     sums = rows.sum(chance, theta, state, count=False)
     factor = size / (on_host(sums.values[0]) * rows.n_total)
+    for _ in range(TUNED.most_halvings):
+        # Rows that are drawn for certain leave their surplus to the others.
+        function = partial(_softmax.expected, factor=factor)
+        (found,) = rows.sum(function, state=sums.state, count=False).values
+        share = on_host(found) * rows.n_total / min(size, rows.shape[0])
+        if (share > 0.9).all():
+            break
+        factor = factor / share
     return rows.sum(partial(_softmax.draw, factor=factor), state=sums.state, count=False).state
 
 

@@ -371,6 +371,13 @@ def chance_by_leverage(block, products, weights, *, n, scale):
     return (xp.sum(cast(score, xp.float64), axis=1),), None, (score, weights)
 
 
+def expected(block, _, chance, *state, factor):
+    """How many rows `draw` is expected to draw, (M,)."""
+    xp = namespace(chance)
+    p = xp.minimum(chance * cast(xp.asarray(factor), chance.dtype)[:, None], xp.ones_like(chance))
+    return (xp.sum(cast(p, xp.float64), axis=1),), None, (chance, *state)
+
+
 def draw(block, _, chance, *state, factor):
     """A Poisson draw: the importance of every row takes the place of its chance (M, n_rows).
 
