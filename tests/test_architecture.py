@@ -43,6 +43,7 @@ NUMBERS = {
     ("_preconditioner/_base.py", "LARGEST"): "the range of float64",
     ("_preconditioner/_base.py", "SINGLE_RANGE"): "the range of float32",
     ("_problem.py", "STRONGEST"): "the range of float64",
+    ("_conjugate_gradients.py", "BLIND"): "steps of an inverse of another matrix",
     ("_optimality.py", "ROUNDING"): "rounding of a value in float32",
     ("solvers/_line_search.py", "ROUNDING"): "rounding of a value by the bytes of a logit",
     ("_runtime.py", "LARGEST_LEARNT"): "a constant of glibc",

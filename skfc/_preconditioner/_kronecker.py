@@ -58,7 +58,8 @@ class Factored(Preconditioner):
         M = self.a[:, None, None] * self.s + xp.where(ridge < LARGEST, ridge, LARGEST)
         # Intercepts of decided classes have next to no curvature: their steps need a bound.
         least = TUNED.no_curvature * xp.max(M)
-        M = xp.where((self.penalty == 0)[:, None, None] & (M > 0) & (least > M), least, M)
+        free = (self.penalty == 0)[:, None, None] & bool(xp.any(self.penalty > 0))
+        M = xp.where(free & (M > 0) & (least > M), least, M)
         self.inverse = xp.where(M > 0, 1.0 / xp.where(M > 0, M, 1.0), 0.0)
 
     def problems(self, objective, index, evaluation):

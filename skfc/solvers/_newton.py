@@ -75,7 +75,7 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
         )  # fmt: skip
         if found.broken.any() and preconditioner.in_double(objective):
             continue
-        too_much = found.limited[0] or found.decrement[0] > evaluation.value[0]
+        too_much = found.decrement[0] > evaluation.value[0]
         if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
             return found, damping
         damping += 1
