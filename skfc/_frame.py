@@ -19,6 +19,8 @@ from skfc._tuned import TUNED
 
 # The penalty of a feature in standardised units is scale⁻², kept within the range of float64.
 LARGEST = 1e300
+# Values that float32 can square and sum, in units of a spread.
+FARTHEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Frame:
         if typical is not None:
             median, spread = (xp.asarray(values, dtype=mean.dtype) for values in typical)
             far = (spread > 0) & (spread < TUNED.next_to_one_another * scale)
+            # Farther than this, squares of standardised values leave the range of float32.
+            far = far & (moments.high - moments.low < FARTHEST * spread)
             mean, scale = xp.where(far, median, mean), xp.where(far, spread, scale)
         if not fit_intercept:
             scale, varies = hypot(scale, mean), (moments.low != 0) | (moments.high != 0)

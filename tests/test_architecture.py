@@ -40,6 +40,7 @@ NUMBERS = {
     ("_softmax.py", "SMALL_LOSS"): "log(1 + e) has lost digits",
     ("_moments.py", "SQUARES_IN_RANGE"): "squares stay within the range of the type",
     ("_frame.py", "LARGEST"): "the range of float64",
+    ("_frame.py", "FARTHEST"): "the range of float32",
     ("_preconditioner/_base.py", "LARGEST"): "the range of float64",
     ("_preconditioner/_base.py", "SINGLE_RANGE"): "the range of float32",
     ("_problem.py", "STRONGEST"): "the range of float64",
