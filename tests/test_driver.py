@@ -359,14 +359,17 @@ def test_separable_classes_are_recognised(solver):
 
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
 def test_a_small_loss_is_no_separation(solver):
-    """All rows but one of next to no weight are on their side: there is a minimum."""
+    """A row of next to no weight on the wrong side: the loss has a limit above zero.
+
+    The class that has no such row is still separable from the other two, which a fit may say.
+    """
     X, y = problems.separable()
     X, y = np.vstack([X, X[0]]), np.append(y, (y[0] + 1) % 3)
     weight = np.append(np.ones(len(y) - 1), 1e-6)
     objective = make_objective(X, y, weight, np.inf)
     fit = run(objective, solver)[0]
-    assert fit.status is not Status.SEPARATED
-    assert fit.loss_curve[-1] < 1e-3
+    assert fit.separation is None or not fit.separation.complete
+    assert 0 < fit.loss_curve[-1] < 1e-3
 
 
 def test_separation_is_read_off_the_rows():

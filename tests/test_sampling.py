@@ -336,12 +336,12 @@ def test_the_penalty_bounds_what_is_left_of_a_decrement(raw, C, fit_intercept):
     H = matrix(objective.hessian(objective.at(theta)), objective.shape)
     r = rng.standard_normal(objective.shape)
     r -= r.mean(axis=1, keepdims=True)
-    exact = 0.5 * r.ravel() @ np.linalg.lstsq(H, r.ravel())[0]
+    exact = 0.5 * r.ravel() @ np.linalg.lstsq(H, r.ravel(), rcond=None)[0]
     # The intercepts have the curvature of their own block, and features are centred.
     z = np.zeros_like(r)
     if fit_intercept:
         block = np.s_[-T:, -T:]
-        z[-1] = np.linalg.lstsq(H[block], r[-1])[0]
+        z[-1] = np.linalg.lstsq(H[block], r[-1], rcond=None)[0]
     bound = most_to_come(objective, r, z)[0]
     assert exact <= bound * (1 + 1e-9)
     if C < 1e-2:  # the penalty is nearly all of the curvature
