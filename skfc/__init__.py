@@ -1,5 +1,8 @@
 """Softmax regression for scikit-learn: one fully connected layer, softmax, cross-entropy."""
 
+import sys
+from pathlib import Path
+
 from skfc._classifier import SoftmaxFCClassifier
 from skfc._classifier_cv import SoftmaxFCClassifierCV
 from skfc._flatten import Flatten
@@ -18,12 +21,16 @@ __all__ = [
 ]
 
 # Public names say where they are imported from: in pickles, in lists of trusted types, in the
-# HTML of notebooks. scikit-learn shows what it knows of a parameter where there is a link to
-# go with it; without published pages it is an anchor.
+# HTML of notebooks. scikit-learn explains parameters there only beside a link. No page is
+# published, so that it leads to a file: the API page of a checkout, else the docstrings.
+_root = Path(__file__).parents[1]
 for _public in (Flatten, SoftmaxFCClassifier, SoftmaxFCClassifierCV):
-    _public.__module__ = __name__
+    _page = _root / "docs" / "api.md"
+    if not (_page.is_file() and (_root / "pyproject.toml").is_file()):
+        _page = Path(sys.modules[_public.__module__].__file__)
     _public._doc_link_module = __name__
-    _public._doc_link_template = "#{estimator_module}.{estimator_name}"
+    _public._doc_link_template = _page.as_uri()
+    _public.__module__ = __name__
 for _public in (log_softmax, softmax, softmax_cross_entropy):
     _public.__module__ = __name__
-del _public
+del Path, sys, _public, _page, _root

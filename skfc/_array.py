@@ -4,6 +4,8 @@ Where NumPy has a faster or a more exact way than the array API standard, the ch
 the two is made here, so that everything above has one copy.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.linalg import lapack
 
@@ -63,6 +65,20 @@ def refuse_distributed(value, what):
         )
 
 
+def refuse_unread(value, what):
+    """Raise for what holds no rows in order, or has not read them yet."""
+    kind = type(value)
+    if isinstance(value, dict | set | frozenset | Iterator):
+        raise TypeError(
+            f"{what} must be an array, a frame or a list, with an entry for every row; "
+            f"got {kind.__name__}."
+        )
+    if kind.__name__ == "LazyFrame":
+        raise TypeError(
+            f"{what} is a {kind.__name__}, which is not read yet: pass {what}.collect()."
+        )
+
+
 def readable(value, what):
     """`value` itself, in NumPy where it is an array of another library, as scikit-learn does.
 
@@ -72,6 +88,7 @@ def readable(value, what):
     if value is None or isinstance(value, np.ndarray | np.generic):
         return value
     refuse_distributed(value, what)
+    refuse_unread(value, what)
     if not (hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__")):
         return value
     try:
@@ -98,6 +115,21 @@ def as_features(X):
             "pipeline: make_pipeline(skfc.Flatten(), SoftmaxFCClassifier())."
         )
     return X
+
+
+def columns_without_numbers(X):
+    """Names of the columns of a frame that NumPy makes no numbers of; none of what is no frame."""
+    wrong = []
+    for name in X.columns if hasattr(X, "dtypes") and hasattr(X, "columns") else ():
+        column = np.asarray(X[name])
+        try:
+            column.astype(np.float64)
+        except (TypeError, ValueError):
+            wrong.append(name)
+        else:
+            if column.dtype.kind in "mM":
+                wrong.append(name)
+    return wrong
 
 
 def depth(nested):

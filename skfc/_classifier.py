@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skfc import _driver, _prediction, _scoring, _targets
-from skfc._array import as_features, readable
+from skfc._array import as_features, columns_without_numbers, readable
 from skfc._parameters import check_parameters
 from skfc._problem import Method, Problem, finish
 from skfc._rows import without_duplicates
@@ -84,7 +84,8 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     coef_ : ndarray of shape (n_classes, n_features)
-        Weights :math:`W`, one row per class, for two classes too. In the dtype of `X`.
+        Weights :math:`W`, one row per class, in the dtype of `X`. **For two classes too:
+        coef_[1] - coef_[0] at C is coef_[0] of LogisticRegression at 2 * C.**
     intercept_ : ndarray of shape (n_classes,)
         Biases :math:`b`, which sum to zero.
     classes_ : ndarray of shape (n_classes,)
@@ -251,7 +252,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         """X as an array or CSR; classes, encoded target and weights, all validated."""
         names = _targets.column_names(y)
         X, y = as_features(X), _targets.plain(y)
-        X, y = validate_data(self, X, y, multi_output=True, **ACCEPTED)
+        X, y = self._validated(X, y, multi_output=True)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
         X = without_duplicates(X) if sparse.issparse(X) else X
@@ -264,6 +265,20 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
                 "there are others that y misses, name all of them in `classes`."
             )
         return X, classes, target, weight
+
+    def _validated(self, X, *y, **options):
+        """scikit-learn's `validate_data`; the columns of a frame that are no numbers are named."""
+        try:
+            return validate_data(self, X, *y, **ACCEPTED, **options)
+        except (TypeError, ValueError) as error:
+            wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
+            if not wrong:
+                raise
+            raise ValueError(
+                f"X has columns that do not hold numbers: {wrong}. Encode text and categories "
+                "in a pipeline, as OneHotEncoder in a ColumnTransformer does, make numbers of "
+                "dates, and impute what is missing."
+            ) from error
 
     def _start(self, problem, classes, active):
         """The coefficients of the last fit with `warm_start`, as a start, else None."""
@@ -290,12 +305,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         names = [f"X[:, {j}]" for j in range(self.n_features_in_)] if names is None else names
         features = problem.leading_features(fit, names)
-        _driver.warn(fit, self.tol, self.max_iter, method, labels, features)
+        _driver.warn(fit, self.tol, self.max_iter, method, labels, features, dtype=problem.dtype)
 
     def _logits(self, X):
         """The `Logits` of validated rows."""
         check_is_fitted(self)
-        X = validate_data(self, as_features(X), reset=False, **ACCEPTED)
+        X = self._validated(as_features(X), reset=False)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
         return _prediction.Logits(X, self.coef_, self.intercept_)

@@ -1,8 +1,11 @@
 """The estimator that finds C by cross-validation: split, solve the path, choose, refit."""
 
+import warnings
+from difflib import get_close_matches
+
 import numpy as np
 from sklearn import get_config
-from sklearn.metrics import check_scoring
+from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import check_cv
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
@@ -16,6 +19,7 @@ from skfc._problem import Method, Problem
 from skfc._scoring import neg_log_loss_scorer, with_labels
 from skfc._search import (
     Fold,
+    Paths,
     check_search,
     frame_rows,
     log_losses,
@@ -117,7 +121,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
     intercepts_paths_ : ndarray of shape (n_folds, n_Cs, n_classes)
         Intercepts of every fold at every `C`. Only with `store_paths=True`.
     coef_ : ndarray of shape (n_classes, n_features)
-        Weights, one row per class, for two classes too. In the dtype of `X`.
+        Weights, one row per class, in the dtype of `X`. **For two classes too:
+        coef_[1] - coef_[0] at C is coef_[0] of LogisticRegression at 2 * C.**
     intercept_ : ndarray of shape (n_classes,)
         Biases, which sum to zero.
     classes_ : ndarray of shape (n_classes,)
@@ -261,6 +266,11 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         given_X = X
         X, *read = self._read(X, y, sample_weight)
         folds = self._split(X, *read, routed.splitter.split)
+        rows = given_X if hasattr(given_X, "columns") else X
+        given = routed.scorer.score.items()  # the weights as they were checked
+        given = {k: read[-1] if v is sample_weight else v for k, v in given}
+        if isinstance(self.scoring, str):
+            self._try_score(scorer, rows, *read, folds, given)
         method = Method.of(self)
         parameters = {"fit_intercept": self.fit_intercept, "standardize": self.standardize}
         paths = solve_folds(X, folds, Cs, method, parameters)
@@ -270,9 +280,6 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             ]
             scores = -np.array(scores)
         else:
-            given = routed.scorer.score.items()  # the weights as they were checked
-            given = {k: read[-1] if v is sample_weight else v for k, v in given}
-            rows = given_X if hasattr(given_X, "columns") else X
             scores = self._score(scorer, rows, *read, folds, Cs, paths, given)
         best = select(scores, Cs, self.selection)
         self.Cs_, self.scores_, self.best_index_ = Cs, scores, best
@@ -346,6 +353,13 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 "The 'scoring' parameter of SoftmaxFCClassifierCV must be one score, its name or "
                 f"a callable, or None; got {scoring!r}."
             )
+        names = get_scorer_names()
+        if isinstance(scoring, str) and scoring not in names:
+            raise ValueError(
+                "The 'scoring' parameter of SoftmaxFCClassifierCV must be a name out of "
+                f"sklearn.metrics.get_scorer_names(); got {scoring!r}. Names like it: "
+                f"{get_close_matches(scoring, names) or 'none'}."
+            )
         return None if scoring is None else check_scoring(self, scoring)
 
     def _route(self, sample_weight, params):
@@ -398,6 +412,14 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 model = self._model(C, paths.coef[k, i], paths.intercept[k, i], classes)
                 scores[k, i] = scorer(model, rows, y[fold.test], **held_out)
         return scores
+
+    def _try_score(self, scorer, X, classes, target, weight, folds, score_params):
+        """Score coefficients of zero, so that a score that does not suit `y` raises at once."""
+        zeros = np.zeros((1, 1, len(classes), X.shape[1]))
+        paths = Paths(zeros, zeros[..., 0], None, None, None, None)
+        with warnings.catch_warnings():  # of classes that are never predicted
+            warnings.simplefilter("ignore")
+            self._score(scorer, X, classes, target, weight, folds[:1], [1.0], paths, score_params)
 
     def _refit(self, X, classes, target, weight, paths, method):
         """Fit all rows at `C_`, from the mean of the folds where there was a choice."""

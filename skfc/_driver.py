@@ -263,25 +263,35 @@ def status_of(converged, floor, separated, stopped, near):
     return Status.STOPPED if stopped else Status.MAX_ITER
 
 
-def warn(fit, tol, max_iter, method, labels, features):
-    """Turn a status into a `ConvergenceWarning` that says what would help."""
+def warn(fit, tol, max_iter, method, labels, features, *, dtype=np.float64):
+    """Turn a status into a `ConvergenceWarning` that says what would help.
+
+    `dtype` is that of X.
+    """
     if fit.status is Status.MAX_ITER:
         text = (
-            f"The fit stopped at max_iter={max_iter} with its objective an estimated "
-            f"{fit.gap:.1e} above the minimum, relatively; tol={tol:g} was asked for. "
-            + advice(method, "Raise max_iter or tol")
+            f"The fit stopped at max_iter={max_iter} with its objective {distance(fit.gap)}; "
+            f"tol={tol:g} was asked for. " + advice(method, "Raise max_iter or tol")
         )
     elif fit.status is Status.STUCK:
+        general = "Rescale extreme columns or weights, lower C"
+        general += ", use float64" if dtype == np.float32 else ""
         text = (
-            "No further step lowered the objective in the arithmetic at hand: it is an "
-            f"estimated {fit.gap:.1e} above the minimum, relatively; tol={tol:g} was asked "
-            "for. " + advice(method, "Rescale extreme columns or weights, use float64")
+            f"No further step lowered the objective in the arithmetic at hand: it is "
+            f"{distance(fit.gap)}; tol={tol:g} was asked for. " + advice(method, general)
         )
     elif fit.status is Status.SEPARATED:
         text = named(fit, labels, features)
     else:
         return
     warnings.warn(text, ConvergenceWarning, stacklevel=5)
+
+
+def distance(gap):
+    """How far an objective is above its minimum, in words."""
+    if np.isfinite(gap):
+        return f"an estimated {gap:.1e} above the minimum, relatively"
+    return "above the minimum by an unknown amount"
 
 
 def named(fit, labels, features):

@@ -88,9 +88,10 @@ class ProgressLines:
 
     def end(self, fits):
         worst = max(fits, key=lambda fit: fit.gap)
-        status = worst.status.value if len(fits) == 1 else f"{len(fits)} problems"
+        status = ", ".join(dict.fromkeys(fit.status.value for fit in fits))
+        of = f" ({len(fits)} problems)" if len(fits) > 1 else ""
         self._print(
-            f"{status}: {max(fit.n_iter for fit in fits)} iterations, "
+            f"{status}{of}: {max(fit.n_iter for fit in fits)} iterations, "
             f"gap {as_text(worst.gap)}, {time.perf_counter() - self.start:.1f} s"
         )
 

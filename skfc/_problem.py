@@ -186,6 +186,7 @@ class Problem:
         start : theta (P, K) near the solutions, or None: the null model, or zeros for the
             textbook gradient
         cache : dict that keeps preconditioners, with their samples, from one C to the next
+        name : what lines of progress call the fits, or a function of the indices of problems
         """
         if self.n_classes == 1:
             return [nothing_to_solve(self.frame, value) for value in C], method.named
@@ -199,7 +200,8 @@ class Problem:
                 (part,) = objective.problems(index)
                 columns = objective.columns(index)
                 begin = take(self.begin(method) if start is None else start, columns, axis=1)
-                fits += self._run(part, method, begin, index, monitors, cache, name, suspicious)
+                called = name(index) if callable(name) else name
+                fits += self._run(part, method, begin, index, monitors, cache, called, suspicious)
         for fit, value in zip(fits, C, strict=True):
             fit.C = float(value)
         switched = any(fit.switched for fit in fits)

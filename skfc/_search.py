@@ -1,8 +1,10 @@
 """The search over C: folds, the paths of their fits, scores of held-out rows, the choice."""
 
 import inspect
+import time
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _targets
 from skfc._continuation import step_in_log_C
-from skfc._driver import Status
+from skfc._driver import Status, distance
 from skfc._problem import Problem, finish
 from skfc._softmax import kernel
 from skfc._tuned import TUNED
@@ -121,19 +123,21 @@ def solve_folds(X, folds, Cs, method, parameters):
     parameters : dict of `fit_intercept` and `standardize`
     """
     order = np.argsort(Cs, kind="stable")
-    done, left = [None] * len(folds), len(folds) * len(Cs)
+    done, left, begin = [None] * len(folds), len(folds) * len(Cs), time.perf_counter()
 
-    def progress(C, n_solved):
+    def progress(name, n_solved):
         nonlocal left
         left -= n_solved
         if method.verbose:
-            print(f"[skfc] C={C:.4g}: {left} of {len(folds) * len(Cs)} problems left", flush=True)
+            seconds = time.perf_counter() - begin
+            of = f"{left} of {len(folds) * len(Cs)} problems left"
+            print(f"[{name}] {of}, {seconds:.1f} s", flush=True)
 
     quiet = replace(method, verbose=max(0, int(method.verbose) - 1))
     for alike in group(folds):
         for part in groups(X, len(folds[alike[0]].active), alike):
             for some, problem in problems_of(X, [folds[k] for k in part], part, parameters):
-                paths, solver = solve_path(problem, Cs[order], quiet, progress)
+                paths, solver = solve_path(problem, Cs[order], quiet, progress, some)
                 for k, path in zip(some, paths, strict=True):
                     path = [path[i] for i in np.argsort(order)]
                     done[k] = models(problem, path, X, folds[k], parameters), path
@@ -173,7 +177,15 @@ def problems_of(X, folds, which, parameters):
         yield which, problem
 
 
-def solve_path(problem, Cs, method, progress):
+def title(folds, C, problems):
+    """What lines of progress call the fits of some `problems` (indices into `folds`) at a C."""
+    folds = np.asarray(folds)[problems]
+    runs = np.split(folds, np.flatnonzero(np.diff(folds) != 1) + 1)
+    names = ", ".join(f"{run[0]}" + f"-{run[-1]}" * (len(run) > 1) for run in runs)
+    return f"skfc fold{'s' * (len(folds) > 1)} {names}, C={C:.4g}"
+
+
+def solve_path(problem, Cs, method, progress, folds):
     """Fits of all problems at all `Cs`, a list per problem, and the name of the solver.
 
     Every C starts from the ones before it: the coefficients move smoothly in log C, so a
@@ -183,7 +195,8 @@ def solve_path(problem, Cs, method, progress):
     ----------
     Cs : (n_Cs,), ascending
     method : Method
-    progress : function, called with a C and the number of problems solved at it
+    progress : function, called with a title and the number of problems solved
+    folds : list of the indices of the problems' folds, for titles
     """
     n, N = problem.rows.shape
     paths = [[] for _ in range(problem.n_problems)]
@@ -192,10 +205,11 @@ def solve_path(problem, Cs, method, progress):
     last, start = problem.null_model(), None
     for i, C in enumerate(Cs):
         C_all = np.full(problem.n_problems, C)
-        fits, solver = problem.solve(method, C_all, start=start, cache=cache)
+        name = partial(title, folds, C)
+        fits, solver = problem.solve(method, C_all, start=start, cache=cache, name=name)
         if start is not None and any(fit.status is Status.STUCK for fit in fits):
             # A path that is stuck begins again from the null model.
-            again, _ = problem.solve(method, C_all)
+            again, _ = problem.solve(method, C_all, name=name)
             fits = [
                 min(pair, key=lambda fit: fit.loss_curve[-1])
                 for pair in zip(fits, again, strict=True)
@@ -204,7 +218,7 @@ def solve_path(problem, Cs, method, progress):
             path.append(fit)
         before, last = last, np.hstack([fit.theta for fit in fits])
         start = last + step_in_log_C(Cs, i) * (last - before)
-        progress(C, problem.n_problems)
+        progress(name(range(problem.n_problems)), problem.n_problems)
     return paths, solver
 
 
@@ -301,9 +315,8 @@ def warn_of_paths(paths, tol, max_iter):
     if early:
         warnings.warn(
             f"{early} of {total} fits of the folds stopped before tol={tol:g} was met, at "
-            f"max_iter={max_iter} or where the arithmetic ends; the worst is an estimated "
-            f"{paths.gap.max():.1e} above its minimum, relatively. Raise max_iter or tol, or "
-            "leave out the largest Cs.",
+            f"max_iter={max_iter} or where the arithmetic ends; the objective of the worst is "
+            f"{distance(paths.gap.max())}. Raise max_iter or tol, or leave out the largest Cs.",
             ConvergenceWarning,
             stacklevel=4,
         )

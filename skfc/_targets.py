@@ -29,6 +29,12 @@ MULTILABEL = (
     "on an indicator array (n_samples, n_labels) of zeros and ones."
 )
 
+WHOLE_NUMBERS = (
+    "Counts become probabilities when every row is divided by its sum. Columns of labels are "
+    "several targets: sklearn.multioutput.MultiOutputClassifier(SoftmaxFCClassifier()) fits "
+    "one classifier per column."
+)
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -249,7 +255,11 @@ def check_rows(rows, *, what="y"):
     flat = xp.reshape(total, (-1,))
     worst = int(xp.argmax(xp.abs(flat - 1)))
     if abs(float(flat[worst]) - 1) > SUM_SLACK:
-        hint = f" {MULTILABEL}" if xp.all((rows == 0) | (rows == 1)) else ""
+        hint = ""
+        if xp.all((rows == 0) | (rows == 1)):
+            hint = f" {MULTILABEL}"
+        elif xp.all(rows == xp.round(rows)):
+            hint = f" {WHOLE_NUMBERS}"
         raise ValueError(
             f"The rows of {what} must sum to one, as one-hot or probability rows do; "
             f"row {worst} sums to {float(flat[worst]):g}.{hint}"
