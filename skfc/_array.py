@@ -18,6 +18,11 @@ Array = np.ndarray
 
 DISTRIBUTED = ("dask", "dask_expr", "dask_cudf")
 
+NO_NUMBERS = (
+    "X has columns that do not hold numbers: {}. Encode text and categories in a pipeline, as "
+    "OneHotEncoder in a ColumnTransformer does, make numbers of dates, and impute what is missing."
+)
+
 
 def namespace(array):
     """Return the array-API namespace of `array`; NumPy itself for NumPy arrays."""
@@ -68,7 +73,8 @@ def refuse_distributed(value, what):
 def refuse_unread(value, what):
     """Raise for what holds no rows in order, or has not read them yet."""
     kind = type(value)
-    if isinstance(value, dict | set | frozenset | Iterator):
+    orderless = isinstance(value, dict | set | frozenset | Iterator)
+    if orderless and not hasattr(value, "shape"):  # a sparse matrix can be a dict
         raise TypeError(
             f"{what} must be an array, a frame or a list, with an entry for every row; "
             f"got {kind.__name__}."
@@ -103,8 +109,15 @@ def readable(value, what):
 
 
 def as_features(X):
-    """`X` as `readable` gives it; raises where it has more axes than rows and features."""
+    """`X` as `readable` gives it; raises where it has more axes than rows and features.
+
+    Dates are refused by name: they would be microseconds or nanoseconds since 1970, by the
+    library and by the types of the other columns.
+    """
     X = readable(X, "X")
+    times = [name for name, dtype in columns_of(X) if holds_times(dtype)]
+    if times:
+        raise ValueError(NO_NUMBERS.format(times))
     shape = getattr(X, "shape", None)
     if shape is None and isinstance(X, list | tuple) and depth(X) > 2:
         shape = np.shape(X)
@@ -117,18 +130,29 @@ def as_features(X):
     return X
 
 
+def columns_of(frame):
+    """Names and types of the columns of a frame; nothing of what is no frame."""
+    if not (hasattr(frame, "columns") and hasattr(frame, "dtypes")):
+        return []
+    return list(zip(frame.columns, frame.dtypes, strict=True))
+
+
+def holds_times(dtype):
+    """Whether a type of pandas, NumPy or polars is that of dates or of time spans."""
+    if getattr(dtype, "kind", "") in ("m", "M"):
+        return True
+    temporal = getattr(dtype, "is_temporal", None)
+    return callable(temporal) and temporal()
+
+
 def columns_without_numbers(X):
-    """Names of the columns of a frame that NumPy makes no numbers of; none of what is no frame."""
+    """Names of the columns of a frame that NumPy makes no numbers of."""
     wrong = []
-    for name in X.columns if hasattr(X, "dtypes") and hasattr(X, "columns") else ():
-        column = np.asarray(X[name])
+    for name, _ in columns_of(X):
         try:
-            column.astype(np.float64)
+            np.asarray(X[name]).astype(np.float64)
         except (TypeError, ValueError):
             wrong.append(name)
-        else:
-            if column.dtype.kind in "mM":
-                wrong.append(name)
     return wrong
 
 

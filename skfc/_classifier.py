@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skfc import _driver, _prediction, _scoring, _targets
-from skfc._array import as_features, columns_without_numbers, readable
+from skfc._array import NO_NUMBERS, as_features, columns_without_numbers, readable
 from skfc._parameters import check_parameters
 from skfc._problem import Method, Problem, finish
 from skfc._rows import without_duplicates
@@ -274,11 +274,7 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
             if not wrong:
                 raise
-            raise ValueError(
-                f"X has columns that do not hold numbers: {wrong}. Encode text and categories "
-                "in a pipeline, as OneHotEncoder in a ColumnTransformer does, make numbers of "
-                "dates, and impute what is missing."
-            ) from error
+            raise ValueError(NO_NUMBERS.format(wrong)) from error
 
     def _start(self, problem, classes, active):
         """The coefficients of the last fit with `warm_start`, as a start, else None."""

@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import (
@@ -31,7 +32,13 @@ from sklearn.model_selection import (
 )
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _search, neg_log_loss_scorer
+from skfc import (
+    SoftmaxFCClassifier,
+    SoftmaxFCClassifierCV,
+    _classifier_cv,
+    _search,
+    neg_log_loss_scorer,
+)
 from skfc._tuned import override
 
 CS = [1e-3, 1e-1, 10.0]
@@ -464,7 +471,7 @@ def test_groups_of_folds_change_nothing(data):
 def test_problems_left_are_printed(data, capsys):
     search(3, verbose=1, refit=False).fit(*data)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(": ")[2] for line in lines] == [
+    assert [line.partition("] ")[2].rpartition(", ")[0] for line in lines] == [
         f"{left} of 9 problems left" for left in (6, 3, 0)
     ]
     search(3, verbose=2).fit(*data)
@@ -503,7 +510,8 @@ WRONG = [
     ({"refit": "C"}, TypeError, "'refit' parameter.*'C'"),
     ({"store_paths": None}, TypeError, "'store_paths' parameter.*None"),
     ({"scoring": ["accuracy"]}, TypeError, "'scoring' parameter.*accuracy"),
-    ({"scoring": "beauty"}, ValueError, "beauty"),
+    ({"scoring": "beauty"}, ValueError, "'scoring' parameter.*got 'beauty'.*Names like it: none"),
+    ({"scoring": "acuracy"}, ValueError, r"Names like it: \['accuracy'"),
     ({"tol": -1}, ValueError, "'tol' parameter of SoftmaxFCClassifierCV"),
     ({"cv": 1}, ValueError, "k-fold"),
     ({"cv": "five"}, ValueError, "five"),
@@ -519,6 +527,27 @@ WRONG = [
 def test_wrong_parameters(data, parameters, error, match):
     with pytest.raises(error, match=match):
         search(**{"cv": 3} | parameters).fit(*data)
+
+
+@pytest.mark.parametrize("scoring", ["f1", "roc_auc"])
+def test_a_named_score_that_does_not_suit_the_labels_raises_before_any_work(
+    data, scoring, monkeypatch
+):
+    def solve(*_):
+        raise AssertionError("solved")
+
+    X, y = data
+    monkeypatch.setattr(_classifier_cv, "solve_folds", solve)
+    with pytest.raises(ValueError, match="multi"):  # three classes
+        search(3, scoring=scoring).fit(X, y)
+    with pytest.raises(AssertionError, match="solved"):
+        search(3, scoring=scoring).fit(X, y > 0)
+
+
+def test_the_trial_of_a_named_score_says_nothing():
+    """No class is predicted there but the first, of which this score warns."""
+    model = search(3, Cs=[1.0, 10.0], scoring="precision_macro").fit(*load_iris(return_X_y=True))
+    assert np.isfinite(model.scores_).all()
 
 
 def test_held_out_rows_without_weight(data):

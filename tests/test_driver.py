@@ -440,6 +440,23 @@ def test_advice_names_the_parameters_that_are_set(data):
         _driver.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"), None, [])
 
 
+def test_an_unknown_distance_is_called_so(data):
+    (fit,) = run(make_objective(*data), max_iter=1)
+    for fit.status in (Status.MAX_ITER, Status.STUCK):
+        for fit.gap, words in ((0.25, "an estimated 2.5e-01 above"), (np.inf, "unknown amount")):
+            with pytest.warns(ConvergenceWarning, match=words):
+                _driver.warn(fit, 1e-3, 7, Method(), None, [])
+
+
+def test_only_single_precision_is_advised_to_take_double(data):
+    (fit,) = run(make_objective(*data), max_iter=1)
+    fit.status = Status.STUCK
+    with pytest.warns(ConvergenceWarning, match="lower C, use float64\\.$"):
+        _driver.warn(fit, 1e-3, 7, Method(), None, [], dtype=np.float32)
+    with pytest.warns(ConvergenceWarning, match="or weights, lower C\\.$"):
+        _driver.warn(fit, 1e-3, 7, Method(), None, [])
+
+
 def test_a_breakdown_in_single_precision_at_max_iter_is_no_convergence(data, monkeypatch):
     broken = np.ones(1, dtype=bool)
     nothing = _optimality.Estimate(np.zeros(1), broken, broken)

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 
 from skfc import (
@@ -151,6 +152,74 @@ def test_what_the_error_about_several_labels_names_works(data):
     model = OneVsRestClassifier(SoftmaxFCClassifier()).fit(X, several)
     assert model.predict(X).shape == several.shape
     assert model.score(X, several) > 0.5
+
+
+def test_what_the_error_about_columns_of_labels_names_works(data):
+    X, y = data
+    several = np.column_stack([y, y[::-1]])
+    with pytest.raises(ValueError, match=r"sums to \d.*MultiOutputClassifier"):
+        SoftmaxFCClassifier().fit(X, several)
+    model = MultiOutputClassifier(SoftmaxFCClassifier()).fit(X, several)
+    assert model.predict(X).shape == several.shape
+    counts = np.eye(3)[y] * 5 + 1
+    with pytest.raises(ValueError, match=r"sums to 8\. Counts .* divided by its sum"):
+        SoftmaxFCClassifier().fit(X, counts)
+    SoftmaxFCClassifier().fit(X, counts / counts.sum(axis=1, keepdims=True))
+    with pytest.raises(ValueError, match=r"sums to 0\.75\.$"):
+        SoftmaxFCClassifier().fit(X, 0.75 * np.eye(3)[y])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("kind", ["text", "category", "dates"])
+def test_columns_without_numbers_are_named(data, library, kind):
+    pd = pytest.importorskip(library)
+    X, y = data
+    wrong = {"text": list("uvw"), "category": list("uvw"), "dates": DAYS.astype("M8[us]")}[kind]
+    column = pd.Series(np.asarray(wrong)[y])
+    if kind == "category":
+        column = column.astype("category") if library == "pandas" else column.cast(pd.Categorical)
+    bad = pd.DataFrame({"x": X[:, 0], "when": column})
+    message = r"columns that do not hold numbers: \['when'\]\. Encode text .*OneHotEncoder"
+    for estimator in (SoftmaxFCClassifier(), SoftmaxFCClassifierCV(cv=3)):
+        with pytest.raises(ValueError, match=message):
+            estimator.fit(bad, y)
+    model = SoftmaxFCClassifier().fit(pd.DataFrame({"x": X[:, 0], "when": X[:, 1]}), y)
+    with pytest.raises(ValueError, match=message):
+        model.predict(bad)
+    if kind == "dates":  # NumPy would make numbers of them
+        with pytest.raises(ValueError, match=message):
+            SoftmaxFCClassifier().fit(bad[["when"]], y)
+
+
+def test_other_errors_about_frames_stay_those_of_scikit_learn(data):
+    pd = pytest.importorskip("pandas")
+    X, y = data
+    frame = pd.DataFrame(X, columns=list("abcd")[: X.shape[1]]).assign(text="u")
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        SoftmaxFCClassifier().fit(frame.drop(columns="text").where(frame["a"] > 0), y)
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        SoftmaxFCClassifier().fit(frame.to_numpy(dtype=object), y)  # no names to tell
+
+
+@pytest.mark.parametrize("kind", [dict, set, iter], ids=lambda kind: kind.__name__)
+def test_what_has_no_rows_in_order_is_refused_without_printing_it(data, plain, kind):
+    X, y = data
+    given = kind(enumerate(y.tolist()))
+    message = "{} must be an array, a frame or a list, with an entry for every row; got [a-z]+.$"
+    for name in ("X", "y", "sample_weight"):
+        arguments = {"X": X, "y": y, "sample_weight": None} | {name: given}
+        with pytest.raises(TypeError, match=message.format(name)):
+            SoftmaxFCClassifier().fit(**arguments)
+    with pytest.raises(TypeError, match=message.format("y")):
+        plain.log_loss(X, given)
+
+
+def test_lazy_frames_are_refused_by_name(data):
+    pl = pytest.importorskip("polars")
+    X, y = data
+    lazy = pl.DataFrame(X).lazy()
+    with pytest.raises(TypeError, match=r"X is a LazyFrame, .*X\.collect\(\)"):
+        SoftmaxFCClassifier().fit(lazy, y)
 
 
 # -- other libraries --------------------------------------------------------------------

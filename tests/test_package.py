@@ -1,11 +1,16 @@
 """The package around the code: what it calls itself, where its names are found, its metadata."""
 
 import importlib
+import os
 import pickle
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -51,11 +56,36 @@ def test_notebooks_show_links_and_what_parameters_mean(cls):
     """As far as the release of scikit-learn shows them for its own estimators."""
     page, theirs = cls()._repr_html_(), LogisticRegression()._repr_html_()
     assert ("sk-estimator-doc-link" in theirs) == ("sk-estimator-doc-link" in page)
-    assert f"#skfc.{cls.__name__}" in page
     if "param-doc-description" in theirs:
         for name in cls().get_params():
             described = rf'class="param-doc-description".*?>\s*{name}: '
             assert re.search(described, page, re.DOTALL), name
+
+
+def documentation(name, path):
+    """Where the HTML of an estimator links to, in the package that `path` has."""
+    code = f"import skfc; print(skfc.__file__, skfc.{name}()._repr_html_())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=path, env=os.environ | {"PYTHONPATH": str(path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(str(path))
+    return re.search(r'class="sk-estimator-doc-link[^>]*href="([^"]+)"', done.stdout)[1]
+
+
+@pytest.mark.parametrize("cls", [cls for cls, _ in ESTIMATORS], ids=lambda cls: cls.__name__)
+def test_links_of_notebooks_lead_to_a_file_that_describes_the_estimator(cls, tmp_path):
+    """In a checkout its API page; in a package by itself, beside another's `docs`, the code."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {})
+    assert "Documentation" not in urls, "notebooks should link to the published page"
+    shutil.copytree(ROOT / "skfc", tmp_path / "skfc")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "api.md").touch()
+    assert documentation(cls.__name__, ROOT) == (ROOT / "docs" / "api.md").as_uri()
+    assert f"## `{cls.__name__}`\n" in (ROOT / "docs" / "api.md").read_text("utf-8")
+    source = Path(unquote(urlsplit(documentation(cls.__name__, tmp_path)).path))
+    assert source.parent == tmp_path / "skfc"
+    assert f"\nclass {cls.__name__}(" in source.read_text("utf-8")
 
 
 def test_the_package_is_marked_as_typed():
