@@ -15,6 +15,7 @@ COMMANDS = {
     "growth": "passes and seconds as rows, features and classes grow",
     "memory": "peak memory of a fit",
     "grid": "a search over C by cross-validation",
+    "figures": "the tables of README and docs/solvers.md, from docs/benchmarks.md",
     "checks": "default fits of small data, predict_proba, import time",
     "ablate": "what every measured threshold is worth",
     "hostile": "random hostile problems against the minimum in extended precision",

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from benchmarks import problems, report, runner
+from benchmarks import figures, problems, report, runner
 
 # Seconds of a quick run; the last repeats and the pictures come on top.
 QUICK = 130.0
@@ -70,4 +70,6 @@ def main(args):
     data = {"cells": [cell.to_json() for cell in cells], "missing": missing}
     text = report.run_markdown(cells, args.targets, rivals, missing, unavailable, cap=args.cap)
     print(report.write(args.out, "run", told, data, text, publish=args.publish))
+    if args.publish:
+        figures.main()
     report.draw_run(cells, args.out)

@@ -15,6 +15,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 import skfc
+from benchmarks import figures, report
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -107,60 +108,61 @@ def test_examples_run(example, tmp_path):
     assert [*tmp_path.glob("*.png"), *tmp_path.glob("*.svg")], "no picture"
 
 
-def table_rows(text):
-    """Cells of the rows of all tables of a page, without backquotes."""
-    lines = re.findall(r"^\|(.+)\|$", without_code(text), re.MULTILINE)
-    return [[cell.strip().strip("`") for cell in line.split("|")] for line in lines]
+BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+FIGURES = figures.published(BENCHMARKS)
 
 
-@pytest.fixture(scope="module")
-def measured():
-    """{(problem, C, target): (shape, seconds, rival, its seconds)} of the page of benchmarks.
-
-    Where no rival arrived its name is "none" and its seconds are where all were stopped.
-    """
-    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
-    start = page.index("### Dense, raw and standardised")
-    stopped, found = {}, {}
-    for cells in table_rows(page[start:]):
-        if match := re.fullmatch(r"(\S+), C=(\S+), (\S+)", cells[0]):
-            stopped[match.groups()] = min(cells[2:], key=lambda s: not s.startswith(">"))
-    for target, section in re.findall(
-        r"^#### To (\S+) of the optimum\n(.*?)(?=^###)", page[start:], re.MULTILINE | re.DOTALL
-    ):
-        for problem, shape, seconds, _, rival, its, _ in table_rows(section)[2:]:
-            name, C = problem.split(", C=")
-            key = name, C, target
-            rival = rival.removeprefix("logistic-")
-            found.setdefault(key, (shape, seconds, rival, its or stopped[key]))
-    return found
+@pytest.mark.parametrize("page", figures.QUOTING, ids=name_of)
+def test_quoted_figures_are_those_of_the_benchmarks(page):
+    """`python -m benchmarks figures` would change nothing, the name of the commit included."""
+    text = page.read_text("utf-8")
+    assert figures.filled(text, BENCHMARKS, figures.QUOTING[page]) == text
+    assert f"ommit {figures.commit(BENCHMARKS)}" in text
+    table = re.search("<!-- figures -->(.*)<!-- end figures -->", text, re.DOTALL)[1]
+    assert table.count("\n|") >= 12
 
 
-def test_figures_of_the_readme_are_those_of_the_benchmarks(measured):
-    rows = [r for r in table_rows((ROOT / "README.md").read_text("utf-8")) if "×" in r[1]][1:]
-    assert rows
-    for name, shape, *seconds in rows:
-        name = name.partition("`")[0]
-        raw, scaled = measured[name, "1", "0.001"], measured.get((f"{name}:std", "1", "0.001"))
-        assert shape == raw[0]
-        expected = [raw[1], raw[3], *((scaled[1], scaled[3]) if scaled else ("", ""))]
-        assert seconds == expected, name
+def test_a_figure_that_changes_changes_the_pages_that_quote_it():
+    other = BENCHMARKS.replace(
+        "| letter, C=1 | 16000×16×26 | 0.0274 |", "| letter, C=1 | 1×2×3 | 7 |"
+    )
+    other = other.replace("commit bd392b1", "commit 0123456")
+    text = figures.README.read_text("utf-8")
+    changed = figures.filled(text, other, figures.readme_table)
+    assert "| `letter` | 1×2×3 | 7 | >1 | 0.0294 | 0.105 |" in changed
+    assert "Commit 0123456" in changed
 
 
-def test_figures_of_the_solvers_page_are_those_of_the_benchmarks(measured):
-    page = (ROOT / "docs" / "solvers.md").read_text("utf-8")
-    rows = [r for r in table_rows(page) if len(r) == 7 and "×" in r[1]][1:]
-    assert rows
-    for name, shape, C, target, *rest in rows:
-        expected = measured[name, C, target]
-        assert [shape, *rest] == list(expected), (name, C, target)
+def test_ratios_of_the_benchmarks_are_those_of_their_seconds():
+    """Up to the three digits of the seconds; bounded by 20, which counts where none arrived."""
+    assert len(FIGURES) > 100
+    for key, figure in FIGURES.items():
+        if figure.rival == "none":
+            expected = 20.0
+        else:
+            expected = min(float(figure.its) / float(figure.seconds), 20.0)
+        assert float(figure.ratio) == pytest.approx(expected, rel=0.011), key
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md"])
-def test_figures_name_the_commit_of_the_benchmarks(name):
-    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
-    measured_at = re.search(r"### Against every rival.*?commit (\w{7})", page, re.DOTALL)[1]
-    assert f"ommit {measured_at}" in (ROOT / name).read_text("utf-8")
+def test_means_of_the_benchmarks_are_those_of_their_ratios():
+    means = re.findall(
+        r"^\|[^\n]* its s \| ratio \|\n(.*?)\n\nGeometric mean of (\d+) ratios: \*\*([\d.]+)\*\*"
+        r"\. Slower than the best rival: (.*?)\.$",
+        BENCHMARKS, re.MULTILINE | re.DOTALL,
+    )  # fmt: skip
+    assert means
+    for rows, number, mean, slower in means:
+        ratios = [float(cells[-1]) for cells in figures.rows_of(rows)[1:]]
+        assert len(ratios) == int(number)
+        assert float(mean) == pytest.approx(report.geometric_mean(ratios), rel=0.011)
+        assert (slower == "none") == (min(ratios) >= 1)
+
+
+def test_ratios_in_the_text_are_those_of_the_benchmarks():
+    page = (ROOT / "docs" / "when_not.md").read_text("utf-8")
+    low, high = re.search(r"ratios of ([\d.]+) to ([\d.]+) on `khan`", page).groups()
+    ratios = [float(figure.ratio) for key, figure in FIGURES.items() if key[0] == "khan"]
+    assert (float(low), float(high)) == (round(min(ratios), 1), round(max(ratios), 1))
 
 
 def test_readme_is_short():
