@@ -1,18 +1,26 @@
 """The documentation is true: its code runs, its links resolve, no public name is missing."""
 
+import ast
 import doctest
 import inspect
 import os
 import re
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 
+import numpy as np
 import pytest
+import sklearn
 from sklearn.base import clone
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, load_wine
+from sklearn.feature_selection import RFE, SelectFromModel
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import cross_val_score
+from sklearn.preprocessing import StandardScaler
 
 import skfc
 from benchmarks import figures, report
@@ -122,14 +130,19 @@ def test_quoted_figures_are_those_of_the_benchmarks(page):
     assert table.count("\n|") >= 12
 
 
+def test_the_readme_names_the_release_that_was_measured():
+    release = re.search(rf"{figures.SECTION}.*?scikit-learn ([\d.]+)", BENCHMARKS, re.DOTALL)[1]
+    assert f"`LogisticRegression` {release} " in figures.README.read_text("utf-8")
+
+
 def test_a_figure_that_changes_changes_the_pages_that_quote_it():
-    other = BENCHMARKS.replace(
-        "| letter, C=1 | 16000×16×26 | 0.0274 |", "| letter, C=1 | 1×2×3 | 7 |"
-    )
-    other = other.replace("commit bd392b1", "commit 0123456")
+    shown, row = FIGURES["letter", "1", "0.001"], "| letter, C=1 | "
+    before = f"{row}{shown.shape} | {shown.seconds} |"
+    other = BENCHMARKS.replace(before, f"{row}1×2×3 | 7 |", 1)
+    other = other.replace(f"commit {figures.commit(BENCHMARKS)}", "commit 0123456")
     text = figures.README.read_text("utf-8")
     changed = figures.filled(text, other, figures.readme_table)
-    assert "| `letter` | 1×2×3 | 7 | >1 | 0.0294 | 0.105 |" in changed
+    assert f"| `letter` | 1×2×3 | 7 | {shown.its} | " in changed
     assert "Commit 0123456" in changed
 
 
@@ -169,6 +182,127 @@ def test_readme_is_short():
     """At most 450 words outside code and tables."""
     text = without_code((ROOT / "README.md").read_text("utf-8"))
     assert len(re.sub(r"^\|.*$", "", text, flags=re.MULTILINE).split()) <= 450
+
+
+def test_losses_with_chosen_columns_are_those_of_the_page():
+    """Rows: selectors; columns: raw and standardised features."""
+    X, y = load_wine(return_X_y=True)
+    model = skfc.SoftmaxFCClassifier()
+    five = {"threshold": -np.inf, "max_features": 5}
+
+    def per_deviation(fitted):
+        return np.linalg.norm(fitted.coef_ * X.std(axis=0), axis=0)
+
+    def loss(selector, X):
+        chosen = selector.fit(X, y).get_support()
+        scores = cross_val_score(model, X[:, chosen], y, scoring=skfc.neg_log_loss_scorer)
+        return f"{-scores.mean():.3f}"
+
+    scaled = StandardScaler().fit_transform(X)
+    raw = SelectFromModel(model, importance_getter=per_deviation, **five)
+    page = (ROOT / "docs" / "coefficients.md").read_text("utf-8")
+    rows = [row[1:] for row in figures.rows_of(page) if row[0].startswith(("Select", "RFE"))]
+    assert rows == [
+        [loss(selector, data) for data in (X, scaled)]
+        for selector in (SelectFromModel(model, **five), RFE(model, n_features_to_select=5))
+    ] + [[loss(raw, X), ""]]
+
+
+COMING_FROM = (ROOT / "docs" / "from_logistic_regression.md").read_text("utf-8")
+# The release that the page is about, or a later one.
+NEWEST = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9)
+PEERS = [
+    (LogisticRegression, skfc.SoftmaxFCClassifier, "Parameters of LogisticRegression"),
+    (LogisticRegressionCV, skfc.SoftmaxFCClassifierCV, "LogisticRegressionCV"),
+]
+
+
+def rows_below(heading, width):
+    """Cells of the rows of `width` columns in a section of the page for those who come."""
+    pattern = rf"^## {heading}\n(.*?)(?=^## |\Z)"
+    text = re.search(pattern, COMING_FROM, re.MULTILINE | re.DOTALL)[1]
+    rows = [line[1:-1].split("|") for line in re.findall(r"^\|.*\|$", text, re.MULTILINE)]
+    return [row for row in rows if len(row) == width]
+
+
+def names_in(cells):
+    """What stands in backquotes, without arguments."""
+    return {name.partition("(")[0] for name in re.findall(r"`([^`]+)`", " ".join(cells))}
+
+
+def default_in(cell):
+    """The value at the beginning of a cell; `inspect.Parameter.empty` where there is none."""
+    with suppress(ValueError, SyntaxError):
+        return ast.literal_eval(re.match(r"[^ ,:]*", cell.strip(" `"))[0].strip("`"))
+    return inspect.Parameter.empty
+
+
+@pytest.mark.parametrize(("theirs", "ours", "heading"), PEERS, ids=["one fit", "search"])
+def test_every_parameter_stands_beside_that_of_logistic_regression(theirs, ours, heading):
+    """Names in both columns, and defaults where a row is about one parameter."""
+    rows = rows_below(heading, 4)
+    here = inspect.signature(ours).parameters
+    # The parameters of one fit stand in one table for both.
+    known = here if ours is skfc.SoftmaxFCClassifier else {*here} - {*PARAMETERS}
+    assert not {*known} - names_in(row[2] for row in rows)
+    compared = 0
+    sides = [(here, 2, 3)]
+    if NEWEST:
+        there = inspect.signature(theirs).parameters
+        assert not {*there} - names_in(row[0] for row in rows)
+        sides.append((there, 0, 1))
+    for parameters, name, default in sides:
+        for row in rows:
+            match = re.match(r" *`(\w+)`(?! and|, `)", row[name])
+            stated = default_in(row[default])
+            if match and match[1] in parameters and stated is not inspect.Parameter.empty:
+                assert parameters[match[1]].default == stated, match[1]
+                compared += 1
+    assert compared >= 10
+
+
+@pytest.mark.parametrize(("theirs", "ours", "heading"), PEERS, ids=["one fit", "search"])
+def test_every_attribute_stands_beside_that_of_logistic_regression(theirs, ours, heading):
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    options = {"use_legacy_attributes": False, "max_iter": 10_000, "l1_ratios": [0.0]}
+    known = inspect.signature(theirs).parameters
+    options = {key: value for key, value in options.items() if key in known}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of releases where a default changes
+        fitted = [theirs(**options).fit(X, y), ours().fit(X, y)]
+    left, right = (
+        names_in(row) for row in zip(*rows_below("Attributes and methods", 2), strict=True)
+    )
+    pages = [left, left | right]  # ours has the same name where the right has none
+    if ours is skfc.SoftmaxFCClassifierCV:
+        more = zip(*rows_below(heading, 3), strict=True)
+        search = [names_in(row) for row in more]
+        pages = [page.union(search[0], search[k + 1]) for k, page in enumerate(pages)]
+    for model, page in list(zip(fitted, pages, strict=True))[0 if NEWEST else 1 :]:
+        attributes = {name for name in vars(model) if name[-1] == "_" and name[0] != "_"}
+        same = {"classes_", "n_features_in_", "feature_names_in_"}  # "the same"
+        assert not attributes - page - same
+
+
+OF_COEF = r"^coef_ : .*?\*\*For two classes too:\s+(.*?)\*\*\nintercept_ : "
+BOLD = {
+    "README.md": r"\*\*For two classes `coef_` has two rows: (.*?)\*\*",
+    "docs/user_guide.md": r"\*\*For two classes `coef_` has two rows, and (.*?)\*\*",
+    "docs/from_logistic_regression.md": r"\*\*(`coef_\[1\] - coef_\[0\]` at `C`.*?)\*\*",
+    "docs/coefficients.md": r"\*\*(`coef_\[1\] - coef_\[0\]` is the row .*?)\*\*",
+    "skfc.SoftmaxFCClassifier": OF_COEF,
+    "skfc.SoftmaxFCClassifierCV": OF_COEF,
+}
+
+
+@pytest.mark.parametrize("place", BOLD)
+def test_two_rows_for_two_classes_are_said_in_bold(place):
+    """Where somebody who comes from LogisticRegression looks first."""
+    path = ROOT / place
+    text = path.read_text("utf-8") if path.is_file() else inspect.getdoc(locate(place))
+    said = re.search(BOLD[place], text, re.DOTALL | re.MULTILINE)[1]
+    words = re.findall(r"[\w\[\]]+", said)
+    assert {"coef_[1]", "coef_[0]", "C", "LogisticRegression"} <= {*words}
 
 
 def public_members(cls):
