@@ -135,6 +135,16 @@ def test_the_readme_names_the_release_that_was_measured():
     assert f"`LogisticRegression` {release} " in figures.README.read_text("utf-8")
 
 
+def test_skfc_is_sooner_on_all_data_of_the_readme():
+    """As its first lines say; `>` stands before the seconds when the peers were stopped."""
+    text = figures.README.read_text("utf-8")
+    assert "sooner on all data of\nthe table" in text
+    rows = [row[2:] for row in figures.rows_of(text) if "×" in row[1]][1:]
+    for raw, peer, scaled, scaled_peer in rows:
+        assert float(raw) < float(peer.lstrip(">"))
+        assert scaled == scaled_peer == "" or float(scaled) < float(scaled_peer.lstrip(">"))
+
+
 def test_a_figure_that_changes_changes_the_pages_that_quote_it():
     shown, row = FIGURES["letter", "1", "0.001"], "| letter, C=1 | "
     before = f"{row}{shown.shape} | {shown.seconds} |"
