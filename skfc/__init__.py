@@ -23,11 +23,11 @@ __all__ = [
 # Public names say where they are imported from: in pickles, in lists of trusted types, in the
 # HTML of notebooks. scikit-learn explains parameters there only beside a link. No page is
 # published, so that it leads to a file: the API page of a checkout, else the docstrings.
-_root = Path(__file__).parents[1]
+_root = Path(__file__).absolute().parents[1]
 for _public in (Flatten, SoftmaxFCClassifier, SoftmaxFCClassifierCV):
     _page = _root / "docs" / "api.md"
     if not (_page.is_file() and (_root / "pyproject.toml").is_file()):
-        _page = Path(sys.modules[_public.__module__].__file__)
+        _page = Path(sys.modules[_public.__module__].__file__).absolute()
     _public._doc_link_module = __name__
     _public._doc_link_template = _page.as_uri()
     _public.__module__ = __name__

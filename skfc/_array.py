@@ -80,9 +80,7 @@ def refuse_unread(value, what):
             f"got {kind.__name__}."
         )
     if kind.__name__ == "LazyFrame":
-        raise TypeError(
-            f"{what} is a {kind.__name__}, which is not read yet: pass {what}.collect()."
-        )
+        raise TypeError(f"{what} is a LazyFrame, which is not read yet: pass {what}.collect().")
 
 
 def readable(value, what):
@@ -134,7 +132,7 @@ def columns_of(frame):
     """Names and types of the columns of a frame; nothing of what is no frame."""
     if not (hasattr(frame, "columns") and hasattr(frame, "dtypes")):
         return []
-    return list(zip(frame.columns, frame.dtypes, strict=True))
+    return list(zip(frame.columns, frame.dtypes, strict=False))
 
 
 def holds_times(dtype):

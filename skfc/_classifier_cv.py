@@ -353,12 +353,11 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 "The 'scoring' parameter of SoftmaxFCClassifierCV must be one score, its name or "
                 f"a callable, or None; got {scoring!r}."
             )
-        names = get_scorer_names()
-        if isinstance(scoring, str) and scoring not in names:
+        if isinstance(scoring, str) and scoring not in get_scorer_names():
             raise ValueError(
                 "The 'scoring' parameter of SoftmaxFCClassifierCV must be a name out of "
                 f"sklearn.metrics.get_scorer_names(); got {scoring!r}. Names like it: "
-                f"{get_close_matches(scoring, names) or 'none'}."
+                f"{get_close_matches(scoring, get_scorer_names()) or 'none'}."
             )
         return None if scoring is None else check_scoring(self, scoring)
 

@@ -277,7 +277,7 @@ def warn(fit, tol, max_iter, method, labels, features, *, dtype=np.float64):
         general = "Rescale extreme columns or weights, lower C"
         general += ", use float64" if dtype == np.float32 else ""
         text = (
-            f"No further step lowered the objective in the arithmetic at hand: it is "
+            "No further step lowered the objective in the arithmetic at hand: it is "
             f"{distance(fit.gap)}; tol={tol:g} was asked for. " + advice(method, general)
         )
     elif fit.status is Status.SEPARATED:
