@@ -440,6 +440,13 @@ def test_advice_names_the_parameters_that_are_set(data):
         _driver.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"), None, [])
 
 
+def test_no_advice_to_set_what_is_set(data):
+    (fit,) = run(make_objective(*data), max_iter=1)
+    for method in (Method(), Method(solver="gd"), Method(solver="lbfgs", learning_rate=0.25)):
+        with pytest.warns(ConvergenceWarning, match=r"Raise max_iter or tol\.$"):
+            _driver.warn(fit, 1e-3, 7, method, None, [])
+
+
 def test_an_unknown_distance_is_called_so(data):
     (fit,) = run(make_objective(*data), max_iter=1)
     for fit.status in (Status.MAX_ITER, Status.STUCK):
