@@ -78,6 +78,7 @@ class Run:
         self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
         self.least_decrement, self.least_value = np.full(n, np.inf), np.full(n, np.inf)
         self.since, self.doubted = np.zeros(n, dtype=int), np.zeros(n, dtype=bool)
+        self.bounded = np.zeros(n, dtype=bool)  # known to have a minimum
         self.seen = -1
 
     def run(self):
@@ -86,7 +87,7 @@ class Run:
         while len(self.which):
             iterate = self.generator.send(change)
             change = self.judge(iterate, self.taken + iterate.n_iter)
-            if self.other is not None and iterate.n_iter >= TUNED.switch_after:
+            if self.other is not None and is_slow(iterate):
                 change = self.switch(iterate)
         self.generator.close()
         for monitor in self.monitors:
@@ -148,8 +149,10 @@ class Run:
         share = iterate.decrement / iterate.evaluation.value
         small = share <= max(0.01 * min(self.tol, TUNED.small_tol), TUNED.no_curvature)
         free = ~iterate.objective.penalty.strict & (small | floor) & ~(gap <= self.tol)
+        free &= ~self.bounded[self.which]
         for b in asked[free[asked]]:
-            found[b] = _separation.quasi(iterate, b)
+            found[b], certain = _separation.quasi(iterate, b)
+            self.bounded[self.which[b]] = certain and found[b] is None
 
     def tell(self, n_iter, value, gap, iterate):
         """Tell the monitors of a new iterate; returns whether one asks to stop."""
@@ -175,7 +178,7 @@ class Run:
         self.since[which] = np.where(better, 0, self.since[which] + 1)
         level = value <= self.least_value[which] * (1 + 1e4 * eps)
         patience = (self.since[which] >= TUNED.patience) & level
-        return (iterate.stalled | patience) & self.stages.is_last
+        return (iterate.stalled | patience) & self.stages.is_last & (self.other is None)
 
     def confirm(self, iterate, asked, gap, floor, last):
         """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
@@ -237,6 +240,16 @@ class Run:
         bound = self.bound(iterate, index)
         gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
         proven[index] = thorough.doubtful
+
+
+def is_slow(iterate):
+    """Whether a solver that knows no damping has met its limits: the other one takes over.
+
+    That is after many iterations, where no step was found, and where the model promises more
+    than F, which is not negative.
+    """
+    beyond = (iterate.decrement > iterate.evaluation.value).any()
+    return iterate.n_iter >= TUNED.switch_after or beyond or iterate.stalled.any()
 
 
 def eps_of(iterate):

@@ -32,12 +32,15 @@ class Frame:
     mean, scale : (n_features,)
     inverse : (n_features,), 1 / scale, and 0 for constant columns
     fit_intercept : bool
+    squares : (n_features,), means of the squares of the features inside: one where the scale
+        is the standard deviation
     """
 
     mean: Array
     scale: Array
     inverse: Array
     fit_intercept: bool
+    squares: Array
 
     @classmethod
     def of(cls, moments, fit_intercept, typical=None):
@@ -49,6 +52,7 @@ class Frame:
         """
         xp = namespace(moments.mean)
         mean, scale, varies = moments.mean[0, :], moments.std[0, :], moments.varies
+        around, std = mean, scale
         if typical is not None:
             median, spread = (xp.asarray(values, dtype=mean.dtype) for values in typical)
             far = (spread > 0) & (spread < TUNED.next_to_one_another * scale)
@@ -61,7 +65,8 @@ class Frame:
         varies = varies & (scale > 0)
         scale = xp.where(varies, scale, xp.ones_like(scale))
         inverse = xp.where(varies, 1.0 / scale, xp.zeros_like(scale))
-        return cls(mean, scale, inverse, fit_intercept)
+        squares = at_most((hypot(std, around - mean) * inverse) ** 2, LARGEST)
+        return cls(mean, scale, inverse, fit_intercept, squares)
 
     @property
     def n_features(self):

@@ -264,17 +264,17 @@ class HessianOperator:
         """The diagonal of the data part, (P, K)."""
         return self.rows.sum(_softmax.curvature_diagonal, state=self.state, power=2).gradient
 
-    def moves_far(self, step, limit):
+    def moves_far(self, step, limit, least):
         """Whether `step` moves a row far, (n_problems,).
 
-        Far is more than `limit` logits (n_problems,), or more than both `far_logits` and
+        Far is more than `limit` logits (n_problems,), or more than both `least` logits and
         `farther` times what is typical. Typical is the power mean of order 1/4, to which a few
         rows contribute little.
         """
         sums = self.rows.sum(_softmax.movement, step, self.state)
         roots, count = (on_host(v) for v in sums.values)
         typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
-        far = host.maximum(TUNED.far_logits, TUNED.farther * typical)
+        far = host.maximum(least, TUNED.farther * typical)
         function = partial(_softmax.beyond, far=host.minimum(far, limit))
         found = self.rows.sum(function, state=sums.state, count=False)
         return on_host(found.values[0]) > 0

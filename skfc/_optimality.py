@@ -20,6 +20,7 @@ from skfc import _softmax
 from skfc._array import Array, host, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, on_host
+from skfc._preconditioner import exact
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
@@ -69,16 +70,27 @@ def estimate(iterate, index, tol, *, thorough=False):
     decided = (evaluation.value < TUNED.decided_loss).any()
     least = TUNED.decided_steps if decided else iterate.least_steps
     least = TUNED.thorough_steps if thorough else least
-    newton = iterate.newton
-    if thorough or newton is None or not newton.is_enough(least):
-        newton = newton_step(
-            objective, hessian, evaluation.gradient, precondition, share=TUNED.share_to_come,
-            least=least, most=TUNED.most_confirming_steps, by_condition=True,
-        )  # fmt: skip
-    limit = host.full(objective.n_problems, max(tol / TUNED.small_tol, 1.0) ** (1 / 3))
+    newton = None if thorough else iterate.newton
+    whole = exact(objective, evaluation) if thorough or iterate.poor else None
+    if whole is not None:
+        precondition, least, newton = whole.solve, whole.confirming_steps, None
+    solve = partial(
+        newton_step, objective, hessian, evaluation.gradient, precondition,
+        share=TUNED.share_to_come, most=TUNED.most_confirming_steps, by_condition=True,
+    )  # fmt: skip
+    if newton is None or not newton.is_enough(least):
+        newton = solve(least=least)
+    scale = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
+    limit = host.full(objective.n_problems, scale)
     loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
     limit = host.where(loose, TUNED.far_logits, limit)
-    far = hessian.moves_far(newton.step, limit)
+    far = hessian.moves_far(newton.step, limit, TUNED.far_logits)
+    few = newton.n_products < TUNED.decided_steps and whole is None and not far.any()
+    nearly = 0.5 * limit, 0.5 * scale * TUNED.far_logits
+    if few and hessian.moves_far(newton.step, *nearly).any():
+        # A few products may show only a part of how far a single row moves.
+        newton = solve(least=TUNED.decided_steps)
+        far = hessian.moves_far(newton.step, limit, TUNED.far_logits)
     broken = newton.broken | newton.is_blind
     return Estimate(newton.decrement, broken | far, broken)
 

@@ -5,20 +5,24 @@ the loss towards zero. They are *quasi-separable* where a direction makes no row
 rows better for ever, as the coefficient of a 0/1 column that one class never has (Albert and
 Anderson 1984). There is no minimum in either case.
 
-Newton steps show both. In the tail of a loss, e^-m of the margin m, a step raises the margin
-by one: rows that the direction helps move by about a logit at every iteration, however small
-the decrement has become, and none moves back.
+A linear program decides whether there is such a direction (Konis 2007): the most margins
+<x_i, d_y - d_k> that can be one, while none is negative. Where the data are too large for it,
+Newton steps show it. In the tail of a loss, e^-m of the margin m, a step raises the margin by
+one: rows that the direction helps move by about a logit at every iteration, however small the
+decrement has become, and none moves back.
 """
 
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy import optimize, sparse
 
 from skfc import _softmax
 from skfc._array import take, to_numpy
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator
+from skfc._row_samples import everything
 from skfc._tuned import TUNED
 
 
@@ -48,10 +52,51 @@ def complete(iterate):
 
 
 def quasi(iterate, b):
-    """The quasi-separation of problem `b`, or None: along its Newton step.
+    """The separation of problem `b`, at least of some rows, or None; and whether that is certain.
 
     Call it where the decrement is next to nothing and rows still move.
     """
+    rows = iterate.objective.rows
+    if 2 * rows.n_classes * rows.shape[0] * rows.n_parameters <= TUNED.largest_program:
+        return by_program(rows, b), True
+    return by_step(iterate, b), False
+
+
+def by_program(rows, b):
+    """The separation of problem `b` as a linear program finds it, or None."""
+    part = rows.select(everything(rows), rows.xp.float64).rows
+    X, target, T = to_numpy(part.standardised()), to_numpy(part.target), rows.n_classes
+    if rows.frame.fit_intercept:
+        X = np.column_stack([X, np.ones(len(X))])
+    own = target.T > 0 if target.ndim == 2 else np.arange(T) == target[:, None]
+    size = np.abs(X).max(axis=1)
+    kept = (to_numpy(part.weight)[b] > 0) & (size > 0)
+    X, own = X[kept] / size[kept, None], own[kept]
+    first = own.argmax(axis=1)
+    i, k = np.nonzero(np.arange(T) != first[:, None])  # margins of the label over class k
+    sign = np.zeros((len(i), T, 1))
+    sign[np.arange(len(i)), first[i]], sign[np.arange(len(i)), k] = 1.0, -1.0
+    A = sparse.csr_array((sign * X[i, None, :]).reshape(len(i), -1))
+    tied = own[i, k]  # rows of several classes: the margin among them stays
+    most = np.where(tied, 0.0, 1.0)
+    n = A.shape[1]
+    found = optimize.milp(
+        np.concatenate([np.zeros(n), -most]),
+        constraints=optimize.LinearConstraint(
+            sparse.hstack([A, -sparse.eye_array(len(i))]), 0, np.where(tied, 0.0, np.inf)
+        ),
+        bounds=optimize.Bounds(
+            np.concatenate([np.full(n, -np.inf), np.zeros(len(i))]),
+            np.concatenate([np.full(n, np.inf), most]),
+        ),
+    )
+    if found.x is None or not (helped := found.x[n:] > 0.5).any():
+        return None
+    return Separation(False, found.x[:n].reshape(T, -1).T, np.unique(first[i[helped]]))
+
+
+def by_step(iterate, b):
+    """The separation of problem `b` along its Newton step, or None."""
     objective, evaluation = iterate.objective, iterate.evaluation
     step = newton_step(
         objective, iterate.hessian(objective, evaluation), evaluation.gradient,

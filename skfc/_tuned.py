@@ -104,6 +104,7 @@ class Tuned:
     farthest_intercept: float = 100.0  # logits that the intercepts may be from the minimum's
     ask_again: float = 3.0  # fall of the solver's decrement after a doubtful estimate
     least_claim: float = 1e-3  # of tol: the least gap that is stated after a doubtful estimate
+    largest_program: int = 2**19  # coefficients of a linear program that finds separation
     patience: int = 25  # iterations without progress at the floor of the arithmetic
 
     # -- searches: search.md, path-of-c.md --------------------------------------------------------

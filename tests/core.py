@@ -88,5 +88,6 @@ def make_iterate(objective, theta, preconditioner, **changes):
         "hessian": lambda objective, evaluation: objective.hessian(evaluation),
         "least_steps": preconditioner.least_steps,
         "stalled": np.zeros(objective.n_problems, dtype=bool),
+        "poor": False,
     } | changes
     return Iterate(**values)

@@ -10,7 +10,7 @@ from skfc._preconditioner._full import FullHessian
 from skfc._preconditioner._kronecker import Kronecker, LowRank
 from skfc._tuned import TUNED
 
-__all__ = ["PRECONDITIONERS", "Diagonal", "Identity", "Preconditioner", "choose", "make"]
+__all__ = ["PRECONDITIONERS", "Diagonal", "Identity", "Preconditioner", "choose", "exact", "make"]
 
 PRECONDITIONERS = {
     "hessian": FullHessian,
@@ -46,6 +46,20 @@ def choose(objective):
     if passes_of(objective, eigen_operations(objective)) <= TUNED.most_passes:
         return "kronecker"
     return "diagonal"
+
+
+def exact(objective, evaluation):
+    """The Hessian at an evaluation by its factor, in double precision, or None where it is large.
+
+    The gap of a fit that another preconditioner has brought to its end is estimated with it.
+    """
+    size = objective.shape[0] * objective.rows.n_classes
+    if size > TUNED.hessian_size or FullHessian.passes(objective) > TUNED.most_passes:
+        return None
+    hessian = FullHessian(objective)
+    hessian.in_double(objective)
+    hessian.update(objective, evaluation)
+    return hessian
 
 
 def eigen_operations(objective):

@@ -162,10 +162,13 @@ class Diagonal(Preconditioner):
         xp = o.rows.xp
         if bool(xp.any(evaluation.theta[: o.rows.shape[1], :] != 0)):
             return cast(self.sampler.at(o, evaluation).diagonal(), xp.float64)
-        # All rows have the same probabilities, and the features variance one.
+        # All rows have the same probabilities.
         S = mean_class_curvature(o, evaluation)
         row = xp.asarray(S.diagonal(axis1=1, axis2=2).ravel())
-        return xp.zeros(o.shape, dtype=xp.float64) + row[None, :]
+        M = xp.zeros(o.shape, dtype=xp.float64) + row[None, :]
+        N = o.rows.shape[1]
+        M[:N, :] = M[:N, :] * o.rows.frame.squares[:, None]
+        return M
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)

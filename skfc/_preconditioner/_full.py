@@ -60,8 +60,9 @@ class FullHessian(Preconditioner):
             self.kronecker = self.spectrum = Kronecker(o)
             self.kronecker.refresh(o, evaluation)
             self.least_steps = self.kronecker.least_steps
+            self.confirming_steps = self.kronecker.confirming_steps
             return
-        self.kronecker, self.least_steps = None, 1
+        self.kronecker, self.least_steps, self.confirming_steps = None, 1, 2
         self._draw(o)
         logits = self.sample.carry(evaluation.state)
         state = self.sample.rows.sum(_softmax.keep_probabilities, state=logits, count=False).state

@@ -22,6 +22,7 @@ class Iterate:
     hessian : function from objective and evaluation to the Hessian, exact or on a sample
     least_steps : the least conjugate-gradient steps of an estimate with `precondition`
     stalled : (n_problems,), True where no step lowers the value any more
+    poor : whether `precondition` leaves out curvature even where it was formed
     newton : the NewtonStep that `decrement` is from, where it is one on the Hessian with a
         preconditioner formed here; else None
     """
@@ -34,6 +35,7 @@ class Iterate:
     hessian: Callable
     least_steps: int
     stalled: Array
+    poor: bool
     newton: NewtonStep | None = None
 
 

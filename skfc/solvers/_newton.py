@@ -31,7 +31,8 @@ def newton(objective, preconditioner, theta):
         change = yield Iterate(
             objective, evaluation, n_iter, evaluation.value if damping else decrement,
             preconditioner.solve, sampler.at, max(preconditioner.confirming_steps, n_products),
-            stalled, found if fresh and not damping else None,
+            stalled, not preconditioner.is_newton,
+            found if fresh and not damping else None,
         )  # fmt: skip
         if change.objective is not None:
             step = found and -found.step
