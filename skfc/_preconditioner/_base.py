@@ -9,6 +9,7 @@ from skfc._array import (
     cast,
     cholesky,
     concatenate,
+    diagonal,
     diagonals,
     host,
     itemsize,
@@ -246,12 +247,25 @@ def factorise(A):
 
     As little is added to a diagonal as makes the matrix positive definite.
     """
-    jitter = TUNED.least_ridge if itemsize(A) == 4 else TUNED.rounding_of_gram
+    jitter = jitter_of(A)
     A = with_diagonals(A, diagonals(A) + jitter)
     L = cholesky(A)
     if L is not None:
         return [L[k, ...] for k in range(A.shape[0])]
     return [factor_of(A[k, ...], jitter) for k in range(A.shape[0])]
+
+
+def is_singular(L):
+    """Whether a factor has a pivot that is mostly what :func:`factorise` has added.
+
+    Directions of so little curvature are hidden behind it.
+    """
+    return bool(namespace(L).min(diagonal(L)) ** 2 < 10 * jitter_of(L))
+
+
+def jitter_of(A):
+    """What is added to unit diagonals, for their precision."""
+    return TUNED.least_ridge if itemsize(A) == 4 else TUNED.rounding_of_gram
 
 
 def factor_of(A, added):

@@ -21,6 +21,7 @@ from skfc._preconditioner._base import (
     centred_over_classes,
     factorise,
     idle_rows,
+    is_singular,
     ridge_of,
     units_of,
 )  # fmt: skip
@@ -62,7 +63,7 @@ class FullHessian(Preconditioner):
             self.least_steps = self.kronecker.least_steps
             self.confirming_steps = self.kronecker.confirming_steps
             return
-        self.kronecker, self.least_steps, self.confirming_steps = None, 1, 2
+        self.kronecker, self.least_steps = None, 1
         self._draw(o)
         logits = self.sample.carry(evaluation.state)
         state = self.sample.rows.sum(_softmax.keep_probabilities, state=logits, count=False).state
@@ -76,6 +77,13 @@ class FullHessian(Preconditioner):
             self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle_rows(o))
             for b in range(B)
         ]
+        hidden = any(is_singular(factor) for factor, _ in self.factor)
+        if hidden and not self.double:
+            self.double = True
+            if self._outdated():
+                self.refresh(o, evaluation)
+                return
+        self.confirming_steps = TUNED.decided_steps if hidden else 2
 
     def _draw(self, objective):
         """Draw the rows of the sample, anew where many more of them are needed."""
