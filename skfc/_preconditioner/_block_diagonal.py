@@ -21,6 +21,7 @@ from skfc._preconditioner._base import (
     centred_over_classes,
     factorise,
     idle_rows,
+    is_singular,
     ridge_of,
     units_of,
 )  # fmt: skip
@@ -93,6 +94,8 @@ class BlockDiagonal(Preconditioner):
         unit = units_of(d, idle_rows(objective))
         B = grams / (unit[:, :, None] * unit[:, None, :])
         self.factor = factorise(with_diagonals(B, d / unit**2))
+        hidden = any(is_singular(L) for L in self.factor)
+        self.confirming_steps = TUNED.decided_steps if hidden else 2
         self.unit, self.inverse = unit.T, None
         if K > 1 and TUNED.few >= P:
             L = inverse_factor(xp.stack(self.factor))
