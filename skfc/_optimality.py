@@ -25,6 +25,8 @@ from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
 ROUNDING = 1e-6
+# Logits that change a curvature tenfold, and with it an estimate: a row may not move farther.
+FARTHEST = 2.3
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def estimate(iterate, index, tol, *, thorough=False):
     Bach 2010). An outlier, for one, can have most of the curvature in some direction until it
     is decided. The estimate is doubtful where a row moves by more than one logit, times
     (tol / 1e-6)^(1/3) at a larger `tol`, or by much more than is typical; and where the
-    penalty is next to nothing, by more than `far_logits`.
+    penalty is next to nothing, by more than `far_logits`. No `tol` allows more than `FARTHEST`.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     precondition = iterate.precondition
@@ -81,12 +83,12 @@ def estimate(iterate, index, tol, *, thorough=False):
     if newton is None or not newton.is_enough(least):
         newton = solve(least=least)
     scale = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
-    limit = host.full(objective.n_problems, scale)
+    limit = host.full(objective.n_problems, min(scale, FARTHEST))
     loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
     limit = host.where(loose, TUNED.far_logits, limit)
     far = hessian.moves_far(newton.step, limit, TUNED.far_logits)
     few = newton.n_products < TUNED.decided_steps and whole is None and not far.any()
-    nearly = 0.5 * limit, 0.5 * scale * TUNED.far_logits
+    nearly = 0.5 * scale, 0.5 * scale * TUNED.far_logits
     if few and hessian.moves_far(newton.step, *nearly).any():
         # A few products may show only a part of how far a single row moves.
         newton = solve(least=TUNED.decided_steps)

@@ -54,7 +54,10 @@ def exact(objective, evaluation):
     The gap of a fit that another preconditioner has brought to its end is estimated with it.
     """
     size = objective.shape[0] * objective.rows.n_classes
-    if size > TUNED.hessian_size or FullHessian.passes(objective) > TUNED.most_passes:
+    if size > TUNED.hessian_size or (
+        FullHessian.operations(objective) > TUNED.few_numbers
+        and FullHessian.passes(objective) > TUNED.most_passes
+    ):
         return None
     hessian = FullHessian(objective)
     hessian.in_double(objective)

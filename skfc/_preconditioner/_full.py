@@ -47,13 +47,18 @@ class FullHessian(Preconditioner):
         self.size = 0.0
 
     @staticmethod
-    def passes(objective):
-        """What a refresh costs, in passes over the data, about."""
+    def operations(objective):
+        """Operations of a refresh, about."""
         rows, P = objective.rows, objective.shape[0]
-        (n, N), T = rows.shape, rows.n_classes
-        sample = min(n, TUNED.gram_rows + TUNED.hessian_rows_per_direction * P)
+        sample = min(rows.shape[0], TUNED.gram_rows + TUNED.hessian_rows_per_direction * P)
+        return sample * (P * rows.n_classes) ** 2 / 2
+
+    @classmethod
+    def passes(cls, objective):
+        """What a refresh costs, in passes over the data, about."""
+        (n, N), T = objective.rows.shape, objective.rows.n_classes
         logit = 4 * N + TUNED.operations_per_logit
-        return sample * (P * T) ** 2 / 2 / (n * T * logit)
+        return cls.operations(objective) / (n * T * logit)
 
     def refresh(self, objective, evaluation):
         o, N = objective, objective.rows.shape[1]
