@@ -36,7 +36,6 @@ OFF = {
     # precision
     "single_from": NEVER, "single_until": 0.0, "single_until_coarse": 1e-6, "small_loss": 0.0,
     "near_zero": np.inf, "few_single": 0, "stored_share": np.inf,
-    "typical_rows": 1000,  # x 2
     "next_to_one_another": 0.0, "lost_digits": np.inf, "cancelled": 0.0,
     # samples of rows
     "nearly_all": 1.0, "least_chance": 0.0, "hessian_rows": 1, "rows_per_feature": 0,
@@ -63,7 +62,7 @@ OFF = {
     "refresh_growth": 1.0, "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
     "most_halvings": NEVER, "lanczos_accuracy": 0.0,
     # the gap
-    "share_to_come": 1e300, "most_confirming_steps": NEVER, "thorough_steps": 2, "small_tol": 1.0,
+    "share_to_come": 1e300, "thorough_steps": 2, "small_tol": 1.0,
     "far_logits": 0.0, "farther": np.inf, "loose": np.inf, "steps_per_root": 0.0,
     "decided_loss": 0.0, "decided_steps": 2, "most_intercept_steps": 0, "farthest_intercept": 0.0,
     "ask_again": 0.0, "least_claim": 0.0, "patience": NEVER,

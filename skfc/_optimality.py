@@ -69,32 +69,55 @@ def estimate(iterate, index, tol, *, thorough=False):
         objective, evaluation = objective.problems(index, evaluation)
     make = HessianOperator.of if thorough else iterate.hessian
     hessian = make(objective, evaluation)
-    decided = (evaluation.value < TUNED.decided_loss).any()
-    least = TUNED.decided_steps if decided else iterate.least_steps
-    least = TUNED.thorough_steps if thorough else least
-    newton = None if thorough else iterate.newton
+    least, newton = products_of(iterate, evaluation, thorough)
     whole = exact(objective, evaluation) if thorough or iterate.poor else None
     if whole is not None:
         precondition, least, newton = whole.solve, whole.confirming_steps, None
     solve = partial(
         newton_step, objective, hessian, evaluation.gradient, precondition,
-        share=TUNED.share_to_come, most=TUNED.most_confirming_steps, by_condition=True,
+        share=TUNED.share_to_come, most=TUNED.most_steps, by_condition=True,
     )  # fmt: skip
     if newton is None or not newton.is_enough(least):
         newton = solve(least=least)
-    scale = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
-    limit = host.full(objective.n_problems, min(scale, FARTHEST))
-    loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
-    limit = host.where(loose, TUNED.far_logits, limit)
-    far = hessian.moves_far(newton.step, limit, TUNED.far_logits)
-    few = newton.n_products < TUNED.decided_steps and whole is None and not far.any()
-    nearly = 0.5 * scale, 0.5 * scale * TUNED.far_logits
-    if few and hessian.moves_far(newton.step, *nearly).any():
+    limits = Limits.of(objective, evaluation, tol)
+    far = limits.exceeded(hessian, newton.step)
+    few = whole is None and newton.n_products < TUNED.decided_steps and not far.any()
+    if few and limits.nearly(hessian, newton.step):
         # A few products may show only a part of how far a single row moves.
         newton = solve(least=TUNED.decided_steps)
-        far = hessian.moves_far(newton.step, limit, TUNED.far_logits)
+        far = limits.exceeded(hessian, newton.step)
     broken = newton.broken | newton.is_blind
     return Estimate(newton.decrement, broken | far, broken)
+
+
+def products_of(iterate, evaluation, thorough):
+    """The least products of an estimate, and the Newton step of the solver, where that may do."""
+    if thorough:
+        return TUNED.thorough_steps, None
+    decided = (evaluation.value < TUNED.decided_loss).any()
+    return TUNED.decided_steps if decided else iterate.least_steps, iterate.newton
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a step may move the logits of a row: `most` (n_problems,), for a `scale` of tol."""
+
+    most: Array
+    scale: float
+
+    @classmethod
+    def of(cls, objective, evaluation, tol):
+        scale = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
+        loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
+        return cls(host.where(loose, TUNED.far_logits, min(scale, FARTHEST)), scale)
+
+    def exceeded(self, hessian, step):
+        """Whether a row moves too far, (n_problems,)."""
+        return hessian.moves_far(step, self.most, TUNED.far_logits)
+
+    def nearly(self, hessian, step):
+        """Whether a row moves half as far as it may, as the scale of tol allows."""
+        return hessian.moves_far(step, 0.5 * self.scale, 0.5 * self.scale * TUNED.far_logits).any()
 
 
 def on_part(iterate, index):

@@ -10,14 +10,14 @@ import numpy as np
 from scipy import optimize, sparse, special
 
 from skfc import _preconditioner
-from skfc._array import as_like, cast, namespace, take, to_numpy
+from skfc._array import as_like, cast, is_numpy, namespace, take, to_numpy
 from skfc._driver import OVERFLOW, Fit, Run, Status
 from skfc._frame import Frame
 from skfc._monitors import ProgressLines
 from skfc._objective import Objective
 from skfc._penalty import Penalty
 from skfc._preconditioner import PRECONDITIONERS
-from skfc._rows import make_rows, merge_columns, some_rows
+from skfc._rows import make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
 from skfc._targets import Targets
 from skfc._tuned import TUNED
@@ -86,10 +86,10 @@ class Problem:
         weight = weight * (weight.shape[1] / self.total)[:, None]
         self.given = X, target, weight
         X = held_in_double(X)
-        merges = Penalty.merges_columns and sparse.issparse(X) and not standardize
-        self.merged = merge_columns(X) if merges else None
-        X = X if self.merged is None else self.merged.X
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype
+        self.changes = []  # orthogonal changes of features
+        if Penalty.merges_columns and not standardize:
+            X = self.with_fewer_features(X, fit_intercept)
         self.class_totals = np.stack([t.class_totals() for t in targets])
         rows = make_rows(X, target, weight, self.n_classes)
         with fit_arithmetic(rows):
@@ -112,6 +112,24 @@ class Problem:
     def n_problems(self):
         return len(self.total)
 
+    def with_fewer_features(self, X, fit_intercept):
+        """X in as many features as its rows need, where that pays; `changes` lead back."""
+        if sparse.issparse(X) and (merged := merge_columns(X)) is not None:
+            self.changes.append(merged)
+            X = merged.X
+        if is_numpy(X) or sparse.issparse(X):
+            turned = to_row_space(X, self.n_classes, fit_intercept)
+            if turned is not None:
+                self.changes.append(turned)
+                X = turned.X
+        return X
+
+    def to_given(self, coef, intercept):
+        """Coefficients and intercepts of the features that were given."""
+        for change in reversed(self.changes):
+            coef, intercept = change.postsolve(coef, intercept)
+        return coef, intercept
+
     def objective(self, C):
         """The objective at C (n_problems,)."""
         with np.errstate(over="ignore", divide="ignore"):
@@ -130,18 +148,20 @@ class Problem:
         """Names of the features with the largest share in the separation of a fit, `n` at most."""
         if fit.separation is None:
             return []
-        share = np.abs(to_numpy(fit.separation.direction)[: self.frame.n_features])
-        if self.merged is not None:
-            share = self.merged.postsolve(share.T).T
-        share = share.max(axis=1)
+        direction = fit.separation.direction[: self.frame.n_features, :]
+        if self.changes:
+            spread = to_numpy(make_rows(*self.given, self.n_classes).moments().pooled().std)[0]
+            coef = to_numpy(direction * self.frame.inverse[:, None]).T
+            direction = (self.to_given(coef, np.zeros(len(coef)))[0] * spread).T
+        share = np.abs(to_numpy(direction)).max(axis=1)
         order = np.argsort(-share, kind="stable")[:n]
         return [str(names[j]) for j in order if share[j] > 0.1 * share.max()]
 
     def start(self, coef, intercept):
         """theta (P, T) of coefficients (T, n_features) and intercepts (T,)."""
         coef, intercept = coef.astype(np.float64), intercept.astype(np.float64)
-        if self.merged is not None:
-            coef = self.merged.presolve(coef)
+        for change in self.changes:
+            coef, intercept = change.presolve(coef, intercept)
         return self.frame.from_user(*(as_like(a, self.frame.mean) for a in (coef, intercept)))
 
     def coefficients(self, theta):
@@ -152,9 +172,7 @@ class Problem:
         xp = namespace(theta)
         theta = cast(theta, xp.float64)
         theta = theta - Penalty.null_direction(theta)
-        coef, intercept = (to_numpy(a) for a in self.frame.to_user(theta))
-        if self.merged is not None:
-            coef = self.merged.postsolve(coef)
+        coef, intercept = self.to_given(*(to_numpy(a) for a in self.frame.to_user(theta)))
         return coef, intercept - intercept.mean()
 
     def solve_warm(self, method, C, start, *, suspicious=True, **options):

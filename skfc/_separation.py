@@ -101,7 +101,7 @@ def by_step(iterate, b):
     step = newton_step(
         objective, iterate.hessian(objective, evaluation), evaluation.gradient,
         iterate.precondition, share=TUNED.share_to_come, least=TUNED.decided_steps,
-        most=TUNED.most_confirming_steps,
+        most=TUNED.most_steps,
     ).step  # fmt: skip
     operator = HessianOperator.of(objective, evaluation)
     function = partial(_softmax.margins, far=TUNED.far_logits)

@@ -31,7 +31,6 @@ class Tuned:
     near_zero: float = 10.0  # mean in standard deviations that leaves float32 squares digits
     few_single: int = 2**21  # numbers of float32 rows that are held in float64
     stored_share: float = 0.05  # of rows: sparse columns that are looked into
-    typical_rows: int = 500  # rows that tell what values are typical of a column
     next_to_one_another: float = 1e-2  # spread of most values, in standard deviations, that is
     lost_digits: float = 1e-3  # share of a standard deviation that rounding of a column may be
     cancelled: float = 1e-6  # variance / square below which it is computed in two passes
@@ -42,7 +41,7 @@ class Tuned:
     hessian_rows: int = 2000  # rows of a sampled Hessian, and more per feature
     rows_per_feature: int = 8  # more rows of a sample, for every feature
     all_rows_small: float = 5.0  # the same of the rows of a Hessian, where a copy is small
-    gram_rows: int = 1000  # rows of a Gram matrix, and more per feature
+    gram_rows: int = 1000  # rows of a Gram matrix, and more per feature; of typical values
     probes: int = 10  # random vectors that tell the leverage of rows
     pilot_rows: int = 4000  # rows of the mean of diag(p) - p pᵀ
 
@@ -67,7 +66,7 @@ class Tuned:
 
     # -- conjugate gradients and Newton -----------------------------------------------------------
     look_back: int = 3  # terms over which the speed of a series is judged
-    most_steps: int = 100  # products of a step
+    most_steps: int = 100  # products of a step, and of an estimate
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     short_step: float = 0.5  # a step below goes beyond where its model holds
     stronger: float = 10.0  # from a penalty to the next
@@ -91,7 +90,6 @@ class Tuned:
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
     share_to_come: float = 0.3  # of the decrement: what steps and estimates may leave
-    most_confirming_steps: int = 50
     thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
     far_logits: float = 0.25  # nor may it by more than this if it is

@@ -25,7 +25,7 @@ MODULE_LINES, FUNCTION_LINES, BRANCHES, THRESHOLDS = 350, 60, 15, 79
 # `.X` outside _rows/: what is read there, and why.
 SEES_X = {
     "_prediction.py": {"self.X"},  # the rows to predict, which no solver sees
-    "_problem.py": {"self.merged.X"},  # what merging columns gives, passed on to the rows
+    "_problem.py": {"merged.X", "turned.X"},  # changes of features, passed on to the rows
 }
 
 # These take the namespace of the arrays that they are given.
@@ -46,6 +46,8 @@ NUMBERS = {
     ("_problem.py", "STRONGEST"): "the range of float64",
     ("_conjugate_gradients.py", "BLIND"): "steps of an inverse of another matrix",
     ("_optimality.py", "ROUNDING"): "rounding of a value in float32",
+    ("_optimality.py", "FARTHEST"): "the logarithm of the factor that an estimate may be off",
+    ("_rows/_row_space.py", "OPERATIONS"): "operations of a decomposition",
     ("solvers/_line_search.py", "ROUNDING"): "rounding of a value by the bytes of a logit",
     ("_runtime.py", "LARGEST_LEARNT"): "a constant of glibc",
     ("_targets.py", "SUM_SLACK"): "rounding that is allowed to rows of probabilities",

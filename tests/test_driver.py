@@ -15,6 +15,7 @@ from skfc._driver import Run, Status
 from skfc._preconditioner import make
 from skfc._problem import Method, Problem
 from skfc._targets import Targets
+from skfc._tuned import override
 from skfc.solvers import SOLVERS, Solver
 
 SOLVER_NAMES = sorted(SOLVERS)
@@ -361,15 +362,32 @@ def test_separable_classes_are_recognised(solver):
 def test_a_small_loss_is_no_separation(solver):
     """A row of next to no weight on the wrong side: the loss has a limit above zero.
 
-    The class that has no such row is still separable from the other two, which a fit may say.
+    The class that has no such row is still separable from the other two: both solvers say so.
     """
     X, y = problems.separable()
     X, y = np.vstack([X, X[0]]), np.append(y, (y[0] + 1) % 3)
     weight = np.append(np.ones(len(y) - 1), 1e-6)
     objective = make_objective(X, y, weight, np.inf)
     fit = run(objective, solver)[0]
-    assert fit.separation is None or not fit.separation.complete
+    assert fit.separation is not None
+    assert not fit.separation.complete
     assert 0 < fit.loss_curve[-1] < 1e-3
+
+
+@pytest.mark.parametrize("program", [True, False])
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
+def test_a_mark_of_few_light_rows_is_quasi_separation(solver, program, rng):
+    """Three rows of one class have a mark that no other has, whatever they weigh."""
+    X = rng.standard_normal((200, 3))
+    y = (X[:, 0] + rng.standard_normal(200) > 0).astype(int)
+    X[:, 2] = 0.0
+    X[np.flatnonzero(y == 1)[:3], 2] = 1.0
+    weight = np.where(X[:, 2] == 1.0, 1e-3, 1.0)
+    with override(largest_program=2**19 if program else 0):
+        fit = run(make_objective(X, y, weight, np.inf), solver, tol=1e-10)[0]
+    assert fit.separation is not None
+    assert not fit.separation.complete
+    assert fit.separation.classes.tolist() == [1]
 
 
 def test_separation_is_read_off_the_rows():

@@ -38,8 +38,9 @@ def test_an_orthogonal_change(words, kind, rng):
     assert_allclose(found.X.toarray(), X @ Q, atol=100 * eps)
     assert_allclose(found.X.toarray() @ Q.T, X.toarray(), atol=100 * eps)
     V = rng.normal(size=(3, Q.shape[1]))
-    assert_allclose(found.presolve(found.postsolve(V)), V, atol=100 * eps)
-    coef = found.postsolve(V)
+    coef, intercept = found.postsolve(V, np.arange(3.0))
+    assert_allclose(found.presolve(coef, intercept)[0], V, atol=100 * eps)
+    assert_allclose(intercept, np.arange(3.0), rtol=0)
     assert_allclose(X @ coef.T, found.X @ V.T, atol=300 * eps)
     assert_allclose(np.sum(coef**2), np.sum(V**2), rtol=100 * eps)
     assert found.X.dtype == X.dtype

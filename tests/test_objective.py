@@ -259,13 +259,12 @@ def test_how_far_a_step_moves_rows(data, hold, rng):
     farthest = np.where(weights.T > 0, moved, 0.0).max(axis=0)
     hessian = objective.hessian(objective.at(theta))
     for far in (0.0, *(farthest * (1 - 1e-9)), *(farthest * (1 + 1e-9)), 1e9):
-        with override(far_logits=np.inf):
-            assert_array_equal(hessian.moves_far(step, np.full(2, far)), farthest > far)
+        assert_array_equal(hessian.moves_far(step, np.full(2, far), np.inf), farthest > far)
     # Without a limit: far is what exceeds the typical movement many times over.
     typical = [np.mean(m[w > 0] ** 0.25) ** 4 for m, w in zip(moved.T, weights, strict=True)]
     for times in (0.5, 1.0, 3.0):
-        with override(far_logits=0.0, farther=times):
-            found = hessian.moves_far(step, np.full(2, np.inf))
+        with override(farther=times):
+            found = hessian.moves_far(step, np.full(2, np.inf), 0.0)
         assert_array_equal(found, farthest > times * np.array(typical))
 
 
@@ -292,7 +291,7 @@ def test_separation_looks_at_rows_with_weight():
     y, theta = np.array([0, 1, 2, 1]), np.vstack([10 * np.eye(4, T), np.zeros(T)])
     for weight, n_wrong in ((np.ones((1, 4)), 1), (np.array([[1.0, 1, 1, 0]]), 0)):
         rows = make_rows(X, y, weight, T)
-        rows = rows.in_frame(Frame(np.zeros(4), np.ones(4), np.ones(4), True))
+        rows = rows.in_frame(Frame(np.zeros(4), np.ones(4), np.ones(4), True, np.ones(4)))
         state = rows.sum(_softmax.evaluate, theta).state
         assert rows.sum(_softmax.separation, state=state).values[0] == n_wrong / 4
 

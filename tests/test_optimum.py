@@ -215,3 +215,18 @@ def test_loss_curve_falls_from_the_start_to_the_end(data):
     assert (np.diff(model.loss_curve_) <= 1e-14).all()
     value = Reference(X, one_hot(y)).value(model.coef_, model.intercept_)
     assert_allclose(model.loss_curve_[-1], value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_one_value_of_a_million_among_many_features(seed):
+    """The fit without its row, which gives that row a loss of zero, is attainable."""
+    rng = np.random.default_rng(seed)
+    X, W = rng.standard_normal((4000, 64)), rng.standard_normal((64, 10))
+    W[0] *= 3
+    y = (X @ W + rng.gumbel(size=(4000, 10))).argmax(axis=1)
+    others = SoftmaxFCClassifier().fit(np.delete(X, 5, axis=0), np.delete(y, 5))
+    y[5] = others.coef_[:, 0].argmax()
+    X[5, 0] = 1e8
+    clf = SoftmaxFCClassifier().fit(X, y)
+    attainable = others.loss_curve_[-1] * 3999 / 4000
+    assert clf.loss_curve_[-1] <= attainable * (1 + 10 * clf.tol)

@@ -38,7 +38,7 @@ def choose(objective):
     several = objective.n_problems > 1
     if small and (several or FullHessian.passes(objective) <= TUNED.hessian_passes):
         return "hessian"
-    dense = n >= N and rows.n_classes * N**2 <= TUNED.blocks_numbers
+    dense = n >= 2 * N and rows.n_classes * N**2 <= TUNED.blocks_numbers
     if dense and (
         not rows.sparse or passes_of(objective, blocks_operations(objective)) <= TUNED.most_passes
     ):

@@ -19,11 +19,12 @@ from skfc._rows._base import Block, LocalRows, Sample, Sums, Work, columns_of, i
 from skfc._rows._csr import CSRRows, without_duplicates
 from skfc._rows._dense import ArrayRows, DenseRows
 from skfc._rows._merge import merge_columns
+from skfc._rows._row_space import to_row_space
 
 __all__ = [
     "ArrayRows", "Block", "CSRRows", "DenseRows", "LocalRows", "Sample", "Sums", "Work",
     "columns_of", "is_small", "make_rows", "merge_columns", "some_rows",
-    "without_duplicates",
+    "to_row_space", "without_duplicates",
 ]  # fmt: skip
 
 

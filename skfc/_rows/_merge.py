@@ -51,13 +51,13 @@ class MergedColumns:
         indptr = np.append(0, ends).astype(X.indptr.dtype)
         return type(X)((data, indices, indptr), shape=(X.shape[0], n_left))
 
-    def presolve(self, coef):
-        """Coefficients (T, n_features) as those of the product."""
-        return (self.Q.T @ coef.T).T
+    def presolve(self, coef, intercept):
+        """Coefficients (T, n_features) and intercepts (T,) as those of the product."""
+        return (self.Q.T @ coef.T).T, intercept
 
-    def postsolve(self, coef):
-        """Coefficients of the product as those of all features."""
-        return (self.Q @ coef.T).T
+    def postsolve(self, coef, intercept):
+        """Coefficients and intercepts of the product as those of all features."""
+        return (self.Q @ coef.T).T, intercept
 
 
 def norms(entries, starts, whose):

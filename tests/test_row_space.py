@@ -1,0 +1,78 @@
+"""Features turned into the space of the rows, where there are fewer of these."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from reference import assert_same_optimum
+from scipy import sparse
+
+from skfc import SoftmaxFCClassifier
+from skfc._rows import to_row_space
+from skfc._tuned import override
+
+KINDS = [np.asarray, np.asfortranarray, sparse.csr_array, lambda X: X.astype(np.float32)]
+
+
+@pytest.fixture
+def wide(rng):
+    X = rng.standard_normal((40, 130)) + 3.0
+    y = (X[:, :3] + rng.standard_normal((40, 3))).argmax(axis=1)
+    return X, y
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_and_the_penalty_stay(wide, kind, centred, rng):
+    X = kind(wide[0])
+    found = to_row_space(X, 3, centred)
+    n_left = found.X.shape[1]
+    assert n_left <= 40
+    assert_allclose(found.Q.T @ found.Q, np.eye(n_left), atol=1e-13)
+    V, b = rng.standard_normal((3, n_left)), rng.standard_normal(3)
+    coef, intercept = found.postsolve(V, b)
+    assert_allclose(X @ coef.T + intercept, found.X @ V.T + b, atol=1e-11)
+    assert_allclose(np.sum(coef**2), np.sum(V**2), rtol=1e-12)
+    for back, given in zip(found.presolve(coef, intercept), (V, b), strict=True):
+        assert_allclose(back, given, atol=1e-11)
+
+
+def test_large_features_take_no_digits_from_small_ones(wide):
+    """Errors are small beside the values of every feature, not beside the largest of all."""
+    X = wide[0] * np.where(np.arange(130) % 3, 1.0, 1e12)
+    X[::7, 5] = 1e9
+    found = to_row_space(X, 3, True)
+    error = np.abs(found.X @ found.Q.T + found.mean - X).max(axis=0)
+    assert (error <= 1e-13 * 40 * np.abs(X).max(axis=0)).all()
+
+
+def test_only_where_it_pays(wide):
+    X = wide[0]
+    assert to_row_space(X.T, 3, True) is None  # more rows than features
+    assert to_row_space(np.tile(X, (50, 20)), 3, True) is None  # dearer than many passes
+    assert to_row_space(1e308 * np.tile([[-1.0], [1.0]], (20, 130)), 3, True) is None
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_minimum_as_without(wide, kind, C, rng):
+    X, y = kind(wide[0]), wide[1]
+    weight = rng.integers(0, 3, size=40)
+    clf = SoftmaxFCClassifier(C=C, tol=1e-10)
+    clf.fit(X, y, sample_weight=weight)
+    with override(most_passes=0.0):
+        other = SoftmaxFCClassifier(C=C, tol=1e-10).fit(X, y, sample_weight=weight)
+    assert clf.coef_.dtype == X.dtype
+    assert_same_optimum(clf, other, X, tol=1e-6 if X.dtype == np.float32 else 1e-10)
+
+
+def test_a_warm_start_begins_where_the_fit_ended(wide):
+    X, y = wide
+    clf = SoftmaxFCClassifier(warm_start=True).fit(X, y)
+    assert clf.fit(X, y).n_iter_ <= 1
+
+
+def test_constant_rows_leave_the_prior():
+    X, y = np.ones((6, 9)), np.array([0, 0, 0, 1, 1, 2])
+    clf = SoftmaxFCClassifier().fit(X, y)
+    assert_allclose(clf.coef_, 0)
+    assert_allclose(clf.predict_proba(X)[0], [1 / 2, 1 / 3, 1 / 6], rtol=1e-6)
