@@ -65,7 +65,7 @@ OFF = {
     "share_to_come": 1e300, "thorough_steps": 2, "small_tol": 1.0,
     "far_logits": 0.0, "farther": np.inf, "loose": np.inf, "steps_per_root": 0.0,
     "decided_loss": 0.0, "decided_steps": 2, "most_intercept_steps": 0, "farthest_intercept": 0.0,
-    "ask_again": 0.0, "least_claim": 0.0, "patience": NEVER,
+    "ask_again": 0.0, "least_claim": 0.0, "patience": NEVER, "largest_program": 0,
     # searches
     "apart": np.inf,
 }  # fmt: skip

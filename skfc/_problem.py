@@ -89,7 +89,7 @@ class Problem:
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype
         self.changes = []  # orthogonal changes of features
         if Penalty.merges_columns and not standardize:
-            X = self.with_fewer_features(X, fit_intercept)
+            X = self.with_fewer_features(X, weight if fit_intercept else None)
         self.class_totals = np.stack([t.class_totals() for t in targets])
         rows = make_rows(X, target, weight, self.n_classes)
         with fit_arithmetic(rows):
@@ -112,13 +112,17 @@ class Problem:
     def n_problems(self):
         return len(self.total)
 
-    def with_fewer_features(self, X, fit_intercept):
-        """X in as many features as its rows need, where that pays; `changes` lead back."""
+    def with_fewer_features(self, X, weight):
+        """X in as many features as its rows need, where that pays; `changes` lead back.
+
+        `weight` (n_problems, n_rows) is that of the mean which may be taken off, or None.
+        """
         if sparse.issparse(X) and (merged := merge_columns(X)) is not None:
             self.changes.append(merged)
             X = merged.X
         if is_numpy(X) or sparse.issparse(X):
-            turned = to_row_space(X, self.n_classes, fit_intercept)
+            share = None if weight is None else weight.mean(axis=0) / weight.shape[1]
+            turned = to_row_space(X, self.n_classes, share)
             if turned is not None:
                 self.changes.append(turned)
                 X = turned.X

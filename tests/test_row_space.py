@@ -24,7 +24,7 @@ def wide(rng):
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_and_the_penalty_stay(wide, kind, centred, rng):
     X = kind(wide[0])
-    found = to_row_space(X, 3, centred)
+    found = to_row_space(X, 3, np.full(40, 1 / 40) if centred else None)
     n_left = found.X.shape[1]
     assert n_left <= 40
     assert_allclose(found.Q.T @ found.Q, np.eye(n_left), atol=1e-13)
@@ -40,16 +40,29 @@ def test_large_features_take_no_digits_from_small_ones(wide):
     """Errors are small beside the values of every feature, not beside the largest of all."""
     X = wide[0] * np.where(np.arange(130) % 3, 1.0, 1e12)
     X[::7, 5] = 1e9
-    found = to_row_space(X, 3, True)
+    found = to_row_space(X, 3, np.full(40, 1 / 40))
     error = np.abs(found.X @ found.Q.T + found.mean - X).max(axis=0)
     assert (error <= 1e-13 * 40 * np.abs(X).max(axis=0)).all()
 
 
+def test_repeated_rows_leave_no_features_of_rounding(wide):
+    X, y = wide
+    again = np.arange(15).repeat(2)
+    assert to_row_space(X[again], 3, None).X.shape == (30, 15)
+    huge = X * np.where(np.arange(130) % 3, 1.0, 1e15)
+    assert to_row_space(huge[again], 3, None).X.shape == (30, 15)
+    one = SoftmaxFCClassifier().fit(X[:15], y[:15], sample_weight=np.full(15, 2.0))
+    two = SoftmaxFCClassifier().fit(X[again], y[again])
+    assert_same_optimum(one, two, X, tol=1e-6)
+
+
 def test_only_where_it_pays(wide):
     X = wide[0]
-    assert to_row_space(X.T, 3, True) is None  # more rows than features
-    assert to_row_space(np.tile(X, (50, 20)), 3, True) is None  # dearer than many passes
-    assert to_row_space(1e308 * np.tile([[-1.0], [1.0]], (20, 130)), 3, True) is None
+    assert to_row_space(X.T, 3, None) is None  # more rows than features
+    assert to_row_space(np.tile(X, (50, 20)), 3, None) is None  # dearer than many passes
+    far = np.full((40, 130), 1.7e308)
+    far[0] = -far[0]
+    assert to_row_space(far, 3, np.full(40, 1 / 40)) is None  # differences overflow
 
 
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])

@@ -29,13 +29,16 @@ class RowSpace:
     mean : array (n_features,)
     """
 
-    def __init__(self, X, centred):
+    def __init__(self, X, share):
         X = (X.toarray() if sparse.issparse(X) else X).astype(np.float64, copy=False)
-        self.mean = mean_of(X) if centred else np.zeros(X.shape[1])
+        self.mean = np.zeros(X.shape[1]) if share is None else share @ X
         A = X - self.mean
-        order = np.argsort(-np.abs(A).max(axis=0), kind="stable")
+        largest = np.abs(A).max(axis=0)
+        order = np.argsort(-largest, kind="stable")
         Q, R, pivots = linalg.qr(A.T[order], mode="economic", pivoting=True, check_finite=False)
-        kept = np.abs(np.diagonal(R)) > 0
+        # What repeated rows leave is rounding of the features that a direction takes part of.
+        rounding = len(X) * np.finfo(float).eps * (largest[order] @ np.abs(Q))
+        kept = np.abs(np.diagonal(R)) > rounding
         self.Q = np.empty((X.shape[1], int(kept.sum())))
         self.Q[order] = Q[:, kept]
         self.X = np.empty((X.shape[0], self.Q.shape[1]))
@@ -51,18 +54,16 @@ class RowSpace:
         return coef, intercept - coef @ self.mean
 
 
-def mean_of(X):
-    """Means of columns; the sum of large values does not overflow."""
-    return (X / len(X)).sum(axis=0)
+def to_row_space(X, n_classes, share):
+    """The :class:`RowSpace` of an array or CSR, or None where it would not pay.
 
-
-def to_row_space(X, n_classes, centred):
-    """The :class:`RowSpace` of an array or CSR, or None where it would not pay."""
+    `share` (n_samples,) are the weights of a mean that is taken off, or None.
+    """
     n, N = X.shape
     a_pass = n_classes * (4 * n * N + TUNED.operations_per_logit * n)
     work = OPERATIONS * n**2 * N / TUNED.speed_of_matrices
     if n >= N or n * N > TUNED.few_numbers or work > TUNED.most_passes * a_pass:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
-        found = RowSpace(X, centred)
+        found = RowSpace(X, share)
     return found if np.isfinite(found.X).all() and np.isfinite(found.Q).all() else None
