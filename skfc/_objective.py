@@ -264,19 +264,35 @@ class HessianOperator:
         """The diagonal of the data part, (P, K)."""
         return self.rows.sum(_softmax.curvature_diagonal, state=self.state, power=2).gradient
 
-    def moves_far(self, step, limit, least):
-        """Whether `step` moves a row far, (n_problems,).
-
-        Far is more than `limit` logits (n_problems,), or more than both `least` logits and
-        `farther` times what is typical. Typical is the power mean of order 1/4, to which a few
-        rows contribute little.
-        """
+    def movement(self, step):
+        """How far `step` moves the rows, a :class:`Movement`."""
         sums = self.rows.sum(_softmax.movement, step, self.state)
         roots, count = (on_host(v) for v in sums.values)
         typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
-        far = host.maximum(least, TUNED.farther * typical)
-        function = partial(_softmax.beyond, far=host.minimum(far, limit))
-        found = self.rows.sum(function, state=sums.state, count=False)
+        return Movement(self.rows, sums.state, typical)
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far a step moves the logits of every row against one another.
+
+    `typical` (n_problems,) is the power mean of order 1/4 over the rows, to which a few
+    contribute little.
+    """
+
+    rows: LocalRows
+    state: list = field(repr=False)
+    typical: Array
+
+    def exceeds(self, limit, least):
+        """Whether a row moves far, (n_problems,).
+
+        Far is more than `limit` logits, or more than both `least` logits and `farther` times
+        what is typical.
+        """
+        far = host.minimum(host.maximum(least, TUNED.farther * self.typical), limit)
+        function = partial(_softmax.beyond, far=far)
+        found = self.rows.sum(function, state=self.state, count=False)
         return on_host(found.values[0]) > 0
 
 

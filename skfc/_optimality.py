@@ -80,12 +80,13 @@ def estimate(iterate, index, tol, *, thorough=False):
     if newton is None or not newton.is_enough(least):
         newton = solve(least=least)
     limits = Limits.of(objective, evaluation, tol)
-    far = limits.exceeded(hessian, newton.step)
+    movement = hessian.movement(newton.step)
+    far = limits.exceeded(movement)
     few = whole is None and newton.n_products < TUNED.decided_steps and not far.any()
-    if few and limits.nearly(hessian, newton.step):
+    if few and limits.nearly(movement):
         # A few products may show only a part of how far a single row moves.
         newton = solve(least=TUNED.decided_steps)
-        far = limits.exceeded(hessian, newton.step)
+        far = limits.exceeded(hessian.movement(newton.step))
     broken = newton.broken | newton.is_blind
     return Estimate(newton.decrement, broken | far, broken)
 
@@ -111,13 +112,13 @@ class Limits:
         loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
         return cls(host.where(loose, TUNED.far_logits, min(scale, FARTHEST)), scale)
 
-    def exceeded(self, hessian, step):
+    def exceeded(self, movement):
         """Whether a row moves too far, (n_problems,)."""
-        return hessian.moves_far(step, self.most, TUNED.far_logits)
+        return movement.exceeds(self.most, TUNED.far_logits)
 
-    def nearly(self, hessian, step):
+    def nearly(self, movement):
         """Whether a row moves half as far as it may, as the scale of tol allows."""
-        return hessian.moves_far(step, 0.5 * self.scale, 0.5 * self.scale * TUNED.far_logits).any()
+        return movement.exceeds(0.5 * self.scale, 0.5 * self.scale * TUNED.far_logits).any()
 
 
 def on_part(iterate, index):

@@ -259,12 +259,12 @@ def test_how_far_a_step_moves_rows(data, hold, rng):
     farthest = np.where(weights.T > 0, moved, 0.0).max(axis=0)
     hessian = objective.hessian(objective.at(theta))
     for far in (0.0, *(farthest * (1 - 1e-9)), *(farthest * (1 + 1e-9)), 1e9):
-        assert_array_equal(hessian.moves_far(step, np.full(2, far), np.inf), farthest > far)
+        assert_array_equal(hessian.movement(step).exceeds(far, np.inf), farthest > far)
     # Without a limit: far is what exceeds the typical movement many times over.
     typical = [np.mean(m[w > 0] ** 0.25) ** 4 for m, w in zip(moved.T, weights, strict=True)]
     for times in (0.5, 1.0, 3.0):
         with override(farther=times):
-            found = hessian.moves_far(step, np.full(2, np.inf), 0.0)
+            found = hessian.movement(step).exceeds(np.inf, 0.0)
         assert_array_equal(found, farthest > times * np.array(typical))
 
 
