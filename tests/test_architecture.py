@@ -48,6 +48,7 @@ NUMBERS = {
     ("_optimality.py", "ROUNDING"): "rounding of a value in float32",
     ("_optimality.py", "FARTHEST"): "the logarithm of the factor that an estimate may be off",
     ("_rows/_row_space.py", "OPERATIONS"): "operations of a decomposition",
+    ("_preconditioner/_kronecker.py", "EIGEN"): "operations of an eigenproblem",
     ("solvers/_line_search.py", "ROUNDING"): "rounding of a value by the bytes of a logit",
     ("_runtime.py", "LARGEST_LEARNT"): "a constant of glibc",
     ("_targets.py", "SUM_SLACK"): "rounding that is allowed to rows of probabilities",
