@@ -7,6 +7,8 @@ from skfc._tuned import TUNED
 
 # Step lengths below show that M is not the Hessian of these rows: with it they are about one.
 BLIND = 1e-8
+# Step lengths above are along directions whose curvature is rounding of X, in double precision.
+FLAT = 1e9
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def newton_step(
         broken |= ~(pHp > 0) & (rz > 0)
         alpha = host.maximum(ratio(rz, pHp), 0.0)
         if k > 1:
+            alpha[(alpha > FLAT) & ~objective.penalty.strict] = 0.0
             beyond = decrement + 0.5 * alpha * rz > limit
             limited |= beyond
             alpha[beyond] = 0.0

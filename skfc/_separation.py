@@ -25,6 +25,9 @@ from skfc._objective import HessianOperator
 from skfc._row_samples import everything
 from skfc._tuned import TUNED
 
+# Entries of a direction, for rows of largest value one: larger ones would tell rounding apart.
+LARGEST = 1e6
+
 
 @dataclass(frozen=True)
 class Separation:
@@ -71,6 +74,8 @@ def by_program(rows, b):
     own = target.T > 0 if target.ndim == 2 else np.arange(T) == target[:, None]
     size = np.abs(X).max(axis=1)
     kept = (to_numpy(part.weight)[b] > 0) & (size > 0)
+    if not kept.any():
+        return None
     X, own = X[kept] / size[kept, None], own[kept]
     first = own.argmax(axis=1)
     i, k = np.nonzero(np.arange(T) != first[:, None])  # margins of the label over class k
@@ -79,20 +84,33 @@ def by_program(rows, b):
     A = sparse.csr_array((sign * X[i, None, :]).reshape(len(i), -1))
     tied = own[i, k]  # rows of several classes: the margin among them stays
     most = np.where(tied, 0.0, 1.0)
-    n = A.shape[1]
+    x = most_margins(A, most, np.inf)
+    if x is not None and np.abs(x[: A.shape[1]]).max() > LARGEST:  # it tells rounding apart
+        x = most_margins(A, most, LARGEST)
+    if x is None or not (helped := x[A.shape[1] :] > 0.5).any():
+        return None
+    direction = x[: A.shape[1]].reshape(T, -1)
+    direction = direction - direction.mean(axis=0)  # what all classes share changes nothing
+    return Separation(False, direction.T, np.unique(first[i[helped]]))
+
+
+def most_margins(A, most, largest):
+    """The direction, of entries up to `largest`, with the most margins, and these; or None.
+
+    A margin is a row of `A`, at least zero and counted up to `most`; it is zero where that is.
+    """
+    m, n = A.shape
     found = optimize.milp(
         np.concatenate([np.zeros(n), -most]),
         constraints=optimize.LinearConstraint(
-            sparse.hstack([A, -sparse.eye_array(len(i))]), 0, np.where(tied, 0.0, np.inf)
+            sparse.hstack([A, -sparse.eye_array(m)]), 0, np.where(most > 0, np.inf, 0.0)
         ),
         bounds=optimize.Bounds(
-            np.concatenate([np.full(n, -np.inf), np.zeros(len(i))]),
-            np.concatenate([np.full(n, np.inf), most]),
+            np.concatenate([np.full(n, -largest), np.zeros(m)]),
+            np.concatenate([np.full(n, largest), most]),
         ),
     )
-    if found.x is None or not (helped := found.x[n:] > 0.5).any():
-        return None
-    return Separation(False, found.x[:n].reshape(T, -1).T, np.unique(first[i[helped]]))
+    return found.x
 
 
 def by_step(iterate, b):

@@ -66,4 +66,4 @@ def to_row_space(X, n_classes, share):
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         found = RowSpace(X, share)
-    return found if np.isfinite(found.X).all() and np.isfinite(found.Q).all() else None
+    return found if found.X.shape[1] and np.isfinite(found.X).all() else None
