@@ -16,6 +16,7 @@ COMMANDS = {
     "memory": "peak memory of a fit",
     "grid": "a search over C by cross-validation",
     "figures": "the tables of README and docs/solvers.md, from docs/benchmarks.md",
+    "streams": "one pass of partial_fit beside a fit, SGDClassifier and MLPClassifier",
     "checks": "default fits of small data, predict_proba, import time",
     "ablate": "what every measured threshold is worth",
     "hostile": "random hostile problems against the minimum in extended precision",

@@ -5,19 +5,29 @@ from contextlib import contextmanager
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skfc import _driver, _prediction, _scoring, _targets
 from skfc._array import NO_NUMBERS, as_features, columns_without_numbers, readable
+from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
 from skfc._parameters import check_parameters
 from skfc._problem import Method, Problem, finish
-from skfc._rows import without_duplicates
+from skfc._rows import some_rows, without_duplicates
+from skfc._stream_model import learn, stream_classes
+from skfc._validation import HeldOut, Validation, check_given, hold_out, most_probable
 
 # How X is validated, in fit and in predict: no copy of what is already right.
 ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
 
 
-class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
+def takes_batches(estimator):
+    """Whether an estimator learns from batches: a search needs all rows."""
+    return not hasattr(estimator, "cv")
+
+
+class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     r"""One fully connected layer, a softmax, and the cross-entropy loss.
 
     For rows :math:`x_i` with weights :math:`s_i` and classes :math:`y_i` the fit minimises
@@ -73,11 +83,22 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         Stop when the objective is estimated to be within `tol`, relatively, of its minimum,
         whatever the units of the features. Coefficients and probabilities then agree with
         the optimum's to a small multiple of the square root of `tol`.
+    early_stopping : bool, default=False
+        Whether to stop where the mean log loss of held-out rows no longer falls, and to keep
+        the coefficients with the least: `validation_fraction` of the rows, or the `X_val` and
+        `y_val` of `fit`. Held-out rows take no part in the fit. `optimality_gap_` is then
+        that of the coefficients kept, which may be far above `tol`.
+    validation_fraction : float, default=0.1
+        The share in (0, 1) of the rows to hold out, stratified by class. Each class keeps a
+        row to learn from. Only with `early_stopping=True` and without `X_val`.
+    n_iter_no_change : int, default=10
+        With `early_stopping=True`, the iterations in a row after which the fit stops, where
+        none of them has lowered the validation loss by a share of `tol`.
     warm_start : bool, default=False
         Start from the coefficients of the previous fit, if it had the same classes and
         number of features.
     random_state : int, RandomState instance or None, default=None
-        For scikit-learn's conventions. Fits are deterministic.
+        Draws the rows that early stopping holds out. All else is deterministic.
     verbose : int or bool, default=0
         Print progress every ten iterations; more often for larger numbers.
 
@@ -99,6 +120,9 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     loss_curve_ : ndarray of shape (n_iter_ + 1,)
         The objective divided by :math:`C \sum_i s_i` (for `C=np.inf` the mean loss) at
         the start and after every iteration.
+    validation_curve_ : ndarray of shape (n_iter_ + 1,)
+        Mean log losses of the held-out rows at the start and after every iteration. Only with
+        `early_stopping=True`; `coef_` is that of the least.
     optimality_gap_ : float
         Estimate of (objective - minimum) / minimum, or a proven bound of it: the number
         compared with `tol`, and for float32 coefficients what rounding them has added.
@@ -172,6 +196,9 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         momentum="auto",
         max_iter=1000,
         tol=1e-6,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         warm_start=False,
         random_state=None,
         verbose=0,
@@ -188,11 +215,17 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
         self.momentum = momentum
         self.max_iter = max_iter
         self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y, sample_weight=None):
+    @with_callbacks
+    def fit(
+        self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None
+    ):  # fmt: skip
         """Learn `coef_` and `intercept_`.
 
         Parameters
@@ -205,6 +238,12 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             are `classes`, the column names of a frame, or 0 ... n_classes - 1.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0; a whole number stands for that many equal rows.
+        X_val : {array-like, sparse matrix} of shape (n_held_out, n_features), default=None
+            Rows for early stopping, in the place of a share of `X`.
+        y_val : array-like of shape (n_held_out,) or (n_held_out, n_classes), default=None
+            Their labels, among those of `y` or `classes`, or probability rows.
+        sample_weight_val : array-like of shape (n_held_out,), default=None
+            Their weights.
 
         Returns
         -------
@@ -222,12 +261,18 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             When `max_iter` ends the fit before `tol` is met, or nothing bounds the
             coefficients.
         """
+        task = FitTask.of_fit(self, X, y, sample_weight)
         with unchanged_on_failure(self):
-            return self._fit(X, y, sample_weight)
+            check_parameters(self)
+            check_given(self.early_stopping, X_val, y_val, sample_weight_val)
+            task.begin()
+            self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), task)
+            task.end(dict)
+        return self
 
-    def _fit(self, X, y, sample_weight):
-        check_parameters(self)
+    def _fit(self, X, y, sample_weight, given, task):
         X, *read = self._read(X, y, sample_weight)
+        X, read, held_out = self._hold_out(X, read, *given)
         targets = _targets.settle(*read, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         solved = targets.keep(active)
@@ -237,26 +282,135 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
             X, [solved], fit_intercept=self.fit_intercept, standardize=self.standardize,
             sample_weight=None if self.class_weight is None else read[-1][None],
         )  # fmt: skip
-        method = Method.of(self)
+
+        def complete(coef, intercept):
+            return finish(coef, intercept, X, targets, active, self.fit_intercept)
+
+        validation = held_out and Validation(held_out, complete, self.n_iter_no_change, self.tol)
+        monitors = CallbackMonitor(task, complete, targets.classes), validation
+        options = {"monitors": [monitor for monitor in monitors if monitor]}
+        method, C = Method.of(self), np.array([float(self.C)])
         start = self._start(problem, targets.classes, active)
-        C = np.array([float(self.C)])
         if start is None:
-            (fit,), solver = problem.solve(method, C)
+            (fit,), solver = problem.solve(method, C, **options)
         else:
-            (fit,), solver = problem.solve_warm(method, C, start)
+            (fit,), solver = problem.solve_warm(method, C, start, **options)
+        fit = validation.restored(problem, fit) if validation else fit
         self._store(problem, X, fit, solver, targets, active)
+        for name in ("validation_curve_", "_stream"):  # of an earlier fit
+            vars(self).pop(name, None)
+        if validation:
+            self.validation_curve_ = np.array(validation.curve)
         self._warn(problem, fit, method, solved.classes)
+
+    @available_if(takes_batches)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        r"""Learn from more rows of a stream.
+
+        The objective is that of `fit` of all rows seen so far. Up to 2000 of them, and 64 MB,
+        are kept; the loss of the others is known by its second-order expansion. There is
+        nothing to scale and no learning rate, and batches may have any size: steps are taken
+        as soon as a sixteenth of the rows is new, so that very small batches need not change
+        the coefficients at once.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows, each to be passed once.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or one-hot or probability rows.
+        classes : array-like of shape (n_classes,), default=None
+            The full set of labels. The first call needs it for labels, here or as the
+            parameter of the estimator, or takes those of a fit before. A later call may name
+            more: what was learned stays.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, >= 0, not all zero.
+
+        Returns
+        -------
+        self : SoftmaxFCClassifier
+            The estimator, fitted to all rows since the first call. Of the fitted attributes
+            it has `coef_`, `intercept_`, `classes_` and `n_iter_`, the Newton steps so far.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For parameters or input that do not fit; what was learned is left as it was.
+
+        Notes
+        -----
+        `fit` forgets the stream, and a stream forgets the fit before it. Solver,
+        preconditioner, `tol`, `max_iter` and the parameters of early stopping play no part.
+        With `standardize=True` standard deviations are those of the rows so far.
+        `class_weight="balanced"` would need all rows, and raises. Nothing is discounted: old
+        rows count like new ones.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from skfc import SoftmaxFCClassifier
+        >>> X, y = load_digits(return_X_y=True)
+        >>> clf = SoftmaxFCClassifier(classes=range(10))
+        >>> for start in range(0, 1500, 100):
+        ...     batch = slice(start, start + 100)
+        ...     clf = clf.partial_fit(X[batch], y[batch])
+        >>> bool(clf.score(X[1500:], y[1500:]) > 0.85)
+        True
+        """
+        with unchanged_on_failure(self):
+            return self._partial_fit(X, y, classes, sample_weight)
+
+    def _partial_fit(self, X, y, classes, sample_weight):
+        check_parameters(self)
+        before = getattr(self, "_stream", None)
+        known = self.classes_ if before else None
+        classes = stream_classes(self, y, classes, known)
+        X, classes, target, weight = self._read(X, y, sample_weight, classes, before is None)
+        targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
+        penalty = 1 / self.C, self.standardize
+        with np.errstate(all="ignore"):
+            self._stream, model = learn(
+                before, known, X, targets, weight, penalty, self.fit_intercept
+            )
+        if not before:  # attributes of a fit
+            for name in ("loss_curve_", "validation_curve_", "optimality_gap_", "solver_"):
+                vars(self).pop(name, None)
+        if model is not None:
+            coef, intercept = model
+            self.coef_, self.intercept_, self.classes_ = coef, intercept, classes
+            self.n_iter_ = self._stream.n_steps
         return self
 
-    def _read(self, X, y, sample_weight):
-        """X as an array or CSR; classes, encoded target and weights, all validated."""
+    def _hold_out(self, X, read, X_val, y_val, sample_weight_val):
+        """X and what was read with it without the rows held out, and those (None: no rows)."""
+        if not self.early_stopping:
+            return X, read, None
+        classes, target, weight = read
+        if X_val is None:
+            random = check_random_state(self.random_state)
+            held = hold_out(most_probable(target), weight, self.validation_fraction, random)
+            held_out = HeldOut(some_rows(X, held), target[..., held], weight[held])
+            return some_rows(X, ~held), (classes, target[..., ~held], weight[~held]), held_out
+        X_val = self._check_rows(X_val)
+        _, target = _targets.encode(_targets.plain(y_val, "y_val"), classes, what="y_val")
+        check_consistent_length(X_val, target.T)
+        given = readable(sample_weight_val, "sample_weight_val")
+        weight = _targets.check_weights(given, (X_val.shape[0],), "sample_weight_val")
+        return X, read, HeldOut(X_val, target, weight)
+
+    def _read(self, X, y, sample_weight, classes=None, reset=True):
+        """X as an array or CSR; classes, encoded target and weights, all validated.
+
+        `classes` are those known; None: those of the parameter, else those of y.
+        """
         names = _targets.column_names(y)
         X, y = as_features(X), _targets.plain(y)
-        X, y = self._validated(X, y, multi_output=True)
+        X, y = self._validated(X, y, reset=reset, multi_output=True)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
         X = without_duplicates(X) if sparse.issparse(X) else X
-        classes = None if self.classes is None else _targets.check_classes(self.classes)
+        if classes is None and self.classes is not None:
+            classes = _targets.check_classes(self.classes)
         classes, target = _targets.encode(y, classes, names=names)
         weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
         if len(classes) < 2:
@@ -306,10 +460,14 @@ class SoftmaxFCClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X):
         """The `Logits` of validated rows."""
         check_is_fitted(self)
+        return _prediction.Logits(self._check_rows(X), self.coef_, self.intercept_)
+
+    def _check_rows(self, X):
+        """X, validated as rows of the features known."""
         X = self._validated(as_features(X), reset=False)
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
-        return _prediction.Logits(X, self.coef_, self.intercept_)
+        return X
 
     def decision_function(self, X):
         """Logits.

@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from skfc import _targets
 from skfc._array import as_features
+from skfc._callbacks import CallbackMonitor, FitTask, with_callbacks
 from skfc._classifier import SoftmaxFCClassifier, unchanged_on_failure
 from skfc._parameters import check_parameters
-from skfc._problem import Method, Problem
+from skfc._problem import Method, Problem, finish
 from skfc._scoring import neg_log_loss_scorer, with_labels
 from skfc._search import (
     Fold,
@@ -218,6 +219,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X, y, sample_weight=None, **params):
         """Find `C_`, and learn `coef_` and `intercept_` there.
 
@@ -256,11 +258,15 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             When `C_` is the smallest or the largest of several `Cs`, and no other scores
             as well, to within a share √`tol` of the score.
         """
+        task = FitTask.of_fit(self, X, y, sample_weight)
         with unchanged_on_failure(self):
-            return self._fit(X, y, sample_weight, params)
+            check_parameters(self)
+            task.begin()
+            self._fit(X, y, sample_weight, params, task)
+            task.end(dict)
+        return self
 
-    def _fit(self, X, y, sample_weight, params):
-        check_parameters(self)
+    def _fit(self, X, y, sample_weight, params, task):
         Cs = check_search(self)
         scorer, routed = self._route(sample_weight, params)
         given_X = X
@@ -273,7 +279,9 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             self._try_score(scorer, rows, *read, folds, given)
         method = Method.of(self)
         parameters = {"fit_intercept": self.fit_intercept, "standardize": self.standardize}
+        search = task.part("search").begin()
         paths = solve_folds(X, folds, Cs, method, parameters)
+        search.end()
         if scorer is None:
             scores = [
                 log_losses(X, *read, *of_fold) for of_fold in zip(folds, *paths[:2], strict=True)
@@ -290,12 +298,11 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         else:  # nor those of an earlier fit
             vars(self).pop("coefs_paths_", None), vars(self).pop("intercepts_paths_", None)
         if self.refit:
-            self._refit(X, *read, paths, method)
+            self._refit(X, *read, paths, method, task.part("refit", None))
         else:
             self._average(paths, read[0])
         warn_of_paths(paths, self.tol, self.max_iter)
         warn_of_grid(scores, Cs, best, self.selection, self.tol)
-        return self
 
     def score(self, X, y, sample_weight=None, **score_params):
         """The score by `scoring` where it is given, else the accuracy.
@@ -420,7 +427,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             warnings.simplefilter("ignore")
             self._score(scorer, X, classes, target, weight, folds[:1], [1.0], paths, score_params)
 
-    def _refit(self, X, classes, target, weight, paths, method):
+    def _refit(self, X, classes, target, weight, paths, method, task):
         """Fit all rows at `C_`, from the mean of the folds where there was a choice."""
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
@@ -429,7 +436,13 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             standardize=self.standardize,
             sample_weight=None if self.class_weight is None else weight[None],
         )  # fmt: skip
-        best, C, options = self.best_index_, np.array([self.C_]), {"name": "skfc refit"}
+
+        def complete(coef, intercept):
+            return finish(coef, intercept, X, targets, active, self.fit_intercept)
+
+        task.begin()
+        options = {"name": "skfc refit", "monitors": [CallbackMonitor(task, complete, classes)]}
+        best, C = self.best_index_, np.array([self.C_])
         if np.unique(self.Cs_).size > 1:
             start = problem.start(
                 paths.coef[:, best].mean(axis=0)[active],
@@ -439,6 +452,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         else:  # the fit of `SoftmaxFCClassifier`, digit for digit
             (fit,), solver = problem.solve(method, C, **options)
         self._store(problem, X, fit, solver, targets, active)
+        task.end(dict)
         self._warn(problem, fit, method, targets.classes[active])
 
     def _average(self, paths, classes):

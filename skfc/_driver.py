@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _separation
 from skfc._array import take
+from skfc._callbacks import FRAMES
 from skfc._continuation import Stages
 from skfc._monitors import History, Progress
 from skfc._optimality import estimate, lower_bound, relative
@@ -85,6 +86,8 @@ class Run:
         """The list of `Fit`."""
         change = None
         while len(self.which):
+            for monitor in self.monitors:
+                monitor.begin()
             iterate = self.generator.send(change)
             change = self.judge(iterate, self.taken + iterate.n_iter)
             if self.other is not None and is_slow(iterate):
@@ -297,7 +300,7 @@ def warn(fit, tol, max_iter, method, labels, features, *, dtype=np.float64):
         text = named(fit, labels, features)
     else:
         return
-    warnings.warn(text, ConvergenceWarning, stacklevel=5)
+    warnings.warn(text, ConvergenceWarning, stacklevel=5 + FRAMES)
 
 
 def distance(gap):

@@ -39,6 +39,9 @@ class Progress:
 class Monitor(Protocol):
     """What the driver asks of a monitor."""
 
+    def begin(self):
+        """Work on the next iterate begins; where a stage ends, on the same one again."""
+
     def step(self, progress):
         """Look at an iterate; True asks to stop."""
 
@@ -46,7 +49,17 @@ class Monitor(Protocol):
         """Look at the fits, when all have ended."""
 
 
-class History:
+class Quiet:
+    """A monitor that only looks at iterates."""
+
+    def begin(self):
+        """Nothing to do."""
+
+    def end(self, fits):
+        """Nothing to tell."""
+
+
+class History(Quiet):
     """The mean objective at every iterate, a list per problem."""
 
     def __init__(self, n_problems):
@@ -56,11 +69,8 @@ class History:
         for problem, value in zip(progress.problems, progress.value, strict=True):
             self.curves[problem].append(float(value))
 
-    def end(self, fits):
-        """Nothing to tell."""
 
-
-class ProgressLines:
+class ProgressLines(Quiet):
     """Lines on standard output: `verbose`.
 
     Every tenth iteration (`verbose=1`), every second one (2) or every one (3 and more), and

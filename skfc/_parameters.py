@@ -66,6 +66,13 @@ def _share(value):
         return ValueError, "a number in [0, 1)"
 
 
+def _fraction(value):
+    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        return TypeError, "a number in (0, 1)"
+    if not 0 < value < 1:
+        return ValueError, "a number in (0, 1)"
+
+
 def _or_auto(check):
     """`check`, but that "auto" is right too."""
 
@@ -90,6 +97,9 @@ CHECKS = {
     "momentum": _or_auto(_share),
     "max_iter": _number(Integral, 0),
     "tol": _number(Real, 0),
+    "early_stopping": _flag,
+    "validation_fraction": _fraction,
+    "n_iter_no_change": _number(Integral, 1),
     "warm_start": _flag,
     "random_state": _random_state,
     "verbose": _verbosity,

@@ -13,7 +13,7 @@ from skfc import _preconditioner
 from skfc._array import as_like, cast, is_numpy, namespace, take, to_numpy
 from skfc._driver import OVERFLOW, Fit, Run, Status
 from skfc._frame import Frame
-from skfc._monitors import ProgressLines
+from skfc._monitors import Progress, ProgressLines
 from skfc._objective import Objective
 from skfc._penalty import Penalty
 from skfc._preconditioner import PRECONDITIONERS
@@ -211,7 +211,9 @@ class Problem:
         name : what lines of progress call the fits, or a function of the indices of problems
         """
         if self.n_classes == 1:
-            return [nothing_to_solve(self.frame, value) for value in C], method.named
+            fits = [nothing_to_solve(self.frame, value) for value in C]
+            self._show(fits, monitors)
+            return fits, method.named
         with fit_arithmetic(self.rows):
             objective = self.objective(C)
             method = method.choose(objective)
@@ -228,6 +230,17 @@ class Problem:
             fit.C = float(value)
         switched = any(fit.switched for fit in fits)
         return fits, method.other if switched else method.solver
+
+    def _show(self, fits, monitors):
+        """Show the monitors fits that take no iteration."""
+        value = np.zeros(len(fits))
+        progress = Progress(
+            0, np.arange(len(fits)), len(fits), value, value,
+            lambda: self.coefficients(fits[0].theta),
+        )  # fmt: skip
+        for monitor in monitors:
+            monitor.step(progress)
+            monitor.end(fits)
 
     def stored_gap(self, fit, coef, intercept):
         """The gap of coefficients as they are stored: rounding to float32 included."""

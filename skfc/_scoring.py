@@ -53,6 +53,11 @@ def mean_log_loss(blocks, n_samples, classes, y, sample_weight=None):
     `blocks` are pairs of a slice of rows and their logits (n_classes, n_rows).
     """
     target, weight = read_target(y, classes, sample_weight, n_samples)
+    return mean_loss_of_targets(blocks, target, weight)
+
+
+def mean_loss_of_targets(blocks, target, weight):
+    """:func:`mean_log_loss` of targets and weights as `read_target` gives them."""
     total = 0.0
     for rows, logits in blocks:
         block = np.array(logits, dtype=np.float64, order="C")[None]  # a copy: it is overwritten

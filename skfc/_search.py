@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _targets
+from skfc._callbacks import FRAMES
 from skfc._continuation import step_in_log_C
 from skfc._driver import Status, distance
 from skfc._problem import Problem, finish
@@ -304,7 +305,7 @@ def warn_of_grid(scores, Cs, best, selection, tol):
         f"C_={C:g} is the {end} of Cs: a {beyond} C may be chosen if there is one. Extend Cs, "
         "or see scores_ for how much there may be to gain.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=4 + FRAMES,
     )
 
 
@@ -318,7 +319,7 @@ def warn_of_paths(paths, tol, max_iter):
             f"max_iter={max_iter} or where the arithmetic ends; the objective of the worst is "
             f"{distance(paths.gap.max())}. Raise max_iter or tol, or leave out the largest Cs.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=4 + FRAMES,
         )
     separated = sum(s is Status.SEPARATED for s in paths.status.flat)
     if separated:
@@ -327,5 +328,5 @@ def warn_of_paths(paths, tol, max_iter):
             "quasi-separable: with C=inf some coefficients grow for ever, and their scores are "
             "those of where the fits stopped. Finite Cs have unique answers.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=4 + FRAMES,
         )

@@ -320,28 +320,26 @@ def encode(y, classes=None, *, names=None, what="y"):
     return classes, np.ascontiguousarray(rows.T)
 
 
-def check_weights(sample_weight, shape):
+def check_weights(sample_weight, shape, what="sample_weight"):
     """Sample weights of `shape` in float64: finite, none negative, not all zero."""
     if sample_weight is None:
         return np.ones(shape)
-    weight = as_array(sample_weight, "sample_weight")
+    weight = as_array(sample_weight, what)
     if getattr(weight.dtype, "kind", "") == "O":
         with suppress(TypeError, ValueError):  # said below, with what is right
             weight = weight.astype(np.float64)
     xp = namespace(weight)
-    weight = cast(as_floating(weight, "sample_weight"), xp.float64)
+    weight = cast(as_floating(weight, what), xp.float64)
     if weight.ndim == 0:
         weight = xp.broadcast_to(weight, shape)
     if weight.shape != shape:
-        raise ValueError(
-            f"sample_weight must have shape {shape}, one per row; got {weight.shape}."
-        )
+        raise ValueError(f"{what} must have shape {shape}, one per row; got {weight.shape}.")
     if not xp.all(xp.isfinite(weight)):
-        raise ValueError("sample_weight contains NaN or infinity.")
+        raise ValueError(f"{what} contains NaN or infinity.")
     if xp.any(weight < 0):
-        raise ValueError(f"sample_weight must not be negative; got {float(xp.min(weight)):g}.")
+        raise ValueError(f"{what} must not be negative; got {float(xp.min(weight)):g}.")
     if not xp.any(weight > 0):
-        raise ValueError("sample_weight is zero everywhere; some row needs weight.")
+        raise ValueError(f"{what} is zero everywhere; some row needs weight.")
     return weight
 
 

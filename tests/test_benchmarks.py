@@ -15,7 +15,7 @@ from skfc._tuned import TUNED, Tuned
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import ablate, problems, report, runner
+from benchmarks import ablate, problems, report, runner, streams
 from benchmarks.objective import mean_objective
 from benchmarks.rivals import Rival, all_rivals, two_rows
 from benchmarks.worker import Failed, Worker
@@ -166,3 +166,15 @@ def test_ablation_of_two_fields_and_one_that_nothing_reads(monkeypatch):
     assert type(TUNED) is Tuned
     text = ablate.markdown(rows, idle, len(chosen))
     assert text.index("| memory |") < text.index("Not judged") < text.index("least_ridge")
+
+
+def test_a_stream_beside_its_fit():
+    X, y, X_test, y_test = streams.split("gen-1200x6x3", None)
+    assert (len(y), len(y_test)) == (900, 300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "OTHER_BATCHES", (300,))
+        cell = streams.measure(X, y, X_test, y_test)
+    assert len(cell["skfc"]) == len(cell["SGDClassifier"]) == streams.ORDERS
+    for loss in (cell["skfc"][0][0], cell["batches"][300], cell["passes"]):
+        assert loss < 1.05 * cell["full"]
+    assert streams.told(cell, "skfc").count(".") == 2

@@ -558,10 +558,11 @@ def test_held_out_rows_without_weight(data):
 
 
 def test_parameters_are_those_of_one_fit_but_for_its_C(data):
-    """What one fit takes, the search takes: C and where to start are what it finds itself."""
+    """What one fit takes, the search takes: C, start and end of its fits it finds itself."""
     one = inspect.signature(SoftmaxFCClassifier).parameters
     many = inspect.signature(SoftmaxFCClassifierCV).parameters
-    assert set(one) - set(many) == {"C", "warm_start"}
+    stopping = {"early_stopping", "validation_fraction", "n_iter_no_change"}
+    assert set(one) - set(many) == {"C", "warm_start"} | stopping
     assert set(many) - set(one) == {"Cs", "cv", "scoring", "refit", "selection", "store_paths"}
     assert all(many[name].default == one[name].default for name in set(one) & set(many))
     copy = clone(search(3).fit(*data))

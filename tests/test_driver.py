@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skfc import SoftmaxFCClassifier, _driver, _optimality, _separation
 from skfc._driver import Run, Status
+from skfc._monitors import Quiet
 from skfc._preconditioner import make
 from skfc._problem import Method, Problem
 from skfc._targets import Targets
@@ -65,7 +66,7 @@ def path_to(objective, n, name="hessian"):
     return found
 
 
-class Seen:
+class Seen(Quiet):
     """A monitor that writes down what it sees."""
 
     def __init__(self, work=None):

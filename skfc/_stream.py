@@ -1,0 +1,348 @@
+r"""Softmax regression of a stream of rows: every row is read once.
+
+The objective is that of a fit of all rows seen so far,
+
+    F(theta) = Σ_past rows  expansion of loss_i  +  Σ_window  loss_i(theta)  +  penalty,
+
+of which past rows are known by the sum of their second-order expansions (`_past`), and the
+rows of a window as they are (`_window`). A few Newton steps minimise it when the rows that
+have come since the last time are a share of all, and rows drawn by chance then leave the
+window. Up to its size the fit is exact.
+
+A row expanded where the model knows it by heart, with p next to y, is forgotten. Where rows
+were much more surprising when they came than they are after the steps, the model overfits,
+and a ridge in units of the features' standard deviations grows; elsewhere it shrinks.
+"""
+
+from copy import copy
+
+import numpy as np
+from scipy import sparse
+
+from skfc._past import choose_curvature
+from skfc._rows import make_rows
+from skfc._softmax import kernel
+from skfc._tuned import TUNED
+from skfc._window import Chunk, joined
+
+# What `partial_fit` is allowed to remember of rows: so many, and so many bytes of them.
+WINDOW_ROWS, WINDOW_BYTES = 2000, 2**26
+KERNEL = kernel(np)
+
+
+class Stream:
+    """What is known of the rows seen so far. Updates give a new stream; arrays are shared.
+
+    Parameters
+    ----------
+    rows : the first rows, validated (n, n_features), dense or CSR
+    n_classes : int
+    fit_intercept : bool
+
+    Attributes
+    ----------
+    theta : (P, n_active), of features less `shift`, the intercept last
+    active : (n_active,) indices of the classes with weight
+    total : float, the weight of all rows
+    seen, pending : numbers of rows: all, and those since the last steps
+    n_steps : int, the Newton steps taken
+    n_settled : int, how often there were any
+    """
+
+    def __init__(self, rows, n_classes, fit_intercept):
+        N = rows.shape[1]
+        P = N + fit_intercept
+        self.n_classes, self.fit_intercept = n_classes, fit_intercept
+        # Features that fit into the memory of the window are held as dense rows.
+        fits = WINDOW_ROWS * P * 8 <= WINDOW_BYTES and TUNED.stream_gram_numbers >= P**2
+        self.sparse = sparse.issparse(rows) and not fits
+        self.shift = np.zeros(N)
+        if fit_intercept and not self.sparse:
+            self.shift = np.median(rows.toarray() if sparse.issparse(rows) else rows, axis=0)
+        self.limits = first_limits(rows, self.shift)
+        self.active = np.zeros(0, dtype=np.intp)
+        self.theta = self.gradient = np.zeros((P, 0))
+        self.value, self.curvature = 0.0, None
+        self.window, self.moments, self.inverse = (), None, None
+        self.total = 0.0
+        self.seen = self.pending = self.n_steps = self.n_settled = 0
+        self.ridge, self.arrival = 1.0, 0.0
+
+    # -- what comes in --------------------------------------------------------------------------
+
+    def widened(self, place, n_classes):
+        """This stream among more classes, where the present ones stand at `place`."""
+        new = copy(self)
+        new.n_classes, new.active = n_classes, place[self.active]
+        new.window = tuple(chunk.widened(place, n_classes) for chunk in self.window)
+        return new
+
+    def with_rows(self, rows, target, weight, sample_weight, penalty):
+        """This stream and more rows; `penalty` is that of a coefficient, see `penalties`."""
+        new = copy(self)
+        for start in range(0, rows.shape[0], max(1, new._capacity(rows) // 4)):
+            piece = slice(start, start + max(1, new._capacity(rows) // 4))
+            new._take_in(
+                Chunk(new._held(rows[piece]), target[..., piece], weight[piece],
+                      sample_weight[piece]),
+                penalty,
+            )  # fmt: skip
+        return new
+
+    def _capacity(self, rows):
+        """The rows that the window may hold: as large as these rows."""
+        n, N = rows.shape
+        size = 8 * (N + 1)
+        if self.sparse:
+            size = 16 + 12 * (rows.nnz if sparse.issparse(rows) else rows.size) / n
+        return int(np.clip(WINDOW_BYTES // size, 8, WINDOW_ROWS))
+
+    def _held(self, rows):
+        """Rows as they are held: centred, with a column of ones, in float64."""
+        one = np.ones((rows.shape[0], int(self.fit_intercept)))
+        if self.sparse:
+            rows = sparse.csr_array(rows, copy=True)
+            low, high = self.limits
+            rows.data = np.clip(rows.data, low[rows.indices], high[rows.indices])
+            return sparse.hstack([rows, one], format="csr", dtype=np.float64)
+        rows = rows.toarray() if sparse.issparse(rows) else rows
+        return np.concatenate([np.clip(rows - self.shift, *self.limits), one], axis=1)
+
+    def _take_in(self, chunk, penalty):
+        """Take rows in, and steps where enough of them have come."""
+        found = np.flatnonzero(class_totals(chunk, self.n_classes) > 0)
+        new_class = self._activate(np.union1d(self.active, found))
+        self.window = (*self.window, chunk)
+        self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
+        self.total += float(chunk.weight.sum())
+        self.arrival = self.arrival + (self._surprise(chunk) if len(self.active) > 1 else 0.0)
+        largest = max(1, self._capacity(chunk.rows) // 4)
+        if new_class or self.pending >= min(largest, self.seen // TUNED.stream_share + 1):
+            self._settle(penalty, largest)
+
+    def _activate(self, active):
+        """Make room for the classes `active`; returns whether there are new ones."""
+        if len(active) == len(self.active):
+            return False
+        place, (P, _) = np.searchsorted(active, self.active), self.theta.shape
+        wide = np.zeros((2, P, len(active)))
+        wide[:, :, place] = self.theta, self.gradient
+        self.theta, self.gradient = wide
+        kind = choose_curvature(P, len(active))
+        if self.curvature is None or not len(self.active):
+            self.curvature = kind.zero(P, len(active))
+        else:
+            self.curvature = self.curvature.widened(place, len(active))
+        self.active, self.inverse = active, None
+        return True
+
+    # -- the objective --------------------------------------------------------------------------
+
+    def _surprise(self, chunk):
+        """The sum of the losses of rows, of which a few far out have no great part."""
+        Z = np.ascontiguousarray((chunk.rows @ self.theta).T)
+        loss = losses(KERNEL.probabilities(Z[None])[0], chunk.target_of(self.active))
+        return float(chunk.weight @ np.minimum(loss, TUNED.stream_largest_loss))
+
+    def _settle(self, penalty, n_leave):
+        """Newton steps, the ridge, and rows that leave."""
+        chunk = joined(self.window, self.n_classes)
+        self.window = (chunk,)
+        latest = chunk.take(slice(len(chunk) - self.pending, None))
+        N = len(self.shift)
+        found = make_moments(latest.rows[:, :N], latest.sample_weight)
+        self.moments = found if self.moments is None else self.moments + found
+        spread = TUNED.stream_farthest * self.moments.std[0]
+        spread = np.where(spread > 0, spread, np.inf)
+        self.limits = self.moments.mean[0] - spread, self.moments.mean[0] + spread
+        if len(self.active) > 1:
+            self._minimise(chunk, self._penalties(penalty))
+            self._adapt(latest)
+        self.pending, self.arrival, self.n_settled = 0, 0.0, self.n_settled + 1
+        if len(chunk) > self._capacity(chunk.rows) - n_leave:
+            self._let_go(chunk, n_leave)
+
+    def _penalties(self, penalty):
+        """The penalty of every parameter, (P,), and which may be other than zero.
+
+        `penalty` is (strength, whether in units of the standard deviations).
+        """
+        strength, standardize = penalty
+        m = self.moments
+        squares = m.std[0] ** 2
+        unit = self.total / self.seen  # the ridge is that many rows, of mean weight
+        spread = squares if self.fit_intercept else squares + m.mean[0] ** 2
+        ridge = self.ridge * unit + TUNED.no_curvature * self.total
+        of_coef = strength * (squares if standardize else 1.0) + ridge * spread
+        free = m.varies if self.fit_intercept else (m.low != 0) | (m.high != 0)
+        of_intercept = np.full(int(self.fit_intercept), TUNED.no_curvature * self.total)
+        everywhere = np.ones(len(of_intercept), dtype=bool)
+        return np.concatenate([of_coef, of_intercept]), np.concatenate([free, everywhere])
+
+    def _minimise(self, chunk, penalties):
+        """Newton steps on F, until they promise little."""
+        ridge, free = penalties
+        target, d = chunk.target_of(self.active), ridge[:, None]
+        little = TUNED.stream_tol * 0.1 * chunk.weight.sum()
+        for _ in range(TUNED.stream_steps):
+            Z = np.ascontiguousarray((chunk.rows @ self.theta).T)
+            loss, R = KERNEL.residual(Z.copy()[None], target, chunk.weight[None])
+            value = float(loss[0]) + self.value + 0.5 * float((d * self.theta**2).sum())
+            gradient = chunk.rows.T @ R[0].T + self.gradient + d * self.theta
+            proba = softened(Z, target)
+            self._refresh(chunk, proba, ridge, free)
+            step, promise = self._newton_step(chunk, proba, gradient, d)
+            t = self._move(chunk, target, Z, step, value, gradient, d)
+            self.n_steps += 1
+            usual = self._surprise(chunk) + max(self.value, 0.0)
+            if promise <= TUNED.stream_tol * usual + little or t == 0:
+                break
+
+    def _refresh(self, chunk, proba, ridge, free):
+        """Form the preconditioner again where the rows or the ridge have grown."""
+        if self.inverse is not None:
+            _, seen, was = self.inverse
+            low, high = np.sort([was, self.ridge])
+            alike = high <= TUNED.stream_ridge_growth * max(low, TUNED.stream_least_ridge)
+            if self.seen < TUNED.stream_refresh * seen and alike:
+                return
+        inverse = self.curvature.inverse(chunk.rows, proba, chunk.weight, ridge, free)
+        self.inverse = inverse, self.seen, self.ridge
+
+    def _newton_step(self, chunk, proba, gradient, d):
+        """A step by preconditioned conjugate gradients, and half the Newton decrement."""
+        rows, weight, precondition = chunk.rows, chunk.weight[None], self.inverse[0]
+
+        def hessian(V):
+            dZ = np.ascontiguousarray((rows @ V).T)
+            dZ = KERNEL.curvature(proba[None], dZ[None], weight)[0]
+            return rows.T @ dZ.T + self.curvature.times(V) + d * V
+
+        step, r = np.zeros_like(gradient), -gradient
+        z = precondition(r)
+        p, rz = z, float((r * z).sum())
+        enough = TUNED.stream_forcing**2 * rz
+        for _ in range(TUNED.stream_products):
+            Hp = hessian(p)
+            curvature = float((p * Hp).sum())
+            if not (curvature > 0 and np.isfinite(curvature)):
+                break
+            step = step + (rz / curvature) * p
+            r = r - (rz / curvature) * Hp
+            z = precondition(r)
+            rz, before = float((r * z).sum()), rz
+            if rz <= enough:
+                break
+            p = z + (rz / before) * p
+        return step, -0.5 * float((gradient * step).sum())
+
+    def _move(self, chunk, target, Z, step, value, gradient, d):
+        """Go along a step as far as F falls; returns the share of the step taken."""
+        dZ, slope = (chunk.rows @ step).T, float((gradient * step).sum())
+        past = self.curvature.times(step)
+        linear = float((self.gradient * step).sum() + (d * self.theta * step).sum())
+        square = 0.5 * float((step * past).sum() + (d * step**2).sum())
+        at_zero = value - 0.5 * float((d * self.theta**2).sum()) - self.value
+        t = 1.0
+        for _ in range(TUNED.most_halvings):
+            loss = KERNEL.residual((Z + t * dZ)[None], target, chunk.weight[None])[0][0]
+            rise = float(loss) - at_zero + t * linear + t**2 * square
+            if rise <= TUNED.armijo * t * slope:
+                break
+            t /= 2
+        else:
+            return 0.0
+        self.value += t * float((self.gradient * step).sum())
+        self.value += 0.5 * t**2 * float((step * past).sum())
+        self.gradient = self.gradient + t * past
+        self.theta = self.theta + t * step
+        return t
+
+    def _adapt(self, latest):
+        """A larger ridge where the latest rows show that the model overfits, else a smaller one.
+
+        Rows that surprised more than they would without any knowledge ask for much more.
+        """
+        if self.arrival > TUNED.stream_overfit * self._surprise(latest):
+            blind = self.arrival > latest.weight.sum() * np.log(len(self.active))
+            growth = TUNED.stream_ridge_growth if blind else 2.0
+            self.ridge = max(growth * self.ridge, TUNED.stream_least_ridge)
+        else:
+            self.ridge = self.ridge / 2 if self.ridge > TUNED.stream_least_ridge else 0.0
+
+    def _let_go(self, chunk, n_leave):
+        """Rows drawn by chance leave the window; their expansions stay."""
+        size = self._capacity(chunk.rows) - n_leave
+        order = np.random.default_rng(self.seen).permutation(len(chunk))
+        leaving = chunk.take(np.sort(order[size:]))
+        self.window = (chunk.take(np.sort(order[:size])),)
+        if len(self.active) < 2:
+            return
+        target = leaving.target_of(self.active)
+        Z = np.ascontiguousarray((leaving.rows @ self.theta).T)
+        loss, R = KERNEL.residual(Z.copy()[None], target, leaving.weight[None])
+        self.value += float(loss[0])
+        self.gradient = self.gradient + leaving.rows.T @ R[0].T
+        self.curvature = self.curvature.plus(leaving.rows, softened(Z, target), leaving.weight)
+
+    # -- what comes out -------------------------------------------------------------------------
+
+    def held(self):
+        """The rows of the window, one chunk."""
+        return joined(self.window, self.n_classes)
+
+    def coefficients(self):
+        """Coefficients (n_active, n_features) and intercepts of features less `shift`."""
+        N = len(self.shift)
+        W = self.theta[:N].T
+        return W, self.theta[N] if self.fit_intercept else np.zeros(len(W))
+
+
+def first_limits(rows, shift):
+    """Bounds of the features of the first rows, less `shift`, from quartiles of theirs.
+
+    Columns of which half of the values are equal have none, nor has a CSR array.
+    """
+    unbounded = np.full(len(shift), np.inf)
+    if sparse.issparse(rows):
+        return -unbounded, unbounded
+    low, high = np.quantile(rows - shift, (0.25, 0.75), axis=0)
+    spread = np.where(high > low, TUNED.stream_farthest * (high - low), np.inf)
+    return low - spread, high + spread
+
+
+def softened(Z, target):
+    """Probabilities (T, n) for curvature, half way to the target where a loss is large.
+
+    On the wrong side p is certain and has no curvature, but the way to the other side has.
+    """
+    proba = KERNEL.probabilities(Z.copy()[None])[0]
+    share = 0.5 * np.clip(losses(proba, target) - 1.0, 0.0, 1.0)
+    proba *= 1 - share
+    if target.ndim == 1:
+        proba[target, np.arange(len(target))] += share
+        return proba
+    return proba + share * target
+
+
+def losses(proba, target):
+    """-log of the probability of the target, (n,)."""
+    if target.ndim == 1:
+        there = proba[target, np.arange(len(target))]
+    else:
+        there = (target * proba).sum(axis=0)
+    return -np.log(np.maximum(there, np.finfo(float).tiny))
+
+
+def class_totals(chunk, n_classes):
+    """The weight of every class, (n_classes,)."""
+    if chunk.target.ndim == 1:
+        return np.bincount(chunk.target, weights=chunk.weight, minlength=n_classes)
+    return chunk.target @ chunk.weight
+
+
+def make_moments(rows, weight):
+    """The `Moments` of rows, dense or CSR."""
+    target = np.zeros(rows.shape[0], dtype=np.intp)
+    rows = sparse.csr_matrix(rows) if sparse.issparse(rows) else rows
+    return make_rows(rows, target, weight[None], 1).moments()

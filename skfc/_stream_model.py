@@ -1,0 +1,102 @@
+"""From a stream to coefficients: its classes, and models in the units of X."""
+
+import numpy as np
+
+from skfc import _targets
+from skfc._driver import OVERFLOW
+from skfc._problem import finish
+from skfc._stream import Stream
+
+
+def stream_classes(estimator, y, classes, known):
+    """The classes of a call of `partial_fit`, None where only rows of `y` say how many.
+
+    `known` are those of the calls before, None for the first.
+    """
+    if isinstance(estimator.class_weight, str):
+        raise ValueError(
+            "class_weight='balanced' needs the counts of all rows, which partial_fit does not "
+            "know; pass a dict from class to weight."
+        )
+    given = named_classes(estimator, classes)
+    if known is None:
+        if given is None and hasattr(estimator, "classes_"):
+            return estimator.classes_  # of a fit
+        if given is None and not _targets.is_rows(_targets.plain(y)):
+            raise ValueError(
+                "classes must be named in the first call of partial_fit, or by the 'classes' "
+                "parameter: later batches may hold labels that this one misses."
+            )
+        return given
+    if given is None:
+        return known
+    missing = [label for label in known.tolist() if label not in given.tolist()]
+    if missing:
+        raise ValueError(
+            f"classes must hold those of the calls of partial_fit before; {missing} missing "
+            f"from {given.tolist()}. `fit` begins anew."
+        )
+    return given
+
+
+def named_classes(estimator, classes):
+    """The classes that a call or the parameter names, which agree; None where neither does."""
+    given = None if classes is None else _targets.check_classes(classes)
+    own = None if estimator.classes is None else _targets.check_classes(estimator.classes)
+    if given is not None and own is not None and given.tolist() != own.tolist():
+        raise ValueError(
+            f"The classes of partial_fit, {given.tolist()}, are not those of the 'classes' "
+            f"parameter, {own.tolist()}."
+        )
+    return own if given is None else given
+
+
+def learn(stream, known, X, targets, sample_weight, penalty, fit_intercept):
+    """The stream with the rows of X, and coefficients and intercepts, None if unchanged.
+
+    Parameters
+    ----------
+    stream, known : the stream before and its classes, None for the first rows
+    X, targets, sample_weight : what `partial_fit` was given, settled
+    penalty : its strength, and whether in units of the standard deviations
+    """
+    rows = np.flatnonzero(targets.weight > 0)
+    X, weight = X[rows], targets.weight[rows]
+    first, n_classes = stream is None, targets.n_classes
+    if not len(rows):
+        raise ValueError("class_weight is zero for every class that y holds.")
+    try:
+        if first:
+            stream = Stream(X, n_classes, fit_intercept)
+        wider = stream.n_classes < n_classes
+        if wider:
+            labels = targets.classes.tolist()
+            place = np.array([labels.index(label) for label in known.tolist()])
+            stream = stream.widened(place, n_classes)
+        target = targets.target[..., rows]
+        new = stream.with_rows(X, target, weight, sample_weight[rows], penalty)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(OVERFLOW.format(X.dtype)) from error
+    finite = all(np.isfinite(a).all() for a in (new.theta, new.gradient, new.value))
+    if not (finite and np.isfinite(new.total)):
+        raise ValueError(OVERFLOW.format(X.dtype))
+    if new.n_settled == stream.n_settled and not (first or wider):
+        return new, None
+    return new, model(new, targets.classes, X.dtype, fit_intercept)
+
+
+def model(stream, classes, dtype, fit_intercept):
+    """Coefficients and intercepts of all classes, in the units of X."""
+    chunk = stream.held()
+    coef, intercept = stream.coefficients()
+    rows = chunk.rows[:, : coef.shape[1]]
+    weight = chunk.weight * (stream.total / chunk.weight.sum())
+    held = _targets.Targets(classes, chunk.target, weight)
+    coef, intercept = finish(coef, intercept, rows, held, stream.active, fit_intercept)
+    intercept = intercept - coef @ stream.shift
+    if fit_intercept:
+        intercept -= intercept.mean()
+    coef, intercept = coef.astype(dtype), intercept.astype(dtype)
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise ValueError(OVERFLOW.format(dtype))
+    return coef, intercept

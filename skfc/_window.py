@@ -1,0 +1,75 @@
+"""The rows of a stream that are held as they are: few, and in bounded memory."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows (n, P) with their targets and weights.
+
+    `target` are class indices (n,) or probabilities (n_classes, n); weights are those of the
+    loss, and `sample_weight` those without class weights.
+    """
+
+    rows: object
+    target: np.ndarray
+    weight: np.ndarray
+    sample_weight: np.ndarray
+
+    def __len__(self):
+        return len(self.weight)
+
+    @property
+    def nbytes(self):
+        """Memory of the rows."""
+        if sparse.issparse(self.rows):
+            return self.rows.data.nbytes + self.rows.indices.nbytes + self.rows.indptr.nbytes
+        return self.rows.nbytes
+
+    def take(self, index):
+        """Some of the rows, by indices or a slice."""
+        return Chunk(
+            self.rows[index], self.target[..., index], self.weight[index],
+            self.sample_weight[index],
+        )  # fmt: skip
+
+    def widened(self, place, n_classes):
+        """Among `n_classes`, where the present classes stand at `place`."""
+        if self.target.ndim == 1:
+            return replace(self, target=place[self.target])
+        target = np.zeros((n_classes, len(self)))
+        target[place] = self.target
+        return replace(self, target=target)
+
+    def target_of(self, active):
+        """The target among the classes `active` (indices), which have all the weight."""
+        if self.target.ndim == 2:
+            return self.target[active]
+        return np.searchsorted(active, self.target)
+
+
+def joined(chunks, n_classes):
+    """One chunk of several."""
+    if len(chunks) == 1:
+        return chunks[0]
+    stack = sparse.vstack if sparse.issparse(chunks[0].rows) else np.vstack
+    targets = [c.target for c in chunks]
+    if any(t.ndim == 2 for t in targets):
+        targets = [one_hot(t, n_classes) for t in targets]
+    rows = stack([c.rows for c in chunks])
+    return Chunk(
+        rows.tocsr() if sparse.issparse(rows) else rows,
+        np.concatenate(targets, axis=-1),
+        np.concatenate([c.weight for c in chunks]),
+        np.concatenate([c.sample_weight for c in chunks]),
+    )
+
+
+def one_hot(target, n_classes):
+    """Targets as probabilities (n_classes, n)."""
+    if target.ndim == 2:
+        return target
+    return (target == np.arange(n_classes)[:, None]).astype(np.float64)
