@@ -103,7 +103,7 @@ def most_margins(A, most, largest):
     found = optimize.milp(
         np.concatenate([np.zeros(n), -most]),
         constraints=optimize.LinearConstraint(
-            sparse.hstack([A, -sparse.eye_array(m)]), 0, np.where(most > 0, np.inf, 0.0)
+            sparse.hstack([A, -sparse.identity(m)]), 0, np.where(most > 0, np.inf, 0.0)
         ),
         bounds=optimize.Bounds(
             np.concatenate([np.full(n, -largest), np.zeros(m)]),
