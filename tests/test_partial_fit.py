@@ -377,9 +377,10 @@ def drifting(X, y):
 )
 @pytest.mark.parametrize("batch", [16, 256])
 def test_hostile_streams_are_learned(data, change, batch):
-    """To a few percent of the fit of the same rows, on those that are not strange."""
+    """To a few percent of the fit of the rows that are not strange, on such rows."""
     X, y = change(*data[:2])
-    model, full = streamed(X, y, batch, C=1e3), SoftmaxFCClassifier(C=1e3).fit(X, y)
+    usual = (X < 1e8).all(axis=1) if change in (outlier, outlier_at_once) else slice(None)
+    model, full = streamed(X, y, batch, C=1e3), SoftmaxFCClassifier(C=1e3).fit(X[usual], y[usual])
     late = slice(4000, None)
     assert model.log_loss(X[late], y[late]) < 1.06 * full.log_loss(X[late], y[late])
 
