@@ -17,6 +17,7 @@ COMMANDS = {
     "grid": "a search over C by cross-validation",
     "figures": "the tables of README and docs/solvers.md, from docs/benchmarks.md",
     "streams": "one pass of partial_fit beside a fit, SGDClassifier and MLPClassifier",
+    "l1": "L1 fits beside saga",
     "checks": "default fits of small data, predict_proba, import time",
     "ablate": "what every measured threshold is worth",
     "hostile": "random hostile problems against the minimum in extended precision",

@@ -66,6 +66,10 @@ OFF = {
     "memory": 5,  # / 2
     "refresh_growth": 1.0, "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
     "most_halvings": NEVER, "lanczos_accuracy": 0.0,
+    # proximal steps, which no fit of the set reads
+    "least_working_set": NEVER, "most_coordinates": 0, "pairs_operations": 0.0, "rough": np.inf,
+    "inner_accuracy": 1.0, "sweeps": 1, "mixed": 0.0, "mixed_steps": 0, "faces": 1,
+    "relaxation": 1.0,
     # the gap
     "share_to_come": 1e300, "thorough_steps": 2, "small_tol": 1.0,
     "far_logits": 0.0, "farther": np.inf, "loose": np.inf, "steps_per_root": 0.0,

@@ -7,6 +7,7 @@ from skfc._classifier import SoftmaxFCClassifier
 from skfc._classifier_cv import SoftmaxFCClassifierCV
 from skfc._flatten import Flatten
 from skfc._functions import log_softmax, softmax, softmax_cross_entropy
+from skfc._l1_min_C import l1_min_C
 from skfc._scoring import neg_log_loss_scorer
 
 __version__ = "0.1.0.dev0"
@@ -14,6 +15,7 @@ __all__ = [
     "Flatten",
     "SoftmaxFCClassifier",
     "SoftmaxFCClassifierCV",
+    "l1_min_C",
     "log_softmax",
     "neg_log_loss_scorer",
     "softmax",
@@ -31,6 +33,6 @@ for _public in (Flatten, SoftmaxFCClassifier, SoftmaxFCClassifierCV):
     _public._doc_link_module = __name__
     _public._doc_link_template = _page.as_uri()
     _public.__module__ = __name__
-for _public in (log_softmax, softmax, softmax_cross_entropy):
+for _public in (l1_min_C, log_softmax, softmax, softmax_cross_entropy):
     _public.__module__ = __name__
 del Path, sys, _public, _page, _root

@@ -15,7 +15,7 @@ from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with
 from skfc._parameters import check_parameters
 from skfc._problem import Method, Problem, finish
 from skfc._rows import some_rows, without_duplicates
-from skfc._stream_model import learn, stream_classes
+from skfc._stream_model import check_stream, learn, stream_classes
 from skfc._validation import HeldOut, Validation, check_given, hold_out, most_probable
 
 # How X is validated, in fit and in predict: no copy of what is already right.
@@ -32,19 +32,23 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     For rows :math:`x_i` with weights :math:`s_i` and classes :math:`y_i` the fit minimises
 
-    .. math:: C \sum_i s_i\, [-\log p_{i y_i}] + \tfrac12 \lVert W \rVert^2,
+    .. math:: C \sum_i s_i\, [-\log p_{i y_i}]
+              + \tfrac{1 - r}{2} \lVert W \rVert^2 + r \lVert W \rVert_1,
               \qquad p_i = \operatorname{softmax}(W x_i + b),
 
-    over `coef_` :math:`W` and `intercept_` :math:`b`, which is not penalised. It is the
-    objective of multinomial :class:`~sklearn.linear_model.LogisticRegression`. Features
-    are standardised inside, and steps are preconditioned, so the fit needs no scaler, no
-    learning rate and no larger `max_iter`, and `optimality_gap_` says how far from the
-    minimum it stopped.
+    over `coef_` :math:`W` and `intercept_` :math:`b`, which is not penalised; :math:`r` is
+    `l1_ratio`. It is the objective of multinomial
+    :class:`~sklearn.linear_model.LogisticRegression`. Features are standardised inside, and
+    steps are preconditioned, so the fit needs no scaler, no learning rate and no larger
+    `max_iter`, and `optimality_gap_` says how far from the minimum it stopped.
 
     Parameters
     ----------
     C : float, default=1.0
         Inverse strength of the penalty, positive; `np.inf` is no penalty.
+    l1_ratio : float, default=0.0
+        Share of the absolute values in the penalty, in [0, 1]: 0 is the sum of squares, 1 the
+        sum of absolute values (L1), which makes coefficients exactly zero.
     fit_intercept : bool, default=True
         Whether to learn `intercept_`; without, it is zero.
     standardize : bool, default=False
@@ -61,14 +65,17 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     label_smoothing : float, default=0.0
         Share in [0, 1) of every target that is spread evenly over the classes.
     solver : str, default="auto"
-        The method: "lbfgs" [1]_, "newton-cg" or "gd"; "auto" chooses by the shape of the
-        data, and `solver_` says what it chose.
+        The method: "lbfgs" [1]_, "newton-cg" or "gd"; with `l1_ratio` > 0 "newton-cd"
+        (proximal Newton with coordinate descent [5]_) or "proximal" (accelerated proximal
+        gradient). "auto" chooses by the shape of the data and the penalty, and `solver_` says
+        what it chose.
     preconditioner : str or None, default="auto"
         The approximation of the Hessian that scales the steps: "hessian", the Hessian on a
         sample of rows; "block-diagonal", its block of every class; "kronecker", the Kronecker
         product of a Gram matrix of features and a curvature of classes [3]_; "diagonal", the
         diagonal of the Hessian; None, the textbook gradient. "auto" chooses by the
-        numbers of features and classes, and by sparsity.
+        numbers of features and classes, and by sparsity. The solvers for `l1_ratio` > 0
+        leave it aside.
     learning_rate : float or "auto", default="auto"
         For `solver="gd"`; other solvers leave it aside. A number > 0 multiplies the gradient
         of the mean objective (preconditioned, where there is a preconditioner) and stays
@@ -125,7 +132,8 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         `early_stopping=True`; `coef_` is that of the least.
     optimality_gap_ : float
         Estimate of (objective - minimum) / minimum, or a proven bound of it: the number
-        compared with `tol`, and for float32 coefficients what rounding them has added.
+        compared with `tol`, and for float32 coefficients what rounding them has added. With
+        `l1_ratio` > 0 always a bound.
     solver_ : str
         The solver used; with `solver="auto"` the one that ended the fit.
 
@@ -140,7 +148,8 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     `coef_[0]`.
 
     One vector added to every row of :math:`W` changes no probability. The columns of
-    `coef_` sum to zero over the classes, as the intercepts do.
+    `coef_` sum to zero over the classes, as the intercepts do. With `l1_ratio` > 0 zero is
+    instead a median of the coefficients of every feature.
 
     A class named in `classes` without weight in `y` takes no part in the solve: its row of
     `coef_` is zero, and its intercept makes its mean training probability
@@ -160,6 +169,8 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
            approximate curvature", ICML 2015.
     .. [4] B. O'Donoghue, E. Candès, "Adaptive restart for accelerated gradient schemes",
            Foundations of Computational Mathematics 15, 2015.
+    .. [5] J. Lee, Y. Sun, M. Saunders, "Proximal Newton-type methods for minimizing composite
+           functions", SIAM Journal on Optimization 24, 2014.
 
     Examples
     --------
@@ -185,6 +196,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self,
         *,
         C=1.0,
+        l1_ratio=0.0,
         fit_intercept=True,
         standardize=False,
         class_weight=None,
@@ -204,6 +216,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         verbose=0,
     ):
         self.C = C
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.standardize = standardize
         self.class_weight = class_weight
@@ -273,15 +286,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _fit(self, X, y, sample_weight, given, task):
         X, *read = self._read(X, y, sample_weight)
         X, read, held_out = self._hold_out(X, read, *given)
-        targets = _targets.settle(*read, self.class_weight, self.label_smoothing)
-        active = np.flatnonzero(targets.class_totals() > 0)
-        solved = targets.keep(active)
-        if not len(active):
-            raise ValueError("class_weight is zero for every class that y holds.")
-        problem = Problem(
-            X, [solved], fit_intercept=self.fit_intercept, standardize=self.standardize,
-            sample_weight=None if self.class_weight is None else read[-1][None],
-        )  # fmt: skip
+        problem, targets, active = prepare(self, X, read)
 
         def complete(coef, intercept):
             return finish(coef, intercept, X, targets, active, self.fit_intercept)
@@ -301,7 +306,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             vars(self).pop(name, None)
         if validation:
             self.validation_curve_ = np.array(validation.curve)
-        self._warn(problem, fit, method, solved.classes)
+        self._warn(problem, fit, method, targets.classes[active])
 
     @available_if(takes_batches)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -342,7 +347,8 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         `fit` forgets the stream, and a stream forgets the fit before it. Solver,
         preconditioner, `tol`, `max_iter` and the parameters of early stopping play no part.
         With `standardize=True` standard deviations are those of the rows so far.
-        `class_weight="balanced"` would need all rows, and raises. Nothing is discounted: old
+        `class_weight="balanced"` would need all rows, and `l1_ratio` > 0 another penalty than
+        squares: both raise. Nothing is discounted: old
         rows count like new ones.
 
         Examples
@@ -362,6 +368,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _partial_fit(self, X, y, classes, sample_weight):
         check_parameters(self)
+        check_stream(self)
         before = getattr(self, "_stream", None)
         known = self.classes_ if before else None
         classes = stream_classes(self, y, classes, known)
@@ -588,8 +595,9 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def sparsify(self):
         """Store `coef_` as a CSR array: less memory where most of it is zero.
 
-        With an L2 penalty, coefficients are zero for features that are constant and for
-        classes without weight. Predictions stay the same; `fit` makes `coef_` dense again.
+        With `l1_ratio` > 0 many coefficients are zero; with squares alone, those of features
+        that are constant and of classes without weight. Predictions stay the same; `fit` makes
+        `coef_` dense again.
 
         Returns
         -------
@@ -624,6 +632,24 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def prepare(estimator, X, read):
+    """The problem of validated rows, the settled targets, and the classes with weight.
+
+    `read` are classes, encoded target and weights, as `_read` gives them with `X`.
+    """
+    targets = _targets.settle(*read, estimator.class_weight, estimator.label_smoothing)
+    active = np.flatnonzero(targets.class_totals() > 0)
+    if not len(active):
+        raise ValueError("class_weight is zero for every class that y holds.")
+    problem = Problem(
+        X, [targets.keep(active)], fit_intercept=estimator.fit_intercept,
+        standardize=estimator.standardize,
+        l1_ratio=estimator.l1_ratio if np.isfinite(estimator.C) else 0.0,
+        sample_weight=None if estimator.class_weight is None else read[-1][None],
+    )  # fmt: skip
+    return problem, targets, active
 
 
 @contextmanager

@@ -15,14 +15,16 @@ from skfc import _targets
 from skfc._array import as_features
 from skfc._callbacks import CallbackMonitor, FitTask, with_callbacks
 from skfc._classifier import SoftmaxFCClassifier, unchanged_on_failure
-from skfc._parameters import check_parameters
+from skfc._parameters import check_parameters, check_solver
 from skfc._problem import Method, Problem, finish
 from skfc._scoring import neg_log_loss_scorer, with_labels
 from skfc._search import (
     Fold,
     Paths,
+    check_ratios,
     check_search,
     frame_rows,
+    joined,
     log_losses,
     row_indices,
     select,
@@ -48,6 +50,9 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
     Cs : int or array-like of shape (n_Cs,), default=10
         The values of `C` to choose from, in any order; `np.inf` is no penalty. An integer
         is that many values on a logarithmic scale from 1e-4 to 1e4.
+    l1_ratios : array-like of shape (n_l1_ratios,), default=(0.0,)
+        The shares of the absolute values in the penalty to choose from, as `l1_ratio` of
+        :class:`SoftmaxFCClassifier`.
     cv : int, cross-validation splitter or iterable of (train, test), default=None
         How the rows are split: the number of stratified folds (None is 5), a splitter of
         scikit-learn, or the indices of training and test rows themselves. For `y` of
@@ -106,8 +111,12 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         The `C` found.
     Cs_ : ndarray of shape (n_Cs,)
         The values of `C`, in the order given.
+    l1_ratio_ : float
+        The share of the absolute values found.
+    l1_ratios_ : ndarray of shape (n_l1_ratios,)
+        Those to choose from, in the order given.
     scores_ : ndarray of shape (n_folds, n_Cs)
-        Scores of the held-out rows.
+        Scores of the held-out rows; (n_folds, n_l1_ratios, n_Cs) for several `l1_ratios`.
     best_index_ : int
         Index of `C_` in `Cs_`.
     best_score_ : float
@@ -118,9 +127,10 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         `rank_test_score`, as those of :class:`~sklearn.model_selection.GridSearchCV`, and
         `mean_n_iter`.
     coefs_paths_ : ndarray of shape (n_folds, n_Cs, n_classes, n_features)
-        Coefficients of every fold at every `C`. Only with `store_paths=True`.
+        Coefficients of every fold at every `C`, with an axis for several `l1_ratios` after the
+        first. Only with `store_paths=True`.
     intercepts_paths_ : ndarray of shape (n_folds, n_Cs, n_classes)
-        Intercepts of every fold at every `C`. Only with `store_paths=True`.
+        Intercepts of every fold at every `C`, with that axis too. Only with `store_paths=True`.
     coef_ : ndarray of shape (n_classes, n_features)
         Weights, one row per class, in the dtype of `X`. **For two classes too:
         coef_[1] - coef_[0] at C is coef_[0] of LogisticRegression at 2 * C.**
@@ -157,7 +167,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
 
     `score` is the score by `scoring` where it is given, else the accuracy, as for
     :class:`~sklearn.linear_model.LogisticRegressionCV`. That model's `scores_` and
-    `n_iter_` have an axis for its `l1_ratios` between folds and `Cs`, and so has its
+    `n_iter_` always have an axis for its `l1_ratios` between folds and `Cs`, and so has its
     `coefs_paths_`, which appends the intercepts to the coefficients as a last column; here
     `intercepts_paths_` has them. Both models have a float `C_` (there unless
     `use_legacy_attributes=True`).
@@ -180,6 +190,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         self,
         *,
         Cs=10,
+        l1_ratios=(0.0,),
         cv=None,
         scoring=None,
         refit=True,
@@ -200,6 +211,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         verbose=0,
     ):
         self.Cs = Cs
+        self.l1_ratios = l1_ratios
         self.cv = cv
         self.scoring = scoring
         self.refit = refit
@@ -267,7 +279,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         return self
 
     def _fit(self, X, y, sample_weight, params, task):
-        Cs = check_search(self)
+        Cs, ratios = check_search(self), check_ratios(self)
+        check_solver(type(self).__name__, self.solver, ratios.tolist(), Cs.tolist())
         scorer, routed = self._route(sample_weight, params)
         given_X = X
         X, *read = self._read(X, y, sample_weight)
@@ -280,29 +293,42 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         method = Method.of(self)
         parameters = {"fit_intercept": self.fit_intercept, "standardize": self.standardize}
         search = task.part("search").begin()
-        paths = solve_folds(X, folds, Cs, method, parameters)
+        paths = joined(
+            [solve_folds(X, folds, Cs, method, parameters | {"l1_ratio": r}) for r in ratios]
+        )
         search.end()
+        # Every C with the first ratio, then every C with the second, and so on.
+        grid = {"C": np.tile(Cs, len(ratios)), "l1_ratio": np.repeat(ratios, len(Cs))}
         if scorer is None:
             scores = [
                 log_losses(X, *read, *of_fold) for of_fold in zip(folds, *paths[:2], strict=True)
             ]
             scores = -np.array(scores)
         else:
-            scores = self._score(scorer, rows, *read, folds, Cs, paths, given)
-        best = select(scores, Cs, self.selection)
-        self.Cs_, self.scores_, self.best_index_ = Cs, scores, best
-        self.C_, self.best_score_ = float(Cs[best]), float(scores[:, best].mean())
-        self.cv_results_ = tabulate(Cs, scores, paths.n_iter)
-        if self.store_paths:
-            self.coefs_paths_, self.intercepts_paths_ = paths.coef, paths.intercept
-        else:  # nor those of an earlier fit
-            vars(self).pop("coefs_paths_", None), vars(self).pop("intercepts_paths_", None)
+            scores = self._score(scorer, rows, *read, folds, grid, paths, given)
+        best = select(scores, grid["C"], self.selection)
+        self._keep(Cs, ratios, grid, scores, paths, best)
         if self.refit:
-            self._refit(X, *read, paths, method, task.part("refit", None))
+            self._refit(X, *read, paths, best, method, task.part("refit", None))
         else:
-            self._average(paths, read[0])
+            self._average(paths, best, read[0])
         warn_of_paths(paths, self.tol, self.max_iter)
-        warn_of_grid(scores, Cs, best, self.selection, self.tol)
+        alike = grid["l1_ratio"] == self.l1_ratio_
+        warn_of_grid(scores[:, alike], Cs, self.best_index_, self.selection, self.tol)
+
+    def _keep(self, Cs, ratios, grid, scores, paths, best):
+        """The attributes of the search; those of an earlier one do not stay."""
+        shape = (len(scores), len(ratios), len(Cs)) if len(ratios) > 1 else (len(scores), len(Cs))
+        self.Cs_, self.l1_ratios_, self.scores_ = Cs, ratios, scores.reshape(shape)
+        self.C_, self.l1_ratio_ = float(grid["C"][best]), float(grid["l1_ratio"][best])
+        self.best_index_, self.best_score_ = best % len(Cs), float(scores[:, best].mean())
+        varied = grid if len(ratios) > 1 else {"C": Cs}
+        self.cv_results_ = tabulate(varied, scores, paths.n_iter)
+        if self.store_paths:
+            self.coefs_paths_ = paths.coef.reshape(shape + paths.coef.shape[2:])
+            self.intercepts_paths_ = paths.intercept.reshape(shape + paths.intercept.shape[2:])
+        else:
+            vars(self).pop("coefs_paths_", None), vars(self).pop("intercepts_paths_", None)
 
     def score(self, X, y, sample_weight=None, **score_params):
         """The score by `scoring` where it is given, else the accuracy.
@@ -338,14 +364,15 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             given = {}
         scorer = with_labels(self.scoring, scorer, self.classes_)
         # Not `self`: a scorer may call the `score` of what it is given, which is accuracy.
-        model = self._model(self.C_, self.coef_, self.intercept_, self.classes_)
+        found = self.C_, self.l1_ratio_
+        model = self._model(*found, self.coef_, self.intercept_, self.classes_)
         return scorer(model, as_features(X), _targets.plain(y), **given)
 
-    def _model(self, C, coef, intercept, classes):
+    def _model(self, C, l1_ratio, coef, intercept, classes):
         """A fitted `SoftmaxFCClassifier`, as scorers get it."""
         names = SoftmaxFCClassifier().get_params()
         same = {k: v for k, v in self.get_params(deep=False).items() if k in names}
-        model = SoftmaxFCClassifier(C=C, **same)
+        model = SoftmaxFCClassifier(C=C, l1_ratio=l1_ratio, **same)
         model.coef_, model.intercept_, model.classes_ = coef, intercept, classes
         model.n_features_in_ = self.n_features_in_
         if hasattr(self, "feature_names_in_"):
@@ -405,17 +432,18 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             folds.append(Fold(settled, active, test, share))
         return folds
 
-    def _score(self, scorer, X, classes, target, weight, folds, Cs, paths, score_params):
-        """Scores (n_folds, n_Cs) by a scorer of fitted estimators."""
+    def _score(self, scorer, X, classes, target, weight, folds, grid, paths, score_params):
+        """Scores (n_folds, n_candidates) by a scorer of fitted estimators."""
         n = X.shape[0]
         y = classes[target] if target.ndim == 1 else target.T
         scorer = with_labels(self.scoring, scorer, classes)
-        scores = np.empty((len(folds), len(Cs)))
+        points = list(zip(*(values.tolist() for values in grid.values()), strict=True))
+        scores = np.empty((len(folds), len(points)))
         for k, fold in enumerate(folds):
             rows = frame_rows(X, fold.test)
             held_out = {key: take_rows(v, fold.test, n) for key, v in score_params.items()}
-            for i, C in enumerate(Cs):
-                model = self._model(C, paths.coef[k, i], paths.intercept[k, i], classes)
+            for i, point in enumerate(points):
+                model = self._model(*point, paths.coef[k, i], paths.intercept[k, i], classes)
                 scores[k, i] = scorer(model, rows, y[fold.test], **held_out)
         return scores
 
@@ -423,17 +451,19 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         """Score coefficients of zero, so that a score that does not suit `y` raises at once."""
         zeros = np.zeros((1, 1, len(classes), X.shape[1]))
         paths = Paths(zeros, zeros[..., 0], None, None, None, None)
+        one = {"C": np.ones(1), "l1_ratio": np.zeros(1)}
         with warnings.catch_warnings():  # of classes that are never predicted
             warnings.simplefilter("ignore")
-            self._score(scorer, X, classes, target, weight, folds[:1], [1.0], paths, score_params)
+            self._score(scorer, X, classes, target, weight, folds[:1], one, paths, score_params)
 
-    def _refit(self, X, classes, target, weight, paths, method, task):
+    def _refit(self, X, classes, target, weight, paths, best, method, task):
         """Fit all rows at `C_`, from the mean of the folds where there was a choice."""
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
         problem = Problem(
             X, [targets.keep(active)], fit_intercept=self.fit_intercept,
             standardize=self.standardize,
+            l1_ratio=self.l1_ratio_ if np.isfinite(self.C_) else 0.0,
             sample_weight=None if self.class_weight is None else weight[None],
         )  # fmt: skip
 
@@ -442,8 +472,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
 
         task.begin()
         options = {"name": "skfc refit", "monitors": [CallbackMonitor(task, complete, classes)]}
-        best, C = self.best_index_, np.array([self.C_])
-        if np.unique(self.Cs_).size > 1:
+        C = np.array([self.C_])
+        if np.unique(self.Cs_).size > 1 or len(self.l1_ratios_) > 1:
             start = problem.start(
                 paths.coef[:, best].mean(axis=0)[active],
                 paths.intercept[:, best].mean(axis=0)[active],
@@ -455,12 +485,11 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         task.end(dict)
         self._warn(problem, fit, method, targets.classes[active])
 
-    def _average(self, paths, classes):
+    def _average(self, paths, best, classes):
         """The mean of the folds at `C_`."""
-        best = self.best_index_
         self.coef_ = paths.coef[:, best].mean(axis=0)
         self.intercept_ = paths.intercept[:, best].mean(axis=0)
-        self.classes_, self.solver_ = classes, paths.solver
+        self.classes_, self.solver_ = classes, paths.solver[best]
         self.n_iter_ = int(paths.n_iter[:, best].max())
         self.optimality_gap_ = float(paths.gap[:, best].max())
         vars(self).pop("loss_curve_", None)  # of an earlier fit

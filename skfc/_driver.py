@@ -192,6 +192,8 @@ class Run:
         and whether a fit goes on because its estimate is doubtful.
         """
         objective, value = iterate.objective, iterate.evaluation.value
+        if iterate.proven:
+            return gap, np.ones(len(value), dtype=bool), False
         gap, proven = gap.copy(), np.zeros(len(value), dtype=bool)
         loose = objective.penalty.conjugate(iterate.evaluation.gradient)
         provable = asked[loose[asked] <= self.tol * value[asked]]

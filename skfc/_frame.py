@@ -10,10 +10,10 @@ With W = theta[:N] and b = theta[N],
 A constant column has no feature inside: its coefficient is zero, which is the best one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from skfc._array import Array, at_most, concatenate, namespace
+from skfc._array import Array, at_most, concatenate, namespace, take
 from skfc._moments import hypot
 from skfc._tuned import TUNED
 
@@ -67,6 +67,13 @@ class Frame:
         inverse = xp.where(varies, 1.0 / scale, xp.zeros_like(scale))
         squares = at_most((hypot(std, around - mean) * inverse) ** 2, LARGEST)
         return cls(mean, scale, inverse, fit_intercept, squares)
+
+    def features(self, index):
+        """The frame of the features `index` alone."""
+        return replace(
+            self, mean=take(self.mean, index), scale=take(self.scale, index),
+            inverse=take(self.inverse, index), squares=take(self.squares, index),
+        )  # fmt: skip
 
     @property
     def n_features(self):

@@ -126,6 +126,22 @@ class Objective:
             value = evaluation.value
         return other, Evaluation(theta, value, gradient, evaluation.state)
 
+    @property
+    def smooth(self):
+        """The objective without the absolute values of its penalty, an `ElasticNet`."""
+        return replace(self, penalty=self.penalty.smooth)
+
+    def features(self, index, evaluation):
+        """The objective of the features `index` alone, and an evaluation of it.
+
+        The logits are those of all weights: the others stay as they are.
+        """
+        N, rows = self.rows.shape[1], self.rows.features(index)
+        index = host.concatenate([index, host.arange(N, self.rows.n_parameters)])
+        theta, gradient = (take(a, index) for a in (evaluation.theta, evaluation.gradient))
+        part = replace(self, rows=rows, penalty=self.penalty.features(index[: rows.shape[1]]))
+        return part, replace(evaluation, theta=theta, gradient=gradient)
+
     def line(self, evaluation, direction, *, with_gradient=True):
         """The half line from `evaluation` along `direction`.
 

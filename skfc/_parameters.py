@@ -73,6 +73,13 @@ def _fraction(value):
         return ValueError, "a number in (0, 1)"
 
 
+def _ratio(value):
+    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        return TypeError, "a number in [0, 1]"
+    if not 0 <= value <= 1:
+        return ValueError, "a number in [0, 1]"
+
+
 def _or_auto(check):
     """`check`, but that "auto" is right too."""
 
@@ -87,6 +94,7 @@ def _or_auto(check):
 
 CHECKS = {
     "C": _number(Real, 0, open_low=True, infinite=True),
+    "l1_ratio": _ratio,
     "fit_intercept": _flag,
     "standardize": _flag,
     "class_weight": _class_weight,
@@ -114,3 +122,23 @@ def check_parameters(estimator):
         if hasattr(estimator, name) and (wrong := check(value)):
             error, right = wrong
             raise error(f"The {name!r} parameter of {owner} must be {right}; got {value!r}.")
+    if hasattr(estimator, "C"):
+        check_solver(owner, estimator.solver, [estimator.l1_ratio], [estimator.C])
+
+
+def check_solver(owner, solver, l1_ratios, Cs):
+    """Raise where a solver does not take the penalties that are asked for."""
+    if solver == "auto":
+        return
+    most = max(l1_ratios)
+    able = [name for name in SOLVERS if SOLVERS[name].proximal]
+    if solver not in able and most > 0:
+        raise ValueError(
+            f"solver={solver!r} of {owner} takes no l1_ratio > 0; got l1_ratio={most!r}. "
+            f"Set solver to 'auto', {' or '.join(map(repr, able))}, or l1_ratio to 0."
+        )
+    if solver in able and np.isinf(Cs).any():
+        raise ValueError(
+            f"solver={solver!r} of {owner} needs a penalty; got C={max(Cs)!r}. Set solver to "
+            "'auto', or C to a finite number."
+        )

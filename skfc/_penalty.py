@@ -1,16 +1,18 @@
-r"""The penalty as a value: half a weighted sum of squares, per problem.
+r"""The penalty as a value: half a weighted sum of squares, per problem, or an elastic net.
 
-For problem b with strength l2_b and factors d_j of the features,
+For problem b with strengths l2_b and l1_b, and factors d_j of the features,
 
-    R_b(W) = l2_b / 2  sum_jk d_j W_jk²
+    R_b(W) = l2_b / 2  sum_jk d_j W_jk²  +  l1_b  sum_jk √d_j |W_jk|
 
 in standardised units; intercepts are free. `factors` carries the units: scale⁻² penalises the
-coefficients of X as it is, ones those of standardised features.
+coefficients of X as it is, ones those of standardised features. The second term is that of an
+`ElasticNet`.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from skfc._array import Array, cast, host, namespace, to_numpy
+from skfc._array import Array, cast, host, namespace, take, to_numpy
 from skfc._runtime import over_rows
 
 
@@ -35,13 +37,17 @@ class Penalty:
         """Whether any problem has a penalty."""
         return bool((self.l2 != 0).any())
 
-    # True of a sum of squares with one factor for all columns, and false of other penalties.
-    merges_columns = True
+    # Whether orthogonal changes of features leave it as it is, with one factor for all of them.
+    takes_rotations = True
 
     def problems(self, index):
         """The penalty of the problems `index` alone."""
         shared = self.factors.shape[1] == 1
         return Penalty(self.l2[index], self.factors if shared else self.factors[:, index])
+
+    def features(self, index):
+        """The penalty of the features `index` alone."""
+        return replace(self, factors=take(self.factors, index))
 
     def scaled(self, factor):
         """The same penalty `factor` times as strong."""
@@ -111,6 +117,129 @@ class Penalty:
         A sum of squares is least where it is the mean over the classes.
         """
         return namespace(theta).mean(theta, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class ElasticNet(Penalty):
+    """A sum of squares and, of strength `l1` (n_problems,), a sum of absolute values.
+
+    Gradients, `dot` and `diagonal` are those of the squares, which are smooth. `roots` are the
+    roots of the factors. What has no counterpart in `Penalty` is for one problem.
+    """
+
+    l1: Array
+
+    @classmethod
+    def of(cls, penalty):
+        """A penalty as an elastic net."""
+        return (
+            penalty
+            if isinstance(penalty, cls)
+            else cls(penalty.l2, penalty.factors, 0 * penalty.l2)
+        )
+
+    # Sums of absolute values depend on the axes, and zeros belong to the features given.
+    takes_rotations = False
+
+    @property
+    def strict(self):
+        """(n_problems,): whether the penalty keeps weights from growing for ever."""
+        return (self.l2 > 0) | (self.l1 > 0)
+
+    @property
+    def smooth(self):
+        """The sum of squares alone."""
+        return Penalty(self.l2, self.factors)
+
+    def problems(self, index):
+        part = super().problems(index)
+        return ElasticNet(part.l2, part.factors, self.l1[index])
+
+    def scaled(self, factor):
+        return self if factor == 1 else replace(self, l2=self.l2 * factor, l1=self.l1 * factor)
+
+    @cached_property
+    def thresholds(self):
+        """l1 √d_j (n_features, n_problems): gradients up to them keep a weight at zero."""
+        xp = namespace(self.factors)
+        return xp.sqrt(self.factors) * xp.asarray(self.l1, dtype=self.factors.dtype)[None, :]
+
+    def value(self, theta):
+        return super().value(theta) + self.absolute(theta)
+
+    def absolute(self, theta):
+        """The sum of absolute values (n_problems,), on the host."""
+        N, B = self.factors.shape[0], self.n_problems
+        xp = namespace(theta)
+        return to_numpy(sums_of_problems(xp.abs(theta[:N, :]), B, self.thresholds))
+
+    def shrink(self, theta, step):
+        """The proximal map: argmin_v |v - theta|² / (2 step) + the absolute values of v.
+
+        `step` is a number, or one of every weight (n_features, T).
+        """
+        xp, N, out = namespace(theta), self.factors.shape[0], theta + 0
+        left = xp.abs(theta[:N, :]) - step * self.thresholds
+        out[:N, :] = xp.sign(theta[:N, :]) * positive_part(left)
+        return out
+
+    def distance(self, theta, gradient):
+        """How far 0 is from gradient + the subdifferential, for every weight (n_features, T)."""
+        xp, N = namespace(theta), self.factors.shape[0]
+        W, g = theta[:N, :], gradient[:N, :]
+        at_zero = positive_part(xp.abs(g) - self.thresholds)
+        return xp.where(W == 0, at_zero, xp.abs(g + xp.sign(W) * self.thresholds))
+
+    def conjugate(self, gradient):
+        """sum_jk (|g_jk| - l1 √d_j)₊² / (2 l2 d_j) in every problem: R*(g)."""
+        return super().conjugate(self.distance(0 * gradient, gradient))
+
+    def excess(self, theta, gradient):
+        """R(theta) + R*(-gradient) + <theta, gradient> (1,), a sum without negative terms.
+
+        With l2 = 0 no entry of the gradient may be beyond its threshold, see `largest_share`.
+        """
+        xp, N, t = namespace(theta), self.factors.shape[0], self.thresholds
+        W, g = theta[:N, :], gradient[:N, :]
+        inside = xp.where(g < -t, -t, xp.where(g > t, t, g))
+        total = xp.sum(t * xp.abs(W) + inside * W)
+        l2 = self.factors * float(self.l2[0])
+        if (self.l2 > 0).all():
+            total = total + 0.5 * xp.sum((l2 * W + (g - inside)) ** 2 / l2)
+        return host.full(1, float(total))
+
+    def largest_share(self, gradient):
+        """The largest a <= 1 for which no entry of a * gradient is beyond its threshold."""
+        xp, N = namespace(gradient), self.factors.shape[0]
+        g = xp.abs(gradient[:N, :])
+        beyond = g > self.thresholds
+        share = xp.where(beyond, self.thresholds / xp.where(beyond, g, xp.ones_like(g)), 1.0)
+        return float(xp.min(share)) if N else 1.0
+
+    @staticmethod
+    def null_direction(theta):
+        """What to take off the columns of `theta` (P, T), (P, 1): no zero is moved.
+
+        At the minimum the loss has no slope along the null direction, and so the signs of the
+        weights of a feature balance: zero is a median. Where no weight is zero, all between
+        the two middle ones are. The nearer of these is taken off: the sum of absolute values
+        stays, that of squares may not.
+        """
+        xp, T = namespace(theta), theta.shape[1]
+        positive, negative = theta > 0, theta < 0
+        count = xp.sum(cast(positive, theta.dtype), axis=1)
+        balanced = (count == T / 2) & xp.all(theta != 0, axis=1)
+        far = xp.full_like(theta, xp.inf)
+        low = xp.max(xp.where(negative, theta, -far), axis=1)
+        high = xp.min(xp.where(positive, theta, far), axis=1)
+        nearer = xp.where(high < -low, high, low)
+        return xp.where(balanced, nearer, xp.zeros_like(nearer))[:, None]
+
+
+def positive_part(array):
+    """max(array, 0), entry by entry."""
+    xp = namespace(array)
+    return xp.where(array > 0, array, xp.zeros_like(array))
 
 
 def sums_of_problems(array, n_problems, factors=1.0):

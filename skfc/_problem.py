@@ -15,7 +15,7 @@ from skfc._driver import OVERFLOW, Fit, Run, Status
 from skfc._frame import Frame
 from skfc._monitors import Progress, ProgressLines
 from skfc._objective import Objective
-from skfc._penalty import Penalty
+from skfc._penalty import ElasticNet, Penalty
 from skfc._preconditioner import PRECONDITIONERS
 from skfc._rows import make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
@@ -53,6 +53,9 @@ class Method:
 
     def choose(self, objective):
         """The method with what "auto" stands for."""
+        if isinstance(objective.penalty, ElasticNet):
+            solver = "newton-cd" if self.solver == "auto" else self.solver
+            return replace(self, preconditioner="diagonal", solver=solver)
         name = self.preconditioner
         if name == "auto":
             name = _preconditioner.choose(objective)
@@ -69,12 +72,14 @@ class Problem:
     ----------
     X : validated array or CSR (n_rows, n_features)
     targets : list of Targets over the same classes, all with weight; they differ in weights
-    fit_intercept, standardize : as in the estimators
+    fit_intercept, standardize, l1_ratio : as in the estimators
     sample_weight : array (n_problems, n_rows), the weights before class weights, or None where
         they are those of the targets
     """
 
-    def __init__(self, X, targets, *, fit_intercept, standardize=False, sample_weight=None):
+    def __init__(
+        self, X, targets, *, fit_intercept, standardize=False, l1_ratio=0.0, sample_weight=None
+    ):
         weight = np.stack([t.weight for t in targets])
         target, sample_weight, X = targets[0].target, sample_weight, X
         kept = (weight > 0).any(axis=0)
@@ -86,9 +91,10 @@ class Problem:
         weight = weight * (weight.shape[1] / self.total)[:, None]
         self.given = X, target, weight
         X = held_in_double(X)
+        self.l1_ratio, self.kind = l1_ratio, ElasticNet if l1_ratio > 0 else Penalty
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype
         self.changes = []  # orthogonal changes of features
-        if Penalty.merges_columns and not standardize:
+        if self.kind.takes_rotations and not standardize:
             X = self.with_fewer_features(X, weight if fit_intercept else None)
         self.class_totals = np.stack([t.class_totals() for t in targets])
         rows = make_rows(X, target, weight, self.n_classes)
@@ -137,8 +143,11 @@ class Problem:
     def objective(self, C):
         """The objective at C (n_problems,)."""
         with np.errstate(over="ignore", divide="ignore"):
-            l2 = np.minimum(1.0 / C / self.total, STRONGEST)
-        return Objective(self.rows, Penalty(l2, self.factors))
+            strength = np.minimum(1.0 / C / self.total, STRONGEST)
+        if not self.l1_ratio or np.isinf(C).all():
+            return Objective(self.rows, Penalty(strength, self.factors))
+        l1 = self.l1_ratio * strength
+        return Objective(self.rows, ElasticNet(strength - l1, self.factors, l1))
 
     def null_model(self):
         """theta (P, K) of the models that know the shares of the classes only."""
@@ -169,13 +178,15 @@ class Problem:
         return self.frame.from_user(*(as_like(a, self.frame.mean) for a in (coef, intercept)))
 
     def coefficients(self, theta):
-        """NumPy coefficients (T, n_features) and intercepts (T,) of one problem, of zero mean.
+        """NumPy coefficients (T, n_features) and intercepts (T,) of one problem.
 
-        One vector added to every row changes no probability: the penalty says which.
+        One vector added to every row changes no probability: the penalty says which. The
+        intercepts have zero mean.
         """
         xp = namespace(theta)
         theta = cast(theta, xp.float64)
-        theta = theta - Penalty.null_direction(theta)
+        if self.l1_ratio in (0.0, 1.0):  # in between, the minimum itself is unique
+            theta = theta - self.kind.null_direction(theta)
         coef, intercept = self.to_given(*(to_numpy(a) for a in self.frame.to_user(theta)))
         return coef, intercept - intercept.mean()
 
@@ -216,6 +227,8 @@ class Problem:
             return fits, method.named
         with fit_arithmetic(self.rows):
             objective = self.objective(C)
+            if method.solver in SOLVERS and SOLVERS[method.solver].proximal:
+                objective = objective.with_penalty(ElasticNet.of(objective.penalty))
             method = method.choose(objective)
             everything = np.arange(self.n_problems)
             fits = []

@@ -41,7 +41,28 @@ class Paths(NamedTuple):
     n_iter: np.ndarray
     gap: np.ndarray
     status: np.ndarray
-    solver: str
+    solver: list
+
+
+def joined(parts):
+    """The paths of several searches over the same folds, one after the other."""
+    arrays = [np.concatenate(pair, axis=1) for pair in zip(*(p[:-1] for p in parts), strict=True)]
+    return Paths(*arrays, [name for part in parts for name in part.solver])
+
+
+def check_ratios(estimator):
+    """Check `l1_ratios`; returns them as an array."""
+    ratios, right = estimator.l1_ratios, "a list of numbers in [0, 1]"
+    wrong = f"The 'l1_ratios' parameter of SoftmaxFCClassifierCV must be {right}; got {ratios!r}."
+    try:
+        ratios = np.array(ratios, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(wrong) from None
+    if ratios.ndim != 1:
+        raise TypeError(wrong)
+    if not len(ratios) or not ((ratios >= 0) & (ratios <= 1)).all():
+        raise ValueError(wrong)
+    return ratios
 
 
 def check_search(estimator):
@@ -121,7 +142,7 @@ def solve_folds(X, folds, Cs, method, parameters):
     Parameters
     ----------
     method : Method
-    parameters : dict of `fit_intercept` and `standardize`
+    parameters : dict of `fit_intercept`, `standardize` and `l1_ratio`
     """
     order = np.argsort(Cs, kind="stable")
     done, left, begin = [None] * len(folds), len(folds) * len(Cs), time.perf_counter()
@@ -149,7 +170,7 @@ def solve_folds(X, folds, Cs, method, parameters):
         np.array([[getattr(fit, name) for fit in path] for _, path in done])
         for name in ("n_iter", "gap", "status")
     )
-    return Paths(coef, intercept, n_iter, gap, status, solver)
+    return Paths(coef, intercept, n_iter, gap, status, [solver] * len(Cs))
 
 
 def models(problem, path, X, fold, parameters):
@@ -190,7 +211,8 @@ def solve_path(problem, Cs, method, progress, folds):
     """Fits of all problems at all `Cs`, a list per problem, and the name of the solver.
 
     Every C starts from the ones before it: the coefficients move smoothly in log C, so a
-    straight line through the last two of them is close to the next.
+    straight line through the last two of them is close to the next. Where many are zero they do
+    not, and the last ones are the start.
 
     Parameters
     ----------
@@ -218,7 +240,8 @@ def solve_path(problem, Cs, method, progress, folds):
         for path, fit in zip(paths, fits, strict=True):
             path.append(fit)
         before, last = last, np.hstack([fit.theta for fit in fits])
-        start = last + step_in_log_C(Cs, i) * (last - before)
+        ahead = 0.0 if problem.l1_ratio else step_in_log_C(Cs, i)
+        start = last + ahead * (last - before)
         progress(name(range(problem.n_problems)), problem.n_problems)
     return paths, solver
 
@@ -272,16 +295,19 @@ def select(scores, Cs, selection):
     return int(near[np.argmin(Cs[near])])
 
 
-def tabulate(Cs, scores, n_iter):
-    """The columns of `cv_results_`."""
+def tabulate(grid, scores, n_iter):
+    """The columns of `cv_results_`; `grid` has the values of every parameter that varies."""
     mean = scores.mean(axis=0)
     split = {f"split{k}_test_score": row for k, row in enumerate(scores)}
     ranked = np.where(np.isnan(mean), -np.inf, mean)
     with np.errstate(invalid="ignore"):  # scores may be infinite
         std = scores.std(axis=0)
     return {
-        "param_C": Cs.copy(),
-        "params": [{"C": C} for C in Cs.tolist()],
+        **{f"param_{name}": values.copy() for name, values in grid.items()},
+        "params": [
+            dict(zip(grid, point, strict=True))
+            for point in zip(*(values.tolist() for values in grid.values()), strict=True)
+        ],
         **split,
         "mean_test_score": mean,
         "std_test_score": std,

@@ -232,6 +232,14 @@ def keep_probabilities(block, _, logits, *unused):
     return (), None, (block.flat(block.kernel.probabilities(block.stack(logits + 0))),)
 
 
+def keep_mixture(block, _, logits, *unused, share):
+    """Probabilities, of which a share is that of the targets: curvature on the way to these."""
+    p = block.kernel.probabilities(block.stack(logits + 0))
+    if share > 0:
+        p = (1 - share) * p + share * cast(_one_hot(block.target, p), p.dtype)[None, ...]
+    return (), None, (block.flat(p),)
+
+
 def curve(block, direction, proba):
     """The curvature applied to the logits of a direction."""
     weight = None if block.unit_weight else block.weight
@@ -312,6 +320,31 @@ def margins(block, direction, proba, *, far):
     harmed = cast(highest - own > 0.1 * far, dz.dtype) * weighted
     per_class = xp.sum(helped[:, None, :] * cast(target > 0, dz.dtype), axis=2)
     return (per_class, xp.sum(harmed, axis=1)), None, (proba,)
+
+
+def divergence(block, _, logits, *unused, mix, rest, shares):
+    """Sums of m KL(q | p) over the rows of one problem, a value for every one of `shares`.
+
+    q = (1 - a) y + a ((1 - mix) p + mix rest) for a share a; `rest` (n_classes,) sums to one.
+    """
+    xp, z = namespace(logits), cast(logits, namespace(logits).float64)[None, ...]
+    log_p, weight = log_probabilities(z)[0, ...], cast(block.weight[0, :], xp.float64)
+    y = cast(_one_hot(block.target, z), xp.float64)
+    mixed = (1 - mix) * xp.exp(log_p)
+    if mix > 0:
+        mixed = mixed + mix * xp.asarray(rest, dtype=xp.float64)[:, None]
+    values = []
+    for a in shares:
+        q = (1 - a) * y + a * mixed
+        log_q = xp.log(xp.where(q > 0, q, xp.ones_like(q)))
+        rows = xp.sum(xp.where(q > 0, q * (log_q - log_p), xp.zeros_like(q)), axis=0)
+        values.append(xp.sum(weight * rows))
+    return (xp.stack(values),), None, (logits,)
+
+
+def weights_alone(block, _, logits, *unused):
+    """The weights of the rows as a residual, the same for every class; the logits stay."""
+    return (), logits * 0 + block.weight[0, :][None, :], (logits,)
 
 
 def separation(block, _, logits, *unused):

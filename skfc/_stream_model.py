@@ -8,16 +8,25 @@ from skfc._problem import finish
 from skfc._stream import Stream
 
 
-def stream_classes(estimator, y, classes, known):
-    """The classes of a call of `partial_fit`, None where only rows of `y` say how many.
-
-    `known` are those of the calls before, None for the first.
-    """
+def check_stream(estimator):
+    """Raise for parameters of an estimator that a stream does not take."""
+    if estimator.l1_ratio > 0:
+        raise ValueError(
+            f"partial_fit has an L2 penalty only; got l1_ratio={estimator.l1_ratio!r}. Set "
+            "l1_ratio to 0, or use fit."
+        )
     if isinstance(estimator.class_weight, str):
         raise ValueError(
             "class_weight='balanced' needs the counts of all rows, which partial_fit does not "
             "know; pass a dict from class to weight."
         )
+
+
+def stream_classes(estimator, y, classes, known):
+    """The classes of a call of `partial_fit`, None where only rows of `y` say how many.
+
+    `known` are those of the calls before, None for the first.
+    """
     given = named_classes(estimator, classes)
     if known is None:
         if given is None and hasattr(estimator, "classes_"):

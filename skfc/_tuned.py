@@ -88,6 +88,18 @@ class Tuned:
     most_halvings: int = 40  # trials of a line search
     lanczos_accuracy: float = 0.01
 
+    # -- proximal steps: elastic-net.md -----------------------------------------------------------
+    least_working_set: int = 150  # zero weights that may enter at a time, and as many as are not
+    most_coordinates: int = 3000  # weights of the largest Hessian
+    pairs_operations: float = 1e11  # what it may cost
+    rough: float = 1e-3  # gap / F from which float32 curvature serves
+    inner_accuracy: float = 0.01  # of a step: what is left of the distance from its optimum
+    sweeps: int = 10  # of coordinate descent before signs are tried
+    mixed: float = 0.5  # share of the targets in the curvature, until full steps are taken
+    mixed_steps: int = 3  # full steps with such curvature, after a short one without
+    faces: int = 4  # on which a step may come to its end, where it need not be exact
+    relaxation: float = 0.95  # of the bound of the curvature, from a step to the next
+
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
     share_to_come: float = 0.3  # of the decrement: what steps and estimates may leave
     thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos

@@ -13,7 +13,10 @@ from skfc._frame import Frame
 from skfc._objective import Objective
 from skfc._penalty import Penalty
 from skfc._rows import make_rows
-from skfc.solvers import Iterate
+from skfc.solvers import SOLVERS, Iterate
+
+# The solvers of smooth penalties.
+SMOOTH = {name: solver for name, solver in SOLVERS.items() if not solver.proximal}
 
 
 def make_objective(X, y, weight=None, C=1.0, *, n_classes=None, fit_intercept=True):

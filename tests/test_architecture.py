@@ -31,7 +31,8 @@ SEES_X = {
 # These take the namespace of the arrays that they are given.
 NO_NUMPY = [
     "solvers", "_preconditioner", "_objective.py", "_optimality.py", "_conjugate_gradients.py",
-    "_continuation.py", "_row_samples.py", "_penalty.py", "_frame.py", "_moments.py",
+    "_continuation.py", "_duality.py", "_row_samples.py", "_penalty.py", "_frame.py",
+    "_moments.py",
 ]  # fmt: skip
 
 # Numbers of modules that are not measured: by file and name, why they stand there.
@@ -46,6 +47,8 @@ NUMBERS = {
     ("_problem.py", "STRONGEST"): "the range of float64",
     ("_conjugate_gradients.py", "FLAT"): "steps along directions of curvature that is rounding",
     ("_conjugate_gradients.py", "BLIND"): "steps of an inverse of another matrix",
+    ("_duality.py", "SHARES"): "where a concave function is looked at",
+    ("_duality.py", "ROUNDING"): "rounding of a quotient in float64",
     ("_optimality.py", "ROUNDING"): "rounding of a value in float32",
     ("_optimality.py", "FARTHEST"): "the logarithm of the factor that an estimate may be off",
     ("_separation.py", "LARGEST"): "rounding of a row, relatively, stays below a margin",

@@ -4,6 +4,7 @@ import array_api_strict as xp
 import numpy as np
 import problems
 import pytest
+from core import SMOOTH
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
@@ -14,7 +15,6 @@ from skfc._problem import Method, Problem
 from skfc._rows import make_rows
 from skfc._targets import Targets
 from skfc._tuned import override
-from skfc.solvers import SOLVERS
 
 n, N, T = 300, 4, 3
 TOL = 1e-8
@@ -85,7 +85,7 @@ def test_sums_over_rows(fit_intercept, dtype, rng):
 
 @pytest.mark.parametrize("samples", [{}, SAMPLES], ids=["all rows", "samples"])
 @every_preconditioner
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_fit(solver, preconditioner, samples):
     X, targets = data(raw=preconditioner is not None)
     method = Method(solver=solver, preconditioner=preconditioner, tol=TOL)
@@ -107,14 +107,14 @@ def test_several_problems(preconditioner):
     ids=lambda options: next(iter(options)),
 )
 @every_preconditioner
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_options(solver, preconditioner, options):
     X, targets = data(raw=False)
     method = Method(solver=solver, preconditioner=preconditioner, tol=TOL)
     assert_same(method, pair(X, targets, **options), X)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_probabilities_as_targets(solver):
     X, targets = data(soft=True)
     assert_same(Method(solver=solver, tol=TOL), pair(X, targets), X)
@@ -126,7 +126,7 @@ def test_without_a_penalty(solver):
     assert_same(Method(solver=solver, tol=TOL), pair(X, targets), X, C=(np.inf,))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_more_features_than_rows(solver, rng):
     X, y = rng.standard_normal((40, 90)), np.arange(40) % T
     method = Method(solver=solver, preconditioner="kronecker", tol=TOL)
@@ -134,7 +134,7 @@ def test_more_features_than_rows(solver, rng):
 
 
 @every_preconditioner
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_single_precision(solver, preconditioner):
     """To the accuracy that float32 has, with X of the same rounded values."""
     X, targets = data(raw=False)
@@ -143,7 +143,7 @@ def test_single_precision(solver, preconditioner):
     assert_same(method, pair(X, targets), X, tol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_columns_far_from_zero(solver):
     """Products in float32 would lose all digits of values that are 100 000 deviations away."""
     X, targets = data(raw=False)

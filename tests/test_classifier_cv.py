@@ -562,8 +562,9 @@ def test_parameters_are_those_of_one_fit_but_for_its_C(data):
     one = inspect.signature(SoftmaxFCClassifier).parameters
     many = inspect.signature(SoftmaxFCClassifierCV).parameters
     stopping = {"early_stopping", "validation_fraction", "n_iter_no_change"}
-    assert set(one) - set(many) == {"C", "warm_start"} | stopping
-    assert set(many) - set(one) == {"Cs", "cv", "scoring", "refit", "selection", "store_paths"}
+    assert set(one) - set(many) == {"C", "l1_ratio", "warm_start"} | stopping
+    own = {"Cs", "l1_ratios", "cv", "scoring", "refit", "selection", "store_paths"}
+    assert set(many) - set(one) == own
     assert all(many[name].default == one[name].default for name in set(one) & set(many))
     copy = clone(search(3).fit(*data))
     assert not hasattr(copy, "C_")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import problems
 import pytest
-from core import make_iterate, make_objective
+from core import SMOOTH, make_iterate, make_objective
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
@@ -17,9 +17,9 @@ from skfc._preconditioner import make
 from skfc._problem import Method, Problem
 from skfc._targets import Targets
 from skfc._tuned import override
-from skfc.solvers import SOLVERS, Solver
+from skfc.solvers import Solver
 
-SOLVER_NAMES = sorted(SOLVERS)
+SOLVER_NAMES = sorted(SMOOTH)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def data():
 
 def run(objective, solver="lbfgs", preconditioner="kronecker", theta=None, **options):
     """The list of fits; `solver` is a name or a generator function."""
-    solver = SOLVERS[solver] if isinstance(solver, str) else Solver(solver, batched=True)
+    solver = SMOOTH[solver] if isinstance(solver, str) else Solver(solver, batched=True)
     options = {"tol": 1e-8, "max_iter": 200} | options
     theta = np.zeros(objective.shape) if theta is None else theta
     return Run(solver, objective, make(objective, preconditioner), theta, **options).run()

@@ -425,3 +425,17 @@ def test_extreme_weights(data, rng):
     model = streamed(X, y, weight=weight)
     full = SoftmaxFCClassifier().fit(X, y, sample_weight=weight)
     assert model.log_loss(X_test, y_test) < 1.1 * full.log_loss(X_test, y_test)
+
+
+def test_a_stream_has_squares_only(data):
+    """Raised before rows are read: what was learned stays."""
+    X, y, *_ = data
+    with pytest.raises(ValueError, match="partial_fit has an L2 penalty only; got l1_ratio=0.5"):
+        SoftmaxFCClassifier(l1_ratio=0.5).partial_fit(None, None)
+    model = streamed(X[:500], y[:500])
+    before = model.coef_.copy()
+    with pytest.raises(ValueError, match="L2 penalty only"):
+        model.set_params(l1_ratio=1.0).partial_fit(X[500:], y[500:])
+    assert_array_equal(model.coef_, before)
+    model.set_params(l1_ratio=0.0).partial_fit(X[500:], y[500:])
+    assert not np.array_equal(model.coef_, before)

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from core import SMOOTH
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -13,7 +14,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skfc import SoftmaxFCClassifier
 from skfc._parameters import PRECONDITIONERS
-from skfc.solvers import SOLVERS
 
 # What may be said about data that are valid but hostile; a message says what to do.
 CLEAR = re.compile("rescale|at least two classes|learning_rate")
@@ -105,7 +105,7 @@ def assert_sound(model, X, y):
     assert set(model.predict(X)) <= set(y)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 @given(data=st.data(), parameters=parameters)
 @settings(slowly, max_examples=250)
 def test_a_clear_error_or_a_finite_answer(solver, data, parameters):
@@ -121,7 +121,7 @@ def test_a_clear_error_or_a_finite_answer(solver, data, parameters):
         assert_sound(model, X, y)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 @given(
     table=tables(12),
     C=st.sampled_from([1e-8, 1.0, 1e8, np.inf]),

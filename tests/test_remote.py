@@ -3,6 +3,7 @@
 import numpy as np
 import problems
 import pytest
+from core import SMOOTH
 from numpy.testing import assert_allclose
 from remote_rows import Cluster, RemoteRows
 
@@ -12,7 +13,6 @@ from skfc._problem import Method, Problem
 from skfc._row_samples import draw_by_prominence, everything
 from skfc._targets import Targets
 from skfc._tuned import override
-from skfc.solvers import SOLVERS
 
 n, N, T = 900, 4, 3
 TOL = 1e-8
@@ -127,7 +127,7 @@ def test_a_sample_has_the_same_rows(both, theta):
 
 @pytest.mark.parametrize("samples", [{}, SAMPLES], ids=["all rows", "samples"])
 @every_preconditioner
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_fit(pair, solver, preconditioner, samples):
     method = Method(solver=solver, preconditioner=preconditioner, tol=TOL)
     with override(**samples):

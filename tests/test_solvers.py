@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import problems
 import pytest
-from core import make_objective, zero_mean
+from core import SMOOTH, make_objective, zero_mean
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Reference, one_hot
 from scipy import sparse
@@ -22,7 +22,7 @@ from skfc import SoftmaxFCClassifier, neg_log_loss_scorer
 from skfc._driver import Run
 from skfc._preconditioner import PRECONDITIONERS, make
 from skfc._tuned import TUNED, override
-from skfc.solvers import GO_ON, SOLVERS, Change
+from skfc.solvers import GO_ON, Change
 from skfc.solvers._gd import largest_curvature
 from skfc.solvers._lbfgs import inverse_product, lbfgs, pair
 from skfc.solvers._newton import damped_step, newton
@@ -110,7 +110,7 @@ def assert_optimal(model, proven, reference, best, tol):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("preconditioner", PRECONDITIONERS)
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_one_optimum(solver, preconditioner, name, optimum, fits):
     if preconditioner is None and name.startswith(("raw", "soft")):
         name = "scaled"  # what the textbook's gradient asks for
@@ -126,7 +126,7 @@ def test_one_optimum(solver, preconditioner, name, optimum, fits):
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize(("dtype", "tol"), [(np.float64, TOL), (np.float32, 1e-4)])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_one_optimum_in_every_container(solver, dtype, tol, container, optimum, tmp_path, fits):
     (X, y, weight, C), reference, best = optimum("raw")
     X = CONTAINERS[container](X.astype(dtype), tmp_path)
@@ -138,7 +138,7 @@ def test_one_optimum_in_every_container(solver, dtype, tol, container, optimum, 
 
 
 CHECKED = [
-    *(SoftmaxFCClassifier(solver=solver) for solver in SOLVERS),
+    *(SoftmaxFCClassifier(solver=solver) for solver in SMOOTH),
     SoftmaxFCClassifier(solver="newton-cg", preconditioner="diagonal"),
     SoftmaxFCClassifier(solver="gd", preconditioner="diagonal", momentum=0.5),
 ]
@@ -162,7 +162,7 @@ def test_estimator_checks_of_the_textbook():
 
 
 @pytest.mark.parametrize("container", ["C", "CSR"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_fits_in_threads(solver, container, tmp_path):
     X, y = problems.overlapping(2000, 10)
     X = CONTAINERS[container](X, tmp_path)
@@ -176,7 +176,7 @@ def test_fits_in_threads(solver, container, tmp_path):
         assert_array_equal(b, a)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SMOOTH)
 def test_searches_on_two_processes(solver):
     X, y = problems.overlapping()
     search = GridSearchCV(
@@ -341,7 +341,7 @@ def test_a_rate_that_is_too_large(scaled):
     assert np.isfinite(model.coef_).all()
 
 
-@pytest.mark.parametrize("solver", [s for s in SOLVERS if not SOLVERS[s].options])
+@pytest.mark.parametrize("solver", [s for s in SMOOTH if not SMOOTH[s].options])
 def test_other_solvers_leave_rate_and_momentum_aside(scaled, solver):
     model = SoftmaxFCClassifier(solver=solver).fit(*scaled)
     other = SoftmaxFCClassifier(solver=solver, learning_rate=0.1, momentum=0.5).fit(*scaled)
@@ -360,7 +360,7 @@ def test_other_solvers_leave_rate_and_momentum_aside(scaled, solver):
     ],
 )  # fmt: skip
 def test_bad_rates_and_momenta(scaled, name, bad, error):
-    for solver in SOLVERS:
+    for solver in SMOOTH:
         with pytest.raises(error, match=f"{name}.*'auto' or a number.*{bad}"):
             SoftmaxFCClassifier(solver=solver, **{name: bad}).fit(*scaled)
 

@@ -41,7 +41,7 @@ def solver(name):
 def _solvers():
     from skfc.solvers import SOLVERS
 
-    return [name for name in SOLVERS if name != "proximal"]
+    return [name for name in SOLVERS if not SOLVERS[name].proximal]
 
 
 RIVALS = [solver(name) for name in ("auto", *_solvers())]

@@ -281,6 +281,22 @@ class LocalRows:
             total = total + loss
         return to_numpy(total / self.n_total)
 
+    def hessian_on(self, proba, features, classes, dtype):
+        """The second derivatives of the mean loss in some weights of one problem, (m, m).
+
+        Parameters
+        ----------
+        proba : state, the probabilities of the rows
+        features, classes : host arrays (m,), the coordinates; see :mod:`skfc._rows._pairs`
+        dtype : of the products
+        """
+        used, place = np.unique(features, return_inverse=True)
+        parts = [
+            self._pairs_of(block, p, used, place, classes, dtype)
+            for block, (p,) in zip(self._blocks, proba, strict=True)
+        ]
+        return to_numpy(sum(parts[1:], start=parts[0])).astype(np.float64) / self.n_total
+
     # -- parts ------------------------------------------------------------------------------
 
     def problems(self, index, *states):
@@ -297,6 +313,13 @@ class LocalRows:
             if hasattr(self, name):
                 setattr(part, name, getattr(self, name))
         return (part, *cut)
+
+    def features(self, index):
+        """The rows with the features `index` alone, in the same blocks."""
+        return self._like(
+            take(self.X, index, axis=1), self.target, self.weight,
+            frame=self.frame.features(index), blocks=self.blocks,
+        )  # fmt: skip
 
     def _like(self, X, target, weight, *, kind=None, **changes):
         kept = {

@@ -7,6 +7,7 @@ import numpy as np
 from skfc._moments import Moments
 from skfc._rows._base import LocalRows, add, is_small
 from skfc._rows._dense import DenseRows
+from skfc._rows._pairs import sparse_pairs
 from skfc._runtime import n_threads, over_rows, thread_map
 from skfc._tuned import TUNED
 
@@ -53,6 +54,12 @@ class CSRRows(LocalRows):
     def _like(self, X, target, weight, **changes):
         kept = {"scaled": self.scaled, "transposed": self._transposed}
         return super()._like(X, target, weight, **(kept | changes))
+
+    def features(self, index):
+        return self._like(
+            self.X[:, index], self.target, self.weight, frame=self.frame.features(index),
+            blocks=self.blocks, transposed=None,
+        )  # fmt: skip
 
     # -- products ----------------------------------------------------------------------------
 
@@ -272,6 +279,14 @@ class CSRRows(LocalRows):
         idle = np.flatnonzero(self.frame.inverse == 0)
         A[idle] = A[:, idle] = 0.0
         return A
+
+    def _pairs_of(self, block, p, used, place, classes, dtype):
+        inner = used[used < self.shape[1]]
+        x = self._views[block.rows.start, block.rows.stop][:, inner].tocsc().astype(np.float64)
+        shift, inverse = (a[inner] for a in self._transform(np.float64))
+        x.data *= np.repeat(inverse, np.diff(x.indptr))
+        weight = block.weight[0].astype(np.float64)
+        return sparse_pairs(x, shift, place, classes, p.astype(np.float64), weight)
 
     def _pieces(self):
         """Small blocks for what needs a copy of its values: of 16 bytes, with their indices."""

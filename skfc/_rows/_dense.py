@@ -7,6 +7,7 @@ import numpy as np
 from skfc._array import cast, concatenate, epsilon, itemsize, pair_places, take, to_numpy
 from skfc._moments import Moments
 from skfc._rows._base import LocalRows, is_small, row_blocks
+from skfc._rows._pairs import dense_pairs
 from skfc._tuned import TUNED
 
 # Few columns, as many as BLAS takes at a time in float32: with zeros in the others products are
@@ -99,6 +100,19 @@ class ArrayRows(LocalRows):
             ]
             total = total + self.xp.stack(parts)
         return total / self.n_total
+
+    def _pairs_of(self, block, p, used, place, classes, dtype):
+        xp, N = self.xp, self.shape[1]
+        inner = used[used < N]
+        x = cast(take(self._rows_of(block), inner, axis=1), xp.float64)
+        shift, inverse = (take(a, inner) for a in self._transform(xp.float64))
+        if not self.standard:
+            x = x * inverse - shift
+        x = cast(x, dtype).T
+        if len(inner) < len(used):
+            x = concatenate([x, xp.ones((1, x.shape[1]), dtype=dtype)])
+        weight = cast(block.weight[0, :], dtype)
+        return dense_pairs(x, place, classes, cast(p, dtype), weight)
 
     def _with_ones(self, block):
         xp, n = self.xp, block.weight.shape[1]

@@ -13,6 +13,8 @@ from skfc.solvers._gd import gd
 from skfc.solvers._iterate import GO_ON, Change, Iterate
 from skfc.solvers._lbfgs import lbfgs
 from skfc.solvers._newton import newton
+from skfc.solvers._newton_cd import newton_cd
+from skfc.solvers._proximal import proximal
 
 __all__ = ["GO_ON", "SOLVERS", "Change", "Iterate", "Solver", "choose_solver"]
 
@@ -25,6 +27,7 @@ class Solver:
     batched: bool = False  # takes several problems that share their rows
     continuation: bool = False  # goes from strong penalties to weak ones
     single: bool = False  # may begin in single precision
+    proximal: bool = False  # takes absolute values in the penalty; needs a penalty
     options: tuple = ()  # parameters of the estimator that it takes, by name
 
 
@@ -32,6 +35,8 @@ SOLVERS = {
     "lbfgs": Solver(lbfgs, batched=True, single=True),
     "newton-cg": Solver(newton, continuation=True, single=True),
     "gd": Solver(gd, options=("learning_rate", "momentum")),
+    "newton-cd": Solver(newton_cd, proximal=True),
+    "proximal": Solver(proximal, proximal=True),
 }
 
 

@@ -17,7 +17,8 @@ class Iterate:
     objective : the objective of these problems
     evaluation : where they are
     n_iter : how many steps have been taken
-    decrement : (n_problems,), half the Newton decrement as the solver sees it
+    decrement : (n_problems,), half the Newton decrement as the solver sees it; where `proven`
+        a bound of F - F*
     precondition : an approximate inverse of the Hessian there, on arrays (P, K)
     hessian : function from objective and evaluation to the Hessian, exact or on a sample
     least_steps : the least conjugate-gradient steps of an estimate with `precondition`
@@ -37,6 +38,7 @@ class Iterate:
     stalled: Array
     poor: bool
     newton: NewtonStep | None = None
+    proven: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+r"""The gap under an elastic net, proven by duality (Fenchel 1949).
+
+The loss of a row with target y has the conjugate sum_k q_k log q_k at the residual q - y, for
+any probabilities q. So, for any q_i whose weighted mean is that of the targets,
+
+    F - F*  <=  mean_i m_i KL(q_i | p_i)  +  R(W) + R*(-G) + <W, G>,    G = X̃ᵀ M (Q - Y) / n
+
+with the probabilities p of the present weights, and neither part is negative. The condition on
+the mean is that of the intercepts, which have no penalty. Here
+
+    q = (1 - a) y + a ((1 - e) p + e r)
+
+where e is as small, and r the probabilities, that meet this condition: e vanishes as the
+intercepts come to their optimum. R*(-G) is finite for a sum of absolute values where no entry
+of G is beyond its threshold; a is the largest share for which that holds. With a sum of squares
+as well every a gives a bound, and the least of some of them is taken.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from skfc import _softmax
+from skfc._array import Array, host
+from skfc._objective import Objective, on_host
+
+# Shares of the way from the largest feasible a to one.
+SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
+# a share is lowered by so much, so that rounding leaves no entry of G beyond its threshold
+ROUNDING = 1e-15
+
+
+@dataclass(frozen=True)
+class Dual:
+    """What the gap of one problem needs beside an evaluation.
+
+    Attributes
+    ----------
+    objective : with an `ElasticNet`
+    at_zero : gradient (P, T) of the loss where all logits are zero
+    centre : (P, 1), weighted means of the standardised features
+    share : (T,), the classes' shares of the weight
+    """
+
+    objective: Objective
+    at_zero: Array
+    centre: Array
+    share: Array
+
+    @classmethod
+    def of(cls, objective):
+        """That of an objective; one pass."""
+        rows, T = objective.rows, objective.rows.n_classes
+        zeros = rows.xp.zeros(objective.shape, dtype=rows.parameter_dtype)
+        sums = rows.sum(_softmax.evaluate, zeros)
+        centre = rows.sum(_softmax.weights_alone, state=sums.state).gradient[:, :1]
+        share = host.full(T, 1.0 / T)
+        if rows.frame.fit_intercept:
+            share = share - on_host(sums.gradient[-1, :])
+        return cls(objective, sums.gradient, centre, share)
+
+    def null_gradient(self):
+        """The gradient (P, T) of the loss where all weights are zero, at the best intercepts."""
+        return self.with_mean(self.share)
+
+    def with_mean(self, rest):
+        """The gradient of the loss where every row has the probabilities `rest` (T,)."""
+        xp, T = self.objective.rows.xp, self.objective.rows.n_classes
+        change = xp.asarray(rest - 1.0 / T, dtype=self.at_zero.dtype)
+        return self.at_zero + self.centre * change[None, :]
+
+    def gap(self, evaluation):
+        """The least bound of F - F* found, (1,).
+
+        Parameters
+        ----------
+        evaluation : Evaluation whose gradient is that of loss and squares
+        """
+        penalty, rows = self.objective.penalty, self.objective.rows
+        gradient = evaluation.gradient + 0
+        penalty.add_gradient(gradient, -evaluation.theta)
+        mix, rest = self.mixture(gradient)
+        if mix > 0:
+            gradient = (1 - mix) * gradient + mix * self.with_mean(rest)
+        least = penalty.largest_share(gradient)
+        least = least if least == 1.0 else least * (1 - ROUNDING)
+        shares = [least]
+        if (penalty.l2 > 0).all():
+            shares = [least + (1 - least) * share for share in SHARES]
+        function = partial(_softmax.divergence, mix=mix, rest=rest, shares=shares)
+        found = rows.sum(function, state=evaluation.state, count=False)
+        divergence = on_host(found.values[0])
+        return min(
+            divergence[i] + penalty.excess(evaluation.theta, share * gradient)
+            for i, share in enumerate(shares)
+        )
+
+    def mixture(self, gradient):
+        """e and r (T,), for which the mean of (1 - e) p + e r is that of the targets."""
+        if not self.objective.rows.frame.fit_intercept:
+            return 0.0, self.share
+        excess = on_host(gradient[-1, :])
+        excess = excess - excess.mean()
+        mean = self.share + excess
+        mix = float(min(host.max(excess / host.maximum(mean, host.finfo(float).tiny)), 1.0))
+        if not mix > 0:
+            return 0.0, self.share
+        rest = host.maximum(mean - excess / mix, 0.0)
+        return mix, rest / rest.sum()
