@@ -286,7 +286,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _fit(self, X, y, sample_weight, given, task):
         X, *read = self._read(X, y, sample_weight)
         X, read, held_out = self._hold_out(X, read, *given)
-        problem, targets, active = prepare(self, X, read)
+        problem, targets, active = make_problem(self, X, read)
 
         def complete(coef, intercept):
             return finish(coef, intercept, X, targets, active, self.fit_intercept)
@@ -634,7 +634,14 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return tags
 
 
-def prepare(estimator, X, read):
+def prepare(estimator, X, y, sample_weight):
+    """The problem of an estimator's checked parameters and of data that are read here."""
+    check_parameters(estimator)
+    X, *read = estimator._read(X, y, sample_weight)
+    return make_problem(estimator, X, read)[0]
+
+
+def make_problem(estimator, X, read):
     """The problem of validated rows, the settled targets, and the classes with weight.
 
     `read` are classes, encoded target and weights, as `_read` gives them with `X`.

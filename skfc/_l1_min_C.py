@@ -7,7 +7,6 @@ import numpy as np
 from skfc._array import to_numpy
 from skfc._classifier import SoftmaxFCClassifier, prepare
 from skfc._duality import Dual
-from skfc._parameters import check_parameters
 from skfc._runtime import fit_arithmetic
 
 
@@ -74,9 +73,7 @@ def l1_min_C(
         l1_ratio=l1_ratio, fit_intercept=fit_intercept, class_weight=class_weight,
         standardize=standardize,
     )  # fmt: skip
-    check_parameters(estimator)
-    X, *read = estimator._read(X, y, sample_weight)
-    problem, *_ = prepare(estimator, X, read)
+    problem = prepare(estimator, X, y, sample_weight)
     objective = problem.objective(np.ones(1))
     with fit_arithmetic(objective.rows):
         gradient = Dual.of(objective).null_gradient()

@@ -20,7 +20,7 @@ PAGE = PACKAGE.parent / "docs" / "architecture.md"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 OPTIONAL = ["pandas", "polars", "matplotlib", "torch", "cupy", "jax", "dask", "array_api_strict"]
 
-MODULE_LINES, FUNCTION_LINES, BRANCHES, THRESHOLDS = 350, 60, 15, 92
+MODULE_LINES, FUNCTION_LINES, BRANCHES, THRESHOLDS = 350, 60, 15, 101
 
 # `.X` outside _rows/: what is read there, and why.
 SEES_X = {

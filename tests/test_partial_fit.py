@@ -430,7 +430,7 @@ def test_extreme_weights(data, rng):
 def test_a_stream_has_squares_only(data):
     """Raised before rows are read: what was learned stays."""
     X, y, *_ = data
-    with pytest.raises(ValueError, match="partial_fit has an L2 penalty only; got l1_ratio=0.5"):
+    with pytest.raises(ValueError, match=r"partial_fit has an L2 penalty only; got l1_ratio=0\.5"):
         SoftmaxFCClassifier(l1_ratio=0.5).partial_fit(None, None)
     model = streamed(X[:500], y[:500])
     before = model.coef_.copy()

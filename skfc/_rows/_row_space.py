@@ -27,13 +27,14 @@ class RowSpace:
     X : array (n_samples, n_left), the product
     Q : array (n_features, n_left)
     mean : array (n_features,)
+    largest : array (n_features,), the largest absolute values of X - mean
     """
 
     def __init__(self, X, share):
         X = (X.toarray() if sparse.issparse(X) else X).astype(np.float64, copy=False)
         self.mean = np.zeros(X.shape[1]) if share is None else share @ X
         A = X - self.mean
-        largest = np.abs(A).max(axis=0)
+        self.largest = largest = np.abs(A).max(axis=0)
         order = np.argsort(-largest, kind="stable")
         Q, R, pivots = linalg.qr(A.T[order], mode="economic", pivoting=True, check_finite=False)
         # What repeated rows leave is rounding of the features that a direction takes part of.
@@ -66,4 +67,5 @@ def to_row_space(X, n_classes, share):
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         found = RowSpace(X, share)
-    return found if found.X.shape[1] and np.isfinite(found.X).all() else None
+    finite = np.isfinite(found.X).all() and np.isfinite(found.largest).all()
+    return found if finite and found.X.shape[1] else None

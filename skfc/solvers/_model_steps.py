@@ -128,7 +128,7 @@ class Quadratic:
         found = newton_step(
             self.smooth, lambda v: face * self.hessian(v), target,
             lambda r: face * self.inverse * r, share=TUNED.share_to_come, least=2,
-            most=TUNED.most_confirming_steps,
+            most=TUNED.most_steps,
         )  # fmt: skip
         there = u - found.step
         kept = sign * there[:N, :] >= 0
