@@ -451,7 +451,11 @@ OF_STREAMS = {
 }  # fmt: skip
 
 
-@parametrize_with_checks([SoftmaxFCClassifier(l1_ratio=0.5)])
+checks = parametrize_with_checks([SoftmaxFCClassifier(l1_ratio=0.5)])
+names, cases = checks.args
+
+
+@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
 def test_scikit_learn_accepts_it(estimator, check):
     if check.func.__name__ in OF_STREAMS:
         with pytest.raises(ValueError, match="partial_fit has an L2 penalty only"):
