@@ -42,7 +42,8 @@ class NewtonStep:
     @property
     def is_blind(self):
         """Whether the Hessian has so much more curvature than M that nothing else was seen."""
-        return min(float(host.min(alpha)) for alpha in self.alphas) < BLIND
+        least = min(float(host.min(alpha)) for alpha in self.alphas)
+        return bool((self.decrement > 0).any()) and least < BLIND
 
 
 def newton_step(

@@ -89,3 +89,13 @@ def test_constant_rows_leave_the_prior():
     clf = SoftmaxFCClassifier().fit(X, y)
     assert_allclose(clf.coef_, 0)
     assert_allclose(clf.predict_proba(X)[0], [1 / 2, 1 / 3, 1 / 6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg", "gd"])
+@pytest.mark.parametrize("preconditioner", ["hessian", "block-diagonal", "kronecker", "diagonal"])
+@pytest.mark.parametrize("C", [1e-300, 1.0, np.inf])
+def test_rows_of_zeros_leave_even_probabilities(solver, preconditioner, C):
+    X, y = np.zeros((2, 3)), [0, 1]
+    options = {"fit_intercept": False, "solver": solver, "preconditioner": preconditioner}
+    clf = SoftmaxFCClassifier(C=C, **options).fit(X, y)
+    assert_allclose(clf.predict_proba(X), 0.5)

@@ -60,7 +60,7 @@ class Factored(Preconditioner):
         ridge = self.penalty[:, None, None] * xp.asarray(objective.penalty.l2)[:, None]
         M = self.a[:, None, None] * self.s + xp.where(ridge < LARGEST, ridge, LARGEST)
         # Intercepts of decided classes have next to no curvature: their steps need a bound.
-        least = TUNED.no_curvature * xp.max(M)
+        least = TUNED.no_curvature * (xp.max(M) if M.shape[0] else 0.0)  # rows of zeros: none
         free = (self.penalty == 0)[:, None, None] & bool(xp.any(self.penalty > 0))
         M = xp.where(free & (M > 0) & (least > M), least, M)
         self.inverse = xp.where(M > 0, 1.0 / xp.where(M > 0, M, 1.0), 0.0)
