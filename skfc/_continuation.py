@@ -52,11 +52,11 @@ class Stages:
         theta = evaluation.theta
         return evaluation.value + 0.5 * (asked.dot(theta, theta) - here.dot(theta, theta))
 
-    def next(self, iterate, doubtful, kept):
+    def next(self, iterate, spent, kept):
         """The objective of the next stage, or None to stay in this one.
 
-        `kept` are the problems of the iterate that go on; `doubtful` says that an estimate of
-        the gap in this stage is doubtful, so that the exact rows are needed.
+        `kept` are the problems of the iterate that go on; `spent` says that the exact rows are
+        needed: an estimate of the gap is doubtful, or there is no more progress.
         """
         if self.level is None:
             self.level = level_of(iterate)
@@ -67,7 +67,7 @@ class Stages:
             if not (iterate.decrement[0] < TUNED.arrived * value or stuck):
                 return None
             self.level -= 1
-        elif self.is_last or not (doubtful or self._is_spent(iterate, kept)):
+        elif self.is_last or not (spent or self._is_spent(iterate, kept)):
             return None
         else:
             self.objective = self.exact

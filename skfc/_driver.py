@@ -112,7 +112,9 @@ class Run:
         gap = relative(self.ratio[self.which] * iterate.decrement, value)
         gap = gap if self.stages.may_end else np.full_like(gap, np.inf)
         stop = self.tell(n_iter, value, gap, iterate)
-        floor = self.is_at_floor(iterate, value)
+        idle = self.idle(iterate, value)
+        floor = iterate.stalled | (idle >= TUNED.patience)
+        floor &= self.stages.is_last & (self.other is None)
         found = _separation.complete(iterate)
         separated = np.array([f is not None for f in found])
         last = np.full(len(value), n_iter >= self.max_iter or stop)
@@ -129,14 +131,15 @@ class Run:
             status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop,
                                gap[j] <= np.sqrt(eps_of(iterate)))  # fmt: skip
             self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j])
+        spent = doubtful or bool((idle[~done] >= TUNED.look_back).any())
         if not done.any():
-            return Change(None, self.stages.next(iterate, doubtful, slice(None)))
+            return Change(None, self.next_stage(iterate, spent, slice(None)))
         keep = np.flatnonzero(~done)
         self.which = self.which[keep]
         if not len(keep):
             return GO_ON
         self.stages.problems(keep)
-        return Change(keep, self.stages.next(iterate, doubtful, keep))
+        return Change(keep, self.next_stage(iterate, spent, keep))
 
     def end(self, iterate, n_iter, j, status, gap, proven, separation):
         """Store the `Fit` of problem `j` of an iterate."""
@@ -169,8 +172,8 @@ class Run:
         asked = [bool(monitor.step(progress)) for monitor in self.monitors]  # every one is told
         return any(asked)
 
-    def is_at_floor(self, iterate, value):
-        """Whether rounding is all that is left: no step, or many iterations without progress."""
+    def idle(self, iterate, value):
+        """Iterations without progress, in which only rounding changed the value, (n_left,)."""
         which, eps = self.which, eps_of(iterate)
         lowest = self.least_value[which]
         better = (iterate.decrement < self.least_decrement[which]) | (
@@ -180,8 +183,14 @@ class Run:
         self.least_value[which] = np.minimum(value, lowest)
         self.since[which] = np.where(better, 0, self.since[which] + 1)
         level = value <= self.least_value[which] * (1 + 1e4 * eps)
-        patience = (self.since[which] >= TUNED.patience) & level
-        return (iterate.stalled | patience) & self.stages.is_last & (self.other is None)
+        return np.where(level, self.since[which], 0)
+
+    def next_stage(self, iterate, spent, kept):
+        """The objective of the next stage, or None; in a new one patience begins again."""
+        objective = self.stages.next(iterate, spent, kept)
+        if objective is not None:
+            self.since[:] = 0
+        return objective
 
     def confirm(self, iterate, asked, gap, floor, last):
         """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
@@ -251,9 +260,9 @@ def is_slow(iterate):
     """Whether a solver that knows no damping has met its limits: the other one takes over.
 
     That is after many iterations, where no step was found, and where the model promises more
-    than F, which is not negative.
+    than F, which is not negative. At the start it often does, and the first step mends it.
     """
-    beyond = (iterate.decrement > iterate.evaluation.value).any()
+    beyond = iterate.n_iter > 0 and (iterate.decrement > iterate.evaluation.value).any()
     return iterate.n_iter >= TUNED.switch_after or beyond or iterate.stalled.any()
 
 

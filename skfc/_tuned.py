@@ -65,7 +65,7 @@ class Tuned:
     merge_share: float = 0.8  # features left from which merging columns pays
 
     # -- conjugate gradients and Newton -----------------------------------------------------------
-    look_back: int = 3  # terms over which the speed of a series is judged
+    look_back: int = 3  # terms that tell the speed of a series, iterations that tell of none
     most_steps: int = 100  # products of a step, and of an estimate
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     short_step: float = 0.5  # a step below goes beyond where its model holds

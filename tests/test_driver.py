@@ -391,6 +391,15 @@ def test_a_mark_of_few_light_rows_is_quasi_separation(solver, program, rng):
     assert fit.separation.classes.tolist() == [1]
 
 
+def test_weights_of_many_sizes_take_few_iterations(rng):
+    """Single precision is left where it lowers nothing, and L-BFGS not at its first step."""
+    X = rng.standard_normal((40_000, 30))
+    y = (X @ rng.standard_normal((30, 3)) + rng.gumbel(size=(40_000, 3))).argmax(axis=1)
+    weight = np.exp(6 * rng.standard_normal(40_000))
+    clf = SoftmaxFCClassifier(max_iter=30).fit(X, y, sample_weight=weight)
+    assert clf.optimality_gap_ <= clf.tol
+
+
 def test_separation_is_read_off_the_rows():
     """However small the loss is, and however much of it the next step promises to take off."""
     X, y = problems.separable()
