@@ -81,7 +81,7 @@ class Problem:
         self, X, targets, *, fit_intercept, standardize=False, l1_ratio=0.0, sample_weight=None
     ):
         weight = np.stack([t.weight for t in targets])
-        target, sample_weight, X = targets[0].target, sample_weight, X
+        target = targets[0].target
         kept = (weight > 0).any(axis=0)
         if not kept.all():
             X, weight, target = some_rows(X, kept), weight[:, kept], target[..., kept]

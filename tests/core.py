@@ -7,7 +7,9 @@ one for the intercept, mean weights m and probabilities p,
 """
 
 import numpy as np
+import pytest
 from scipy.special import softmax
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skfc._frame import Frame
 from skfc._objective import Objective
@@ -94,3 +96,13 @@ def make_iterate(objective, theta, preconditioner, **changes):
         "poor": False,
     } | changes
     return Iterate(**values)
+
+
+def checks_of(estimators, **options):
+    """scikit-learn's checks of estimators, as parameters of a test.
+
+    A list of them: the generator of older scikit-learn releases is deprecated in pytest.
+    """
+    mark = parametrize_with_checks(estimators, **options)
+    names, cases = mark.args
+    return pytest.mark.parametrize(names, list(cases), **mark.kwargs)

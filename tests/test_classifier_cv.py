@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import problems
 import pytest
+from core import checks_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import softmax
@@ -30,7 +31,6 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
     cross_val_score,
 )
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skfc import (
     SoftmaxFCClassifier,
@@ -52,16 +52,13 @@ DISTANCE = 2 * np.sqrt(2 * 10 * TOL * np.log(3))
 # Three values of C tell the laws apart sooner than a grid would; the best is often the last.
 pytestmark = pytest.mark.filterwarnings("ignore:C_=.* of Cs. a .* C may be chosen:UserWarning")
 
-checks = parametrize_with_checks(
+
+@checks_of(
     [
         SoftmaxFCClassifierCV(cv=3),
         SoftmaxFCClassifierCV(Cs=[1.0], cv=3, refit=False, scoring="accuracy"),
     ]
 )
-names, cases = checks.args
-
-
-@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
 def test_estimator_checks(estimator, check):
     check(estimator)
 

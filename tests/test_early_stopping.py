@@ -3,6 +3,7 @@
 import numpy as np
 import problems
 import pytest
+from core import checks_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn import config_context
@@ -10,7 +11,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skfc import SoftmaxFCClassifier
 from skfc._validation import hold_out
@@ -23,13 +23,11 @@ WEIGHTS = {
     "check_sample_weight_equivalence_on_dense_data": REASON,
     "check_sample_weight_equivalence_on_sparse_data": REASON,
 }
-checks = parametrize_with_checks(
+
+
+@checks_of(
     [SoftmaxFCClassifier(early_stopping=True)], expected_failed_checks=lambda estimator: WEIGHTS
 )
-names, cases = checks.args
-
-
-@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
 def test_estimator_checks(estimator, check):
     check(estimator)
 

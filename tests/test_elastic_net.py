@@ -3,7 +3,7 @@
 import numpy as np
 import problems
 import pytest
-from core import make_objective
+from core import checks_of, make_objective
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import one_hot
 from scipy import sparse
@@ -11,7 +11,6 @@ from scipy.special import logsumexp, softmax
 from sklearn.datasets import load_digits, load_wine
 from sklearn.feature_selection import SelectFromModel
 from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, l1_min_C
 from skfc._coordinate_descent import minimise
@@ -451,11 +450,7 @@ OF_STREAMS = {
 }  # fmt: skip
 
 
-checks = parametrize_with_checks([SoftmaxFCClassifier(l1_ratio=0.5)])
-names, cases = checks.args
-
-
-@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
+@checks_of([SoftmaxFCClassifier(l1_ratio=0.5)])
 def test_scikit_learn_accepts_it(estimator, check):
     if check.func.__name__ in OF_STREAMS:
         with pytest.raises(ValueError, match="partial_fit has an L2 penalty only"):

@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import problems
 import pytest
+from core import checks_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn import config_context
@@ -21,7 +22,6 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skfc import SoftmaxFCClassifier
 
@@ -47,12 +47,7 @@ def expected_failed_checks(estimator):
     return BALANCED if estimator.class_weight == "balanced" else {}
 
 
-checks = parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failed_checks)
-names, cases = checks.args
-
-
-# A list: the generator of older scikit-learn releases is deprecated in pytest.
-@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
+@checks_of(ESTIMATORS, expected_failed_checks=expected_failed_checks)
 def test_estimator_checks(estimator, check):
     check(estimator)
 

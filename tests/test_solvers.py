@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 import problems
 import pytest
-from core import SMOOTH, make_objective, zero_mean
+from core import SMOOTH, checks_of, make_objective, zero_mean
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Reference, one_hot
 from scipy import sparse
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from skfc import SoftmaxFCClassifier, neg_log_loss_scorer
@@ -142,11 +142,9 @@ CHECKED = [
     SoftmaxFCClassifier(solver="newton-cg", preconditioner="diagonal"),
     SoftmaxFCClassifier(solver="gd", preconditioner="diagonal", momentum=0.5),
 ]
-checks = parametrize_with_checks(CHECKED)
-names, cases = checks.args
 
 
-@pytest.mark.parametrize(names, list(cases), **checks.kwargs)
+@checks_of(CHECKED)
 def test_estimator_checks(estimator, check):
     check(estimator)
 
