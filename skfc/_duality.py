@@ -19,7 +19,7 @@ as well every a gives a bound, and the least of some of them is taken.
 from dataclasses import dataclass
 from functools import partial
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import Array, host
 from skfc._objective import Objective, on_host
 
@@ -51,8 +51,8 @@ class Dual:
         """That of an objective; one pass."""
         rows, T = objective.rows, objective.rows.n_classes
         zeros = rows.xp.zeros(objective.shape, dtype=rows.parameter_dtype)
-        sums = rows.sum(_softmax.evaluate, zeros)
-        centre = rows.sum(_softmax.weights_alone, state=sums.state).gradient[:, :1]
+        sums = rows.sum(_blockwise.evaluate, zeros)
+        centre = rows.sum(_blockwise.weights_alone, state=sums.state).gradient[:, :1]
         share = host.full(T, 1.0 / T)
         if rows.frame.fit_intercept:
             share = share - on_host(sums.gradient[-1, :])
@@ -86,7 +86,7 @@ class Dual:
         shares = [least]
         if (penalty.l2 > 0).all():
             shares = [least + (1 - least) * share for share in SHARES]
-        function = partial(_softmax.divergence, mix=mix, rest=rest, shares=shares)
+        function = partial(_blockwise.divergence, mix=mix, rest=rest, shares=shares)
         found = rows.sum(function, state=evaluation.state, count=False)
         divergence = on_host(found.values[0])
         return min(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations_with_replacement
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take, to_numpy
 from skfc._penalty import Penalty, inner, sums_of_problems
 from skfc._rows import LocalRows, columns_of
@@ -97,12 +97,12 @@ class Objective:
 
     def at(self, theta):
         """The :class:`Evaluation` at `theta`: one pass, or half of one where W = 0."""
-        return self.from_sums(theta, self.rows.sum(_softmax.evaluate, theta))
+        return self.from_sums(theta, self.rows.sum(_blockwise.evaluate, theta))
 
     def again(self, evaluation, theta=None):
         """The evaluation once more from the logits of the rows: the adjoint half of a pass."""
         theta = evaluation.theta if theta is None else theta
-        sums = self.rows.sum(_softmax.evaluate_again, state=evaluation.state)
+        sums = self.rows.sum(_blockwise.evaluate_again, state=evaluation.state)
         return self.from_sums(theta, sums)
 
     def from_sums(self, theta, sums):
@@ -204,7 +204,7 @@ class Line:
         terms = [
             penalty.dot(*pair) for pair in combinations_with_replacement((theta, direction), 2)
         ]
-        function = _softmax.step_along if with_gradient else _softmax.look_along
+        function = _blockwise.step_along if with_gradient else _blockwise.look_along
         sums = objective.rows.sum(function, direction, evaluation.state)
         line = cls(objective, evaluation, direction, sums.state, terms)
         everything = host.arange(objective.n_problems)
@@ -224,7 +224,7 @@ class Line:
         if len(problems) < o.n_problems:
             some = {"problems": problems, "columns": columns_of(problems, o.rows.n_classes)}
         steps = t if o.n_problems == 1 else host.repeat(t, o.rows.n_classes)
-        function = partial(_softmax.try_steps, steps=steps, **some)
+        function = partial(_blockwise.try_steps, steps=steps, **some)
         sums = o.rows.sum(function, state=self.state, count=False)
         loss, slope = (on_host(v) for v in sums.values)
         ww, wd, dd = (terms[problems] for terms in self.penalty_terms)
@@ -235,7 +235,7 @@ class Line:
         o, evaluation = self.objective, self.evaluation
         theta = evaluation.theta + o.scaled(self.direction, t)
         unit = bool((t == 1.0).all())
-        function = partial(_softmax.move_along, steps=None if unit else o.spread(t))
+        function = partial(_blockwise.move_along, steps=None if unit else o.spread(t))
         state = o.rows.sum(function, state=self.state, count=False).state
         if unit and self._unit_evaluation is not None:
             gradient = self._unit_evaluation
@@ -263,14 +263,14 @@ class HessianOperator:
     @classmethod
     def at(cls, objective, rows, logits):
         """From the logits that are with the rows."""
-        return cls(objective, rows, rows.sum(_softmax.keep_probabilities, state=logits).state)
+        return cls(objective, rows, rows.sum(_blockwise.keep_probabilities, state=logits).state)
 
     def with_objective(self, objective):
         """The same curvature of the data with the penalty of another objective."""
         return HessianOperator(objective, self.rows, self.state)
 
     def __call__(self, direction):
-        out = self.rows.sum(_softmax.curve, direction, self.state).gradient
+        out = self.rows.sum(_blockwise.curve, direction, self.state).gradient
         out = cast(out, direction.dtype)
         self.rows.work.products += 1
         self.objective.penalty.add_gradient(out, direction)
@@ -278,11 +278,11 @@ class HessianOperator:
 
     def diagonal(self):
         """The diagonal of the data part, (P, K)."""
-        return self.rows.sum(_softmax.curvature_diagonal, state=self.state, power=2).gradient
+        return self.rows.sum(_blockwise.curvature_diagonal, state=self.state, power=2).gradient
 
     def movement(self, step):
         """How far `step` moves the rows, a :class:`Movement`."""
-        sums = self.rows.sum(_softmax.movement, step, self.state)
+        sums = self.rows.sum(_blockwise.movement, step, self.state)
         roots, count = (on_host(v) for v in sums.values)
         typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
         return Movement(self.rows, sums.state, typical)
@@ -307,7 +307,7 @@ class Movement:
         what is typical.
         """
         far = host.minimum(host.maximum(least, TUNED.farther * self.typical), limit)
-        function = partial(_softmax.beyond, far=far)
+        function = partial(_blockwise.beyond, far=far)
         found = self.rows.sum(function, state=self.state, count=False)
         return on_host(found.values[0]) > 0
 

@@ -16,7 +16,7 @@ step later. Without a penalty there is none.
 from dataclasses import dataclass
 from functools import partial
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import Array, host, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, on_host
@@ -180,12 +180,12 @@ def with_better_intercepts(objective, evaluation):
     shift = host.clip(shift, -1.0, 1.0)  # the slack assumes that they stay near
     theta = evaluation.theta + 0
     theta[-1, :] += rows.xp.asarray(shift.ravel(), dtype=theta.dtype)
-    function = partial(_softmax.evaluate_shifted, shift=shift.ravel())
+    function = partial(_blockwise.evaluate_shifted, shift=shift.ravel())
     return objective.from_sums(theta, rows.sum(function, state=evaluation.state))
 
 
 def class_curvature(objective, evaluation):
     """The weighted mean of diag(p) - p pᵀ over all rows, (n_problems, T, T)."""
-    function = partial(_softmax.class_curvature, stride=1)
+    function = partial(_blockwise.class_curvature, stride=1)
     sums = objective.rows.sum(function, state=evaluation.state, count=False)
     return on_host(sums.values[0])

@@ -3,7 +3,7 @@
 from copy import copy
 from functools import partial
 
-from skfc import _softmax
+from skfc import _draws
 from skfc._objective import HessianOperator, on_host
 from skfc._rows import is_small
 from skfc._tuned import TUNED
@@ -33,23 +33,23 @@ def draw(rows, chance, size, *, state, theta=None):
     factor = size / (on_host(sums.values[0]) * rows.n_total)
     for _ in range(TUNED.most_halvings):
         # Rows that are drawn for certain leave their surplus to the others.
-        function = partial(_softmax.expected, factor=factor)
+        function = partial(_draws.expected, factor=factor)
         (found,) = rows.sum(function, state=sums.state, count=False).values
         share = on_host(found) * rows.n_total / min(size, rows.shape[0])
         if (share > 0.9).all():
             break
         factor = factor / share
-    return rows.sum(partial(_softmax.draw, factor=factor), state=sums.state, count=False).state
+    return rows.sum(partial(_draws.draw, factor=factor), state=sums.state, count=False).state
 
 
 def draw_by_prominence(rows, state, size):
     """`draw` in proportion to a state (n_rows,) times the prominence of rows."""
-    return draw(rows, _softmax.chance, size, state=rows.with_prominence(state))
+    return draw(rows, _draws.chance, size, state=rows.with_prominence(state))
 
 
 def everything(rows):
     """The importance of all rows in a sample of all, as a state."""
-    return rows.sum(_softmax.take_all, count=False).state
+    return rows.sum(_draws.take_all, count=False).state
 
 
 def leverage_sample(rows, size):
@@ -57,7 +57,7 @@ def leverage_sample(rows, size):
     n = rows.shape[0]
     if n <= TUNED.nearly_all * size:
         return everything(rows)
-    function = partial(_softmax.row_weight, scale=n / size, least=TUNED.least_chance)
+    function = partial(_draws.row_weight, scale=n / size, least=TUNED.least_chance)
     return draw_by_prominence(rows, rows.sum(function, count=False).state, size)
 
 
@@ -114,7 +114,7 @@ class CurvatureSampler:
         rows, state = objective.rows, evaluation.state
         if self.takes_all:
             return HessianOperator.at(objective, *self._all_rows(rows, state))
-        curvature = rows.sum(_softmax.row_curvature, state=state, count=False).state
+        curvature = rows.sum(_draws.row_curvature, state=state, count=False).state
         sample = rows.select(draw_by_prominence(rows, curvature, self.size), self.dtype)
         return HessianOperator.at(objective, sample.rows, sample.carry(state))
 

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 from scipy import optimize, sparse
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import take, to_numpy
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator
@@ -46,7 +46,7 @@ def complete(iterate):
     suspect = ~objective.penalty.strict & near_zero & (iterate.decrement > 0.1 * value)
     if suspect.any():
         wrong = objective.rows.sum(
-            _softmax.separation, state=iterate.evaluation.state, count=False
+            _blockwise.separation, state=iterate.evaluation.state, count=False
         )
         for b in np.flatnonzero(suspect & (to_numpy(wrong.values[0]) == 0)):
             theta = take(iterate.evaluation.theta, objective.columns(np.array([b])), axis=1)
@@ -122,7 +122,7 @@ def by_step(iterate, b):
         most=TUNED.most_steps,
     ).step  # fmt: skip
     operator = HessianOperator.of(objective, evaluation)
-    function = partial(_softmax.margins, far=TUNED.far_logits)
+    function = partial(_blockwise.margins, far=TUNED.far_logits)
     better, worse = operator.rows.sum(function, -step, operator.state).values
     better, worse = to_numpy(better), to_numpy(worse)
     helped = better[b] > 0

@@ -8,7 +8,7 @@ from core import SMOOTH
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import as_like, to_numpy
 from skfc._preconditioner import PRECONDITIONERS
 from skfc._problem import Method, Problem
@@ -69,10 +69,10 @@ def test_sums_over_rows(fit_intercept, dtype, rng):
 
     def sums(problem):
         rows = problem.rows
-        first = rows.sum(_softmax.evaluate, as_like(theta, rows.weight))
-        proba = rows.sum(_softmax.keep_probabilities, state=first.state).state
-        second = rows.sum(_softmax.curve, as_like(direction, rows.weight), proba)
-        third = rows.sum(_softmax.curvature_diagonal, state=proba, power=2)
+        first = rows.sum(_blockwise.evaluate, as_like(theta, rows.weight))
+        proba = rows.sum(_blockwise.keep_probabilities, state=first.state).state
+        second = rows.sum(_blockwise.curve, as_like(direction, rows.weight), proba)
+        third = rows.sum(_blockwise.curvature_diagonal, state=proba, power=2)
         ((prominence,),) = rows.with_prominence([()])
         found = first.values[0], first.gradient, second.gradient, third.gradient, prominence
         return [to_numpy(array) for array in found]

@@ -377,7 +377,7 @@ def test_a_warm_start_begins_there():
 def test_the_hessian_in_some_weights(kind, fit_intercept, rng):
     from core import dense_hessian
 
-    from skfc import _softmax
+    from skfc import _blockwise
 
     X, y, weight = data("sparse weights")
     weight = rng.uniform(0.5, 2, len(y))
@@ -388,7 +388,7 @@ def test_the_hessian_in_some_weights(kind, fit_intercept, rng):
     mask = rng.random(objective.shape) < 0.5
     classes, features = np.nonzero(mask.T)
     state = objective.at(theta).state
-    proba = objective.rows.sum(_softmax.keep_probabilities, state=state).state
+    proba = objective.rows.sum(_blockwise.keep_probabilities, state=state).state
     found = objective.rows.hessian_on(proba, features, classes, np.float64)
     assert_allclose(found, H[features, classes][:, features, classes], atol=1e-10)
 

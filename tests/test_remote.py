@@ -7,7 +7,7 @@ from core import SMOOTH
 from numpy.testing import assert_allclose
 from remote_rows import Cluster, RemoteRows
 
-from skfc import _problem, _softmax
+from skfc import _blockwise, _draws, _problem
 from skfc._preconditioner import PRECONDITIONERS
 from skfc._problem import Method, Problem
 from skfc._row_samples import draw_by_prominence, everything
@@ -67,7 +67,7 @@ def theta(rng):
 
 
 def test_a_state_cannot_be_read(both):
-    state = both[1].sum(_softmax.take_all).state
+    state = both[1].sum(_draws.take_all).state
     for read in (lambda s: s[0], len, list, np.asarray, bool):
         with pytest.raises(TypeError, match="not on this side"):
             read(state)
@@ -75,10 +75,10 @@ def test_a_state_cannot_be_read(both):
 
 def test_sums(both, theta):
     def sums(rows):
-        first = rows.sum(_softmax.evaluate, theta)
-        second = rows.sum(_softmax.step_along, theta[::-1], first.state)
-        proba = rows.sum(_softmax.keep_probabilities, state=second.state).state
-        return first, second, rows.sum(_softmax.curvature_diagonal, state=proba, power=2)
+        first = rows.sum(_blockwise.evaluate, theta)
+        second = rows.sum(_blockwise.step_along, theta[::-1], first.state)
+        proba = rows.sum(_blockwise.keep_probabilities, state=second.state).state
+        return first, second, rows.sum(_blockwise.curvature_diagonal, state=proba, power=2)
 
     for a, b in zip(*map(sums, both), strict=True):
         assert_allclose(b.gradient, a.gradient, rtol=1e-10, atol=1e-12)
@@ -101,9 +101,9 @@ def test_gram(both):
 
 def test_some_problems(both, theta):
     def losses(rows):
-        state = rows.sum(_softmax.evaluate, theta).state
+        state = rows.sum(_blockwise.evaluate, theta).state
         rows, state = rows.problems(np.array([1]), state)
-        return rows.sum(_softmax.evaluate_again, state=state).values
+        return rows.sum(_blockwise.evaluate_again, state=state).values
 
     here, there = map(losses, both)
     assert_allclose(there, here, rtol=1e-12)
@@ -113,8 +113,8 @@ def test_a_sample_has_the_same_rows(both, theta):
     """Whether a row is drawn depends on its place among all rows, not on its block."""
 
     def sample(rows):
-        state = rows.sum(_softmax.evaluate, theta).state
-        curvature = rows.sum(_softmax.row_curvature, state=state).state
+        state = rows.sum(_blockwise.evaluate, theta).state
+        curvature = rows.sum(_draws.row_curvature, state=state).state
         drawn = rows.select(draw_by_prominence(rows, curvature, 100), np.float64)
         logits = np.concatenate([z for (z,) in drawn.carry(state)], axis=1)
         return drawn.rows.X, drawn.rows.target, drawn.rows.weight, logits

@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import logsumexp
 
+from skfc._blockwise import evaluate
 from skfc._frame import Frame
 from skfc._row_samples import draw, everything
 from skfc._rows import columns_of, make_rows
-from skfc._softmax import evaluate
 from skfc._tuned import override
 
 n, N, T = 57, 6, 3

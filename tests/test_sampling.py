@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from skfc import SoftmaxFCClassifier, _softmax
+from skfc import SoftmaxFCClassifier, _draws
 from skfc._conjugate_gradients import most_to_come
 from skfc._objective import HessianOperator
 from skfc._penalty import Penalty
@@ -147,7 +147,7 @@ def test_single_precision_leads_to_the_minimum(raw, C, tol, solver):
 def seeds(monkeypatch):
     """Another draw at every call: the seed is fixed, so that a fit is deterministic."""
     generator = np.random.default_rng(0)
-    monkeypatch.setattr(_softmax, "uniform", lambda start, n: generator.random(n))
+    monkeypatch.setattr(_draws, "uniform", lambda start, n: generator.random(n))
 
 
 @pytest.mark.parametrize("weighted", [False, True])

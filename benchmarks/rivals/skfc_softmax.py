@@ -41,7 +41,8 @@ def solver(name):
 def _solvers():
     from skfc.solvers import SOLVERS
 
-    return [name for name in SOLVERS if not SOLVERS[name].proximal]
+    # A revision before the elastic net has no such field.
+    return [name for name in SOLVERS if not getattr(SOLVERS[name], "proximal", False)]
 
 
 RIVALS = [solver(name) for name in ("auto", *_solvers())]

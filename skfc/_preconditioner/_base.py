@@ -3,7 +3,7 @@
 from copy import copy
 from functools import partial
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import (
     add_to_diagonal,
     cast,
@@ -191,7 +191,9 @@ class Diagonal(Preconditioner):
 def mean_class_curvature(objective, evaluation):
     """The weighted mean of diag(p) - p pᵀ over a part of the rows, (n_problems, T, T)."""
     rows = objective.rows
-    function = partial(_softmax.class_curvature, stride=max(1, rows.shape[0] // TUNED.pilot_rows))
+    function = partial(
+        _blockwise.class_curvature, stride=max(1, rows.shape[0] // TUNED.pilot_rows)
+    )
     sums = rows.sum(function, state=evaluation.state, count=False)
     S, total = (on_host(v) for v in sums.values)
     return S / host.maximum(total, host.finfo(float).tiny)[:, None, None]

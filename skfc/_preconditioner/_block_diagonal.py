@@ -3,7 +3,7 @@
 import math
 from functools import partial
 
-from skfc import _softmax
+from skfc import _blockwise, _draws
 from skfc._array import (
     cast,
     cholesky_solve,
@@ -71,7 +71,7 @@ class BlockDiagonal(Preconditioner):
         """Form the blocks: Gram matrices of the standardised rows of a sample."""
         hessian = self.sampler.at(objective, evaluation)
         rows = hessian.rows
-        sums = rows.sum(_softmax.curvature_weights, state=hessian.state, count=False)
+        sums = rows.sum(_blockwise.curvature_weights, state=hessian.state, count=False)
         weights, n_rows = sums.state, rows.shape[0]
         size = TUNED.gram_rows + TUNED.rows_per_feature * objective.shape[0]
         steps = math.prod(objective.shape) / TUNED.numbers_per_step
@@ -152,7 +152,7 @@ def thinned(rows, weights, probes, size):
     Drawn in proportion to weight times leverage; all blocks share a draw.
     """
     P, q, n = probes.shape
-    function = partial(_softmax.chance_by_leverage, n=n, scale=1.0 / rows.n_total)
+    function = partial(_draws.chance_by_leverage, n=n, scale=1.0 / rows.n_total)
     probes = namespace(probes).reshape(probes, (P, q * n))
     state = draw(rows, function, size, theta=probes, state=weights)
-    return rows.sum(_softmax.times, state=state, count=False).state
+    return rows.sum(_draws.times, state=state, count=False).state

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import (
     add_to_diagonal,
     cast,
@@ -71,9 +71,11 @@ class FullHessian(Preconditioner):
         self.kronecker, self.least_steps = None, 1
         self._draw(o)
         logits = self.sample.carry(evaluation.state)
-        state = self.sample.rows.sum(_softmax.keep_probabilities, state=logits, count=False).state
+        state = self.sample.rows.sum(
+            _blockwise.keep_probabilities, state=logits, count=False
+        ).state
         B, T = o.n_problems, self.n_classes
-        weights = partial(_softmax.pair_weights, n_classes=T)
+        weights = partial(_blockwise.pair_weights, n_classes=T)
         state = self.sample.rows.sum(weights, state=state, count=False).state
         sums = self.sample.rows.gram(state, pairs=True)
         ridge = ridge_of(o, sums.dtype)

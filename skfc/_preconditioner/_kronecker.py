@@ -1,6 +1,6 @@
 """Kronecker-factored preconditioners: one matrix of the features, one of the classes."""
 
-from skfc import _softmax
+from skfc import _draws
 from skfc._array import (
     add_to_diagonal,
     cast,
@@ -102,7 +102,7 @@ class Kronecker(Factored):
         rows, P = objective.rows, objective.shape[0]
         self.n_classes = rows.n_classes
         importance = leverage_sample(rows, TUNED.gram_rows + TUNED.rows_per_feature * P)
-        weights = rows.sum(_softmax.times_row_weight, state=importance, count=False).state
+        weights = rows.sum(_draws.times_row_weight, state=importance, count=False).state
         A = cast(rows.gram(weights)[0, ...], rows.xp.float64)
         l2 = objective.penalty.l2
         # Without a penalty, directions of next to no curvature hide longer.

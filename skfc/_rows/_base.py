@@ -158,7 +158,7 @@ class LocalRows:
     # -- sums over blocks ------------------------------------------------------------------
 
     def sum(self, function, theta=None, state=None, *, power=1, count=True):
-        """Sum a function of the blocks; see :mod:`skfc._softmax` for its form.
+        """Sum a function of the blocks; see :mod:`skfc._blockwise` for its form.
 
         Parameters
         ----------

@@ -16,7 +16,7 @@ Of many weights the model's minimum is found by conjugate gradients, see
 
 from functools import partial
 
-from skfc import _softmax
+from skfc import _blockwise
 from skfc._array import host, to_numpy
 from skfc._duality import Dual
 from skfc._tuned import TUNED
@@ -39,7 +39,7 @@ def newton_cd(objective, preconditioner, theta):
         smooth, evaluation = objective.smooth.with_penalty(model.penalty.smooth, evaluation)
         distance, worst = distance_of(model.penalty, evaluation)
         mask = working_set(evaluation, distance)
-        function = partial(_softmax.keep_mixture, share=share)
+        function = partial(_blockwise.keep_mixture, share=share)
         proba = model.rows.sum(function, state=evaluation.state, count=False).state
         if mask.sum() <= most_coordinates(objective.rows):
             rough = iterate.decrement[0] > TUNED.rough * iterate.evaluation.value[0]

@@ -1,0 +1,198 @@
+"""Pure functions of one block of rows, which `Rows.sum` runs on every block.
+
+Each takes the block, the logits of the weights or direction that was given (K, n_rows), and
+the arrays that an earlier function left with the block, and returns
+`(values, residual, state)`. They can be pickled and sent to where the block lives.
+"""
+
+import numpy as np
+
+from skfc._array import cast, concatenate, namespace, permute, take
+from skfc._softmax import log_probabilities, one_hot
+
+
+def evaluate(block, logits):
+    """Loss and residual at logits, which stay with the block."""
+    loss, residual = block.kernel.residual(block.stack(logits + 0), block.target, block.weight)
+    return (loss,), block.flat(residual), (logits,)
+
+
+def evaluate_again(block, _, logits, *unused):
+    """Loss and residual at the logits that are with the block."""
+    return evaluate(block, logits)
+
+
+def evaluate_shifted(block, _, logits, *unused, shift):
+    """Loss and residual with intercepts moved by `shift` (K,)."""
+    return evaluate(block, logits + block.like(shift)[:, None])
+
+
+def look_along(block, direction, logits, room=None):
+    """Keep the logits of a direction beside those of the iterate."""
+    return (), None, (logits, fill(room, direction))
+
+
+def step_along(block, direction, logits, room=None):
+    """`look_along`, and loss and residual at step one, of the direction's logits."""
+    kept = fill(room, direction)
+    direction += logits  # what came from the product is free to be overwritten
+    loss, residual = block.kernel.residual(block.stack(direction), block.target, block.weight)
+    return (loss,), block.flat(residual), (logits, kept)
+
+
+def try_steps(block, _, logits, direction, *, steps, columns=None, problems=None):
+    """Loss and slope at `steps`, of some problems or of all: no product with X."""
+    z, dz, weight = logits, direction, block.weight
+    if problems is not None:
+        z, dz, weight = take(z, columns), take(dz, columns), take(weight, problems)
+    z = z + block.like(steps)[:, None] * dz
+    loss, residual = block.kernel.residual(block.stack(z), block.target, weight)
+    return (loss, block.kernel.inner(residual, block.stack(dz))), None, (logits, direction)
+
+
+def move_along(block, _, logits, direction, *, steps):
+    """The logits after `steps` (K,), or step one where that is None; the old are overwritten."""
+    if steps is not None:
+        direction *= block.like(steps)[:, None]
+    logits += direction
+    return (), None, (logits, direction)
+
+
+def keep_probabilities(block, _, logits, *unused):
+    """Probabilities at the logits that are with the block."""
+    return (), None, (block.flat(block.kernel.probabilities(block.stack(logits + 0))),)
+
+
+def keep_mixture(block, _, logits, *unused, share):
+    """Probabilities, of which a share is that of the targets: curvature on the way to these."""
+    p = block.kernel.probabilities(block.stack(logits + 0))
+    if share > 0:
+        p = (1 - share) * p + share * cast(one_hot(block.target, p), p.dtype)[None, ...]
+    return (), None, (block.flat(p),)
+
+
+def curve(block, direction, proba):
+    """The curvature applied to the logits of a direction."""
+    weight = None if block.unit_weight else block.weight
+    dz = block.kernel.curvature(block.stack(proba), block.stack(direction), weight)
+    return (), block.flat(dz), (proba,)
+
+
+def curvature_diagonal(block, _, proba):
+    """m p (1 - p): the diagonal of the curvature of every row."""
+    _, _, (weights,) = curvature_weights(block, None, proba)
+    return (), weights, (proba,)
+
+
+def curvature_weights(block, _, proba):
+    """The diagonal of the curvature of every row, as a state (K, n_rows)."""
+    return (), None, (block.flat(block.stack(proba * (1 - proba)) * block.weight[:, None, :]),)
+
+
+def pair_weights(block, _, proba, *, n_classes):
+    """The curvature m (p_k [k = j] - p_k p_j) of every row for pairs of the classes but the last.
+
+    A state (n_problems * T (T - 1) / 2, n_rows), pairs k <= j by rows of the upper triangle.
+    """
+    xp, T = namespace(proba), n_classes
+    p, weight, out = block.stack(proba), block.weight, []
+    for k in range(T - 1):
+        # p (1 - p) without cancellation, for a p next to one.
+        others = xp.sum(p[:, :k, :], axis=1) + xp.sum(p[:, k + 1 :, :], axis=1)
+        first = weight * p[:, k, :] * others
+        rest = -(weight * p[:, k, :])[:, None, :] * p[:, k + 1 : T - 1, :]
+        out += [first[:, None, :], rest]
+    return (), None, (block.flat(concatenate(out, axis=1)),)
+
+
+def class_curvature(block, _, logits, *unused, stride):
+    """Sums over every `stride`-th row of m (diag(p) - p pᵀ), and of m; the logits stay."""
+    xp = namespace(logits)
+    p = block.kernel.probabilities(block.stack(logits[:, ::stride] + 0))
+    weight = block.weight[:, ::stride]
+    weighted = p * weight[:, None, :]
+    S = -xp.matmul(weighted, permute(p, (0, 2, 1)))
+    diagonal = xp.sum(weighted, axis=2)
+    S = S + xp.eye(p.shape[1], dtype=p.dtype)[None, ...] * diagonal[:, None, :]
+    return (cast(S, xp.float64), cast(xp.sum(weight, axis=1), xp.float64)), None, (logits,)
+
+
+def movement(block, direction, proba):
+    """Keep how far the logits of every row move against one another, zero without weight.
+
+    The values are sums of the fourth roots, and the number of rows with weight.
+    """
+    dz, xp = block.stack(direction), namespace(direction)
+    weighted = block.weight > 0
+    moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
+    moved = xp.where(weighted, moved, xp.zeros_like(moved))
+    roots = xp.sum(cast(xp.sqrt(xp.sqrt(moved)), xp.float64), axis=1)
+    return (roots, xp.sum(cast(weighted, xp.float64), axis=1)), None, (moved,)
+
+
+def beyond(block, _, moved, *, far):
+    """How many rows have moved by more than `far` (n_problems,)."""
+    xp = namespace(moved)
+    return (xp.sum(cast(moved > block.like(far)[:, None], xp.float64), axis=1),), None, (moved,)
+
+
+def margins(block, direction, proba, *, far):
+    """How many rows of every class a direction helps by more than `far`, and how many it harms.
+
+    A row is harmed where another logit rises against its label's by a tenth of that. Rows of
+    several classes are harmed by every movement between them.
+    """
+    dz, xp = block.stack(direction), namespace(direction)
+    target = one_hot(block.target, dz)[None, ...] + 0 * dz
+    weighted = cast(block.weight > 0, dz.dtype)
+    own = xp.min(xp.where(target > 0, dz, xp.full_like(dz, xp.inf)), axis=1)
+    lowest, highest = xp.min(dz, axis=1), xp.max(dz, axis=1)
+    helped = cast(own - lowest > far, dz.dtype) * weighted
+    harmed = cast(highest - own > 0.1 * far, dz.dtype) * weighted
+    per_class = xp.sum(helped[:, None, :] * cast(target > 0, dz.dtype), axis=2)
+    return (per_class, xp.sum(harmed, axis=1)), None, (proba,)
+
+
+def divergence(block, _, logits, *unused, mix, rest, shares):
+    """Sums of m KL(q | p) over the rows of one problem, a value for every one of `shares`.
+
+    q = (1 - a) y + a ((1 - mix) p + mix rest) for a share a; `rest` (n_classes,) sums to one.
+    """
+    xp, z = namespace(logits), cast(logits, namespace(logits).float64)[None, ...]
+    log_p, weight = log_probabilities(z)[0, ...], cast(block.weight[0, :], xp.float64)
+    y = cast(one_hot(block.target, z), xp.float64)
+    mixed = (1 - mix) * xp.exp(log_p)
+    if mix > 0:
+        mixed = mixed + mix * xp.asarray(rest, dtype=xp.float64)[:, None]
+    values = []
+    for a in shares:
+        q = (1 - a) * y + a * mixed
+        log_q = xp.log(xp.where(q > 0, q, xp.ones_like(q)))
+        rows = xp.sum(xp.where(q > 0, q * (log_q - log_p), xp.zeros_like(q)), axis=0)
+        values.append(xp.sum(weight * rows))
+    return (xp.stack(values),), None, (logits,)
+
+
+def weights_alone(block, _, logits, *unused):
+    """The weights of the rows as a residual, the same for every class; the logits stay."""
+    return (), logits * 0 + block.weight[0, :][None, :], (logits,)
+
+
+def separation(block, _, logits, *unused):
+    """How many rows of positive weight have another logit at or above their label's."""
+    xp = namespace(logits)
+    z = block.stack(logits)
+    target = one_hot(block.target, z)[None, ...]
+    others = xp.max(xp.where(target > 0, xp.full_like(z, -xp.inf), z), axis=1)
+    own = xp.min(xp.where(target > 0, z, xp.full_like(z, xp.inf)), axis=1)
+    wrong = (own <= others) & (block.weight > 0)
+    mixed = (xp.sum(cast(target > 0, z.dtype), axis=1) > 1) & (block.weight > 0)
+    return (xp.sum(cast(wrong | mixed, xp.float64), axis=1),), None, (logits,)
+
+
+def fill(room, values):
+    """A copy of `values` in the memory `room`, where there is some."""
+    if room is None or namespace(values) is not np:
+        return values + 0
+    np.copyto(room, values)
+    return room
