@@ -15,7 +15,8 @@ in standardised features, whatever holds the data.
 from scipy import sparse
 
 from skfc._array import as_like, is_numpy
-from skfc._rows._base import Block, LocalRows, Sample, Sums, Work, columns_of, is_small
+from skfc._rows._base import LocalRows, Sample, columns_of, is_small
+from skfc._rows._blocks import Block, Sums, Work
 from skfc._rows._csr import CSRRows, without_duplicates
 from skfc._rows._dense import ArrayRows, DenseRows
 from skfc._rows._merge import merge_columns

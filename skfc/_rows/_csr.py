@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from skfc._moments import Moments
-from skfc._rows._base import LocalRows, add, is_small
+from skfc._rows._base import LocalRows, is_small
+from skfc._rows._blocks import add
 from skfc._rows._dense import DenseRows
 from skfc._rows._pairs import sparse_pairs
 from skfc._runtime import n_threads, over_rows, thread_map

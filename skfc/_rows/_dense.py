@@ -6,7 +6,8 @@ import numpy as np
 
 from skfc._array import cast, concatenate, epsilon, itemsize, pair_places, take, to_numpy
 from skfc._moments import Moments
-from skfc._rows._base import LocalRows, is_small, row_blocks
+from skfc._rows._base import LocalRows, is_small
+from skfc._rows._blocks import row_blocks
 from skfc._rows._pairs import dense_pairs
 from skfc._tuned import TUNED
 

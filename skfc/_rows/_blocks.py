@@ -1,0 +1,197 @@
+"""Blocks of rows, and sums over them: the one place that runs blocks.
+
+A container of rows says what a block gives: `_enter` and `_leave` lead from standardised
+weights to products with X and back, `_logits` and `_adjoint` are those products. Here they
+are put together: a function of every block, and the sums of what it gives, in order.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+
+from skfc._array import as_like, cast, namespace, to_numpy
+from skfc._softmax import kernel
+from skfc._tuned import TUNED
+
+
+@dataclass
+class Work:
+    """What a fit has cost, of all rows that come from one container.
+
+    `passes` are evaluations of value and gradient on all rows: a product with X, or with Xᵀ,
+    is half of one, and samples count in part. `steps` are passes and products with a Hessian,
+    whatever rows it has: the clock of preconditioners. `products` are the latter.
+    """
+
+    passes: float = 0.0
+    steps: int = 0
+    products: int = 0
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Means over all rows: `values`, and `gradient` (P, K); `state` is what blocks keep."""
+
+    values: tuple
+    gradient: np.ndarray | None
+    state: list = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows `rows` (a slice) with their targets and weights (n_problems, n_rows)."""
+
+    rows: slice
+    target: np.ndarray
+    weight: np.ndarray
+    n_classes: int
+    unit_weight: bool
+    first: int  # the number of its first row among all rows
+    kernel: SimpleNamespace = field(repr=False)
+
+    def stack(self, logits):
+        """(K, n_rows) as (n_problems, n_classes, n_rows)."""
+        shape = (logits.shape[0] // self.n_classes, self.n_classes, logits.shape[-1])
+        return namespace(logits).reshape(logits, shape)
+
+    def flat(self, stacked):
+        """(n_problems, n_classes, n_rows) as (K, n_rows)."""
+        shape = (stacked.shape[0] * stacked.shape[1], stacked.shape[-1])
+        return namespace(stacked).reshape(stacked, shape)
+
+    def like(self, values):
+        """Host values as an array of the library and type of the block."""
+        xp = namespace(self.weight)
+        return xp.asarray(values, dtype=self.weight.dtype)
+
+    def __reduce__(self):
+        data = (self.rows, self.target, self.weight, self.n_classes, self.unit_weight, self.first)
+        return block_of, data
+
+
+def block_of(rows, target, weight, n_classes, unit_weight, first):
+    return Block(rows, target, weight, n_classes, unit_weight, first, kernel(namespace(weight)))
+
+
+class BlockSums:
+    """Sums over the blocks of rows: what a container is to everything that does not see X."""
+
+    def sum(self, function, theta=None, state=None, *, power=1, count=True):
+        """Sum a function of the blocks; see :mod:`skfc._blockwise` for its form.
+
+        Parameters
+        ----------
+        function : (block, logits of `theta`, *state of the block) -> (values, residual, state);
+            picklable
+        theta : (P, K), weights or a direction
+        state : what an earlier sum left with the blocks
+        power : the residuals are multiplied by standardised features to this power, 1 or 2
+
+        Returns
+        -------
+        Sums : values and X̃ᵀ residual, both divided by the number of rows
+        """
+        state = [()] * len(self.blocks) if state is None else state
+        forward, inner = theta is not None, None
+        if forward:
+            inner = self._enter(theta)
+            forward = inner[0] is not None
+
+        def run(item):
+            block, kept = item
+            logits = None if inner is None else self._logits(inner, block)
+            values, residual, kept = function(block, logits, *kept)
+            if residual is None:
+                return values, None, None, kept
+            sums = self.xp.sum(residual, axis=1)
+            return values, sums, self._adjoint(residual, block, power), kept
+
+        items = list(zip(self._blocks, state, strict=True))
+        values, product, states = self._reduce(run, items, power)
+        values = tuple(v / self.n_total for v in values)
+        adjoint = product is not None
+        if count:
+            self.work.passes += 0.5 * self.share * (forward + adjoint)
+            self.work.steps += adjoint
+        return Sums(values, product, states)
+
+    def _reduce(self, run, items, power):
+        """The sums of what `run` gives for `items`, blocks in order."""
+        values, total, sums, states = (), None, None, []
+        for found, part, product, kept in self._map(run, items):
+            states.append(kept)
+            values = add(values, found)
+            if product is None:
+                continue
+            if total is None:
+                sums = cast(part, self.parameter_dtype)
+                total = cast(product, self.parameter_dtype)
+            else:
+                sums, total = sums + cast(part, sums.dtype), accumulate(total, product)
+        return values, None if total is None else self._leave(total, sums, power), states
+
+    def _map(self, run, items):
+        return map(run, items)
+
+    def loss_of(self, coef, intercept):
+        """The mean loss (1,) at coefficients and intercepts of X as it is, in float64.
+
+        Infinite where logits leave the range of X's own type, in which predictions are made.
+        """
+        coef, intercept = (
+            cast(as_like(a, self.weight), self.xp.float64) for a in (coef, intercept)
+        )
+        total = 0.0
+        for block in self._blocks:
+            logits = self._user_logits(block, coef) + intercept[:, None]
+            if self.dtype == self.xp.float32 and bool(self.xp.max(self.xp.abs(logits)) > 3.4e38):
+                return np.full(1, np.inf)
+            weight = cast(block.weight, self.xp.float64)
+            loss, _ = block.kernel.residual(block.stack(logits), block.target, weight)
+            total = total + loss
+        return to_numpy(total / self.n_total)
+
+    def hessian_on(self, proba, features, classes, dtype):
+        """The second derivatives of the mean loss in some weights of one problem, (m, m).
+
+        Parameters
+        ----------
+        proba : state, the probabilities of the rows
+        features, classes : host arrays (m,), the coordinates; see :mod:`skfc._rows._pairs`
+        dtype : of the products
+        """
+        used, place = np.unique(features, return_inverse=True)
+        parts = [
+            self._pairs_of(block, p, used, place, classes, dtype)
+            for block, (p,) in zip(self._blocks, proba, strict=True)
+        ]
+        return to_numpy(sum(parts[1:], start=parts[0])).astype(np.float64) / self.n_total
+
+
+def row_blocks(n_rows, bytes_per_row, block_bytes=None, min_rows=None):
+    """Slices that cut `n_rows` into equal blocks of about `block_bytes`."""
+    block_bytes = block_bytes or TUNED.block_bytes
+    min_rows = min_rows or TUNED.min_block_rows
+    n_blocks = max(1, round(n_rows * bytes_per_row / block_bytes))
+    n_blocks = min(n_blocks, max(1, n_rows // min_rows))
+    edges = [n_rows * k // n_blocks for k in range(n_blocks + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def add(values, more):
+    """The sums of two tuples of arrays; an empty one is zero."""
+    return tuple(a + b for a, b in zip(values, more, strict=True)) if values else more
+
+
+def accumulate(total, part):
+    """total + part, in place."""
+    total += part
+    return total
+
+
+def scale_by(array, factor):
+    """array * factor, in place."""
+    array *= factor
+    return array
