@@ -1,33 +1,23 @@
 """The estimator: validate, wire, store."""
 
-from contextlib import contextmanager
-
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skfc import _driver, _prediction, _scoring, _targets
-from skfc._array import NO_NUMBERS, as_features, columns_without_numbers, readable
+from skfc._array import readable
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
 from skfc._parameters import check_parameters
+from skfc._partial_fit import PartialFitMixin
 from skfc._problem import Method, Problem, finish
-from skfc._rows import some_rows, without_duplicates
-from skfc._stream_model import check_stream, learn, stream_classes
+from skfc._reading import check_rows, read_data, unchanged_on_failure
+from skfc._rows import some_rows
 from skfc._validation import HeldOut, Validation, check_given, hold_out, most_probable
 
-# How X is validated, in fit and in predict: no copy of what is already right.
-ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
 
-
-def takes_batches(estimator):
-    """Whether an estimator learns from batches: a search needs all rows."""
-    return not hasattr(estimator, "cv")
-
-
-class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     r"""One fully connected layer, a softmax, and the cross-entropy loss.
 
     For rows :math:`x_i` with weights :math:`s_i` and classes :math:`y_i` the fit minimises
@@ -284,7 +274,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return self
 
     def _fit(self, X, y, sample_weight, given, task):
-        X, *read = self._read(X, y, sample_weight)
+        X, *read = read_data(self, X, y, sample_weight)
         X, read, held_out = self._hold_out(X, read, *given)
         problem, targets, active = make_problem(self, X, read)
 
@@ -308,86 +298,6 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self.validation_curve_ = np.array(validation.curve)
         self._warn(problem, fit, method, targets.classes[active])
 
-    @available_if(takes_batches)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
-        r"""Learn from more rows of a stream.
-
-        The objective is that of `fit` of all rows seen so far. Up to 2000 of them, and 64 MB,
-        are kept; the loss of the others is known by its second-order expansion. There is
-        nothing to scale and no learning rate, and batches may have any size: steps are taken
-        as soon as a sixteenth of the rows is new, so that very small batches need not change
-        the coefficients at once.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows, each to be passed once.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels, or one-hot or probability rows.
-        classes : array-like of shape (n_classes,), default=None
-            The full set of labels. The first call needs it for labels, here or as the
-            parameter of the estimator, or takes those of a fit before. A later call may name
-            more: what was learned stays.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, >= 0, not all zero.
-
-        Returns
-        -------
-        self : SoftmaxFCClassifier
-            The estimator, fitted to all rows since the first call. Of the fitted attributes
-            it has `coef_`, `intercept_`, `classes_` and `n_iter_`, the Newton steps so far.
-
-        Raises
-        ------
-        ValueError, TypeError
-            For parameters or input that do not fit; what was learned is left as it was.
-
-        Notes
-        -----
-        `fit` forgets the stream, and a stream forgets the fit before it. Solver,
-        preconditioner, `tol`, `max_iter` and the parameters of early stopping play no part.
-        With `standardize=True` standard deviations are those of the rows so far.
-        `class_weight="balanced"` would need all rows, and `l1_ratio` > 0 another penalty than
-        squares: both raise. Nothing is discounted: old
-        rows count like new ones.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_digits
-        >>> from skfc import SoftmaxFCClassifier
-        >>> X, y = load_digits(return_X_y=True)
-        >>> clf = SoftmaxFCClassifier(classes=range(10))
-        >>> for start in range(0, 1500, 100):
-        ...     batch = slice(start, start + 100)
-        ...     clf = clf.partial_fit(X[batch], y[batch])
-        >>> bool(clf.score(X[1500:], y[1500:]) > 0.85)
-        True
-        """
-        with unchanged_on_failure(self):
-            return self._partial_fit(X, y, classes, sample_weight)
-
-    def _partial_fit(self, X, y, classes, sample_weight):
-        check_parameters(self)
-        check_stream(self)
-        before = getattr(self, "_stream", None)
-        known = self.classes_ if before else None
-        classes = stream_classes(self, y, classes, known)
-        X, classes, target, weight = self._read(X, y, sample_weight, classes, before is None)
-        targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
-        penalty = 1 / self.C, self.standardize
-        with np.errstate(all="ignore"):
-            self._stream, model = learn(
-                before, known, X, targets, weight, penalty, self.fit_intercept
-            )
-        if not before:  # attributes of a fit
-            for name in ("loss_curve_", "validation_curve_", "optimality_gap_", "solver_"):
-                vars(self).pop(name, None)
-        if model is not None:
-            coef, intercept = model
-            self.coef_, self.intercept_, self.classes_ = coef, intercept, classes
-            self.n_iter_ = self._stream.n_steps
-        return self
-
     def _hold_out(self, X, read, X_val, y_val, sample_weight_val):
         """X and what was read with it without the rows held out, and those (None: no rows)."""
         if not self.early_stopping:
@@ -398,44 +308,12 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             held = hold_out(most_probable(target), weight, self.validation_fraction, random)
             held_out = HeldOut(some_rows(X, held), target[..., held], weight[held])
             return some_rows(X, ~held), (classes, target[..., ~held], weight[~held]), held_out
-        X_val = self._check_rows(X_val)
+        X_val = check_rows(self, X_val)
         _, target = _targets.encode(_targets.plain(y_val, "y_val"), classes, what="y_val")
         check_consistent_length(X_val, target.T)
         given = readable(sample_weight_val, "sample_weight_val")
         weight = _targets.check_weights(given, (X_val.shape[0],), "sample_weight_val")
         return X, read, HeldOut(X_val, target, weight)
-
-    def _read(self, X, y, sample_weight, classes=None, reset=True):
-        """X as an array or CSR; classes, encoded target and weights, all validated.
-
-        `classes` are those known; None: those of the parameter, else those of y.
-        """
-        names = _targets.column_names(y)
-        X, y = as_features(X), _targets.plain(y)
-        X, y = self._validated(X, y, reset=reset, multi_output=True)
-        if np.iscomplexobj(X):
-            raise ValueError("Complex data not supported")
-        X = without_duplicates(X) if sparse.issparse(X) else X
-        if classes is None and self.classes is not None:
-            classes = _targets.check_classes(self.classes)
-        classes, target = _targets.encode(y, classes, names=names)
-        weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
-        if len(classes) < 2:
-            raise ValueError(
-                f"y must hold at least two classes; got one class, {classes.tolist()}. Where "
-                "there are others that y misses, name all of them in `classes`."
-            )
-        return X, classes, target, weight
-
-    def _validated(self, X, *y, **options):
-        """scikit-learn's `validate_data`; the columns of a frame that are no numbers are named."""
-        try:
-            return validate_data(self, X, *y, **ACCEPTED, **options)
-        except (TypeError, ValueError) as error:
-            wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
-            if not wrong:
-                raise
-            raise ValueError(NO_NUMBERS.format(wrong)) from error
 
     def _start(self, problem, classes, active):
         """The coefficients of the last fit with `warm_start`, as a start, else None."""
@@ -467,14 +345,7 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _logits(self, X):
         """The `Logits` of validated rows."""
         check_is_fitted(self)
-        return _prediction.Logits(self._check_rows(X), self.coef_, self.intercept_)
-
-    def _check_rows(self, X):
-        """X, validated as rows of the features known."""
-        X = self._validated(as_features(X), reset=False)
-        if np.iscomplexobj(X):
-            raise ValueError("Complex data not supported")
-        return X
+        return _prediction.Logits(check_rows(self, X), self.coef_, self.intercept_)
 
     def decision_function(self, X):
         """Logits.
@@ -637,14 +508,14 @@ class SoftmaxFCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 def prepare(estimator, X, y, sample_weight):
     """The problem of an estimator's checked parameters and of data that are read here."""
     check_parameters(estimator)
-    X, *read = estimator._read(X, y, sample_weight)
+    X, *read = read_data(estimator, X, y, sample_weight)
     return make_problem(estimator, X, read)[0]
 
 
 def make_problem(estimator, X, read):
     """The problem of validated rows, the settled targets, and the classes with weight.
 
-    `read` are classes, encoded target and weights, as `_read` gives them with `X`.
+    `read` are classes, encoded target and weights, as `read_data` gives them with `X`.
     """
     targets = _targets.settle(*read, estimator.class_weight, estimator.label_smoothing)
     active = np.flatnonzero(targets.class_totals() > 0)
@@ -657,15 +528,3 @@ def make_problem(estimator, X, read):
         sample_weight=None if estimator.class_weight is None else read[-1][None],
     )  # fmt: skip
     return problem, targets, active
-
-
-@contextmanager
-def unchanged_on_failure(estimator):
-    """Whatever ends the block early, the estimator is then as it was."""
-    before = vars(estimator).copy()
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise

@@ -14,9 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from skfc import _targets
 from skfc._array import as_features
 from skfc._callbacks import CallbackMonitor, FitTask, with_callbacks
-from skfc._classifier import SoftmaxFCClassifier, unchanged_on_failure
+from skfc._classifier import SoftmaxFCClassifier
 from skfc._parameters import check_parameters, check_solver
 from skfc._problem import Method, Problem, finish
+from skfc._reading import read_data, unchanged_on_failure
 from skfc._scoring import neg_log_loss_scorer, with_labels
 from skfc._search import (
     Fold,
@@ -283,7 +284,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         check_solver(type(self).__name__, self.solver, ratios.tolist(), Cs.tolist())
         scorer, routed = self._route(sample_weight, params)
         given_X = X
-        X, *read = self._read(X, y, sample_weight)
+        X, *read = read_data(self, X, y, sample_weight)
         folds = self._split(X, *read, routed.splitter.split)
         rows = given_X if hasattr(given_X, "columns") else X
         given = routed.scorer.score.items()  # the weights as they were checked

@@ -1,0 +1,68 @@
+"""What an estimator is given: X, y and weights, validated and encoded."""
+
+from contextlib import contextmanager
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import validate_data
+
+from skfc import _targets
+from skfc._array import NO_NUMBERS, as_features, columns_without_numbers, readable
+from skfc._rows import without_duplicates
+
+# How X is validated, in fit and in predict: no copy of what is already right.
+ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
+
+
+def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
+    """X as an array or CSR; classes, encoded target and weights, all validated.
+
+    `classes` are those known; None: those of the parameter, else those of y.
+    """
+    names = _targets.column_names(y)
+    X, y = as_features(X), _targets.plain(y)
+    X, y = validated(estimator, X, y, reset=reset, multi_output=True)
+    if np.iscomplexobj(X):
+        raise ValueError("Complex data not supported")
+    X = without_duplicates(X) if sparse.issparse(X) else X
+    if classes is None and estimator.classes is not None:
+        classes = _targets.check_classes(estimator.classes)
+    classes, target = _targets.encode(y, classes, names=names)
+    weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must hold at least two classes; got one class, {classes.tolist()}. Where "
+            "there are others that y misses, name all of them in `classes`."
+        )
+    return X, classes, target, weight
+
+
+def validated(estimator, X, *y, **options):
+    """scikit-learn's `validate_data`; the columns of a frame that are no numbers are named."""
+    try:
+        return validate_data(estimator, X, *y, **ACCEPTED, **options)
+    except (TypeError, ValueError) as error:
+        wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
+        if not wrong:
+            raise
+        raise ValueError(NO_NUMBERS.format(wrong)) from error
+
+
+def check_rows(estimator, X):
+    """X, validated as rows of the features known."""
+    X = validated(estimator, as_features(X), reset=False)
+    if np.iscomplexobj(X):
+        raise ValueError("Complex data not supported")
+    return X
+
+
+@contextmanager
+def unchanged_on_failure(estimator):
+    """Whatever ends the block early, the estimator is then as it was."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
