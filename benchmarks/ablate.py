@@ -57,10 +57,7 @@ OFF = {
     "arrived": 0.15,  # / 2
     "kept": 0.0, "contraction": np.inf, "near": 0.0, "heavy_features": NEVER, "heavy_classes": 0,
     # streams, which no fit of the set reads
-    "stream_full_numbers": 0, "stream_gram_numbers": 0, "stream_share": NEVER, "stream_steps": 1,
-    "stream_products": 1, "stream_forcing": 0.0, "stream_tol": 0.0, "stream_refresh": 1.0,
-    "stream_ridge_growth": 2.0, "stream_overfit": np.inf, "stream_least_ridge": 0.0,
-    "stream_farthest": np.inf, "stream_largest_loss": np.inf,
+    "stream_share": NEVER, "stream_refresh": 1.0, "stream_overfit": np.inf,
     # L-BFGS, gradient descent, line searches
     "switch_after": NEVER,
     "memory": 5,  # / 2

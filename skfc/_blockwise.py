@@ -71,6 +71,33 @@ def keep_mixture(block, _, logits, *unused, share):
     return (), None, (block.flat(p),)
 
 
+def keep_softened(block, _, logits, *unused):
+    """Probabilities, half way to the target where a loss is large.
+
+    On the wrong side p is certain and has no curvature, but the way to the other side has.
+    """
+    xp = namespace(logits)
+    p = block.kernel.probabilities(block.stack(logits + 0))
+    half = 0.5 * xp.clip(row_losses(p, block.target) - 1.0, 0.0, 1.0)[:, None, :]
+    p = (1 - half) * p + half * cast(one_hot(block.target, p), p.dtype)[None, ...]
+    return (), None, (block.flat(p),)
+
+
+def surprise(block, logits, *, most):
+    """The sum of the losses of the rows, each `most` at the most."""
+    p = block.kernel.probabilities(block.stack(logits))
+    xp = namespace(p)
+    loss = xp.clip(row_losses(p, block.target), 0.0, most)
+    return (xp.sum(block.weight * loss, axis=1),), None, ()
+
+
+def row_losses(proba, target):
+    """-log of the probability of the target, (n_problems, n_rows)."""
+    xp = namespace(proba)
+    there = xp.sum(cast(one_hot(target, proba), proba.dtype)[None, ...] * proba, axis=1)
+    return -xp.log(xp.clip(there, float(xp.finfo(there.dtype).smallest_normal), 1.0))
+
+
 def curve(block, direction, proba):
     """The curvature applied to the logits of a direction."""
     weight = None if block.unit_weight else block.weight

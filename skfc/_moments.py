@@ -88,10 +88,6 @@ class Moments:
         low, high = xp.minimum(self.low, other.low), xp.maximum(self.high, other.high)
         return Moments(total, self.mean + d * b, std, low, high)
 
-    def decayed(self, by):
-        """These moments with their weight multiplied by `by`: the past of a stream."""
-        return Moments(self.total * by, self.mean, self.std, self.low, self.high)
-
     def pooled(self):
         """The moments of all problems together, each with the same total weight."""
         xp = namespace(self.mean)

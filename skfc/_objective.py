@@ -12,7 +12,6 @@ blocks of rows, and are opaque here.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations_with_replacement
 
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take, to_numpy
@@ -199,11 +198,7 @@ class Line:
 
     @classmethod
     def start(cls, objective, evaluation, direction, with_gradient):
-        penalty = objective.penalty
-        theta = evaluation.theta
-        terms = [
-            penalty.dot(*pair) for pair in combinations_with_replacement((theta, direction), 2)
-        ]
+        terms = objective.penalty.along(evaluation.theta, direction)
         function = _blockwise.step_along if with_gradient else _blockwise.look_along
         sums = objective.rows.sum(function, direction, evaluation.state)
         line = cls(objective, evaluation, direction, sums.state, terms)
@@ -212,8 +207,8 @@ class Line:
             line.at_unit_step = line.at(host.ones(objective.n_problems), everything)
             return line
         loss, slope = on_host(sums.values[0]), objective.dot(sums.gradient, direction)
-        ww, wd, dd = terms
-        line.at_unit_step = loss + 0.5 * ww + wd + 0.5 * dd, slope + wd + dd
+        there, rise, curvature = terms
+        line.at_unit_step = loss + there + rise + 0.5 * curvature, slope + rise + curvature
         line._unit_evaluation = sums.gradient
         return line
 
@@ -227,8 +222,9 @@ class Line:
         function = partial(_blockwise.try_steps, steps=steps, **some)
         sums = o.rows.sum(function, state=self.state, count=False)
         loss, slope = (on_host(v) for v in sums.values)
-        ww, wd, dd = (terms[problems] for terms in self.penalty_terms)
-        return loss + 0.5 * ww + t * wd + 0.5 * t**2 * dd, slope + wd + t * dd
+        there, rise, curvature = (terms[problems] for terms in self.penalty_terms)
+        value = loss + there + t * rise + 0.5 * t**2 * curvature
+        return value, slope + rise + t * curvature
 
     def move(self, t):
         """The :class:`Evaluation` at steps `t`; the old one must not be used again."""

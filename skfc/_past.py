@@ -15,6 +15,7 @@ import numpy as np
 
 from skfc._array import add_to_diagonal, cholesky, cholesky_solve, diagonal
 from skfc._tuned import TUNED
+from skfc._window import WINDOW_BYTES
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,61 @@ class Curvature:
         """With more rows (n, P), of probabilities (T, n) and weights (n,)."""
         new = self.of(rows, proba, weight)
         return replace(self, parts=tuple(a + b for a, b in zip(self.parts, new, strict=True)))
+
+
+@dataclass(frozen=True)
+class Past:
+    """Past rows and a ridge, in the place of the penalty of an objective of one problem.
+
+        R(theta) = value + <gradient, d> + <d, H d> / 2 + Σ ridge_j theta_jk² / 2,
+
+    with d = theta - there, where value and gradient of the past rows are known.
+    """
+
+    value_there: float
+    gradient: np.ndarray
+    curvature: Curvature
+    there: np.ndarray
+    ridge: np.ndarray
+
+    @property
+    def strict(self):
+        """Whether it makes the problem strictly convex, (1,)."""
+        return np.array([bool((self.ridge > 0).all())])
+
+    @property
+    def quadratic(self):
+        """The terms of second order alone: its gradient is their product with a direction."""
+        zero = np.zeros_like(self.there)
+        return replace(self, value_there=0.0, gradient=zero, there=zero)
+
+    def of_rows(self, theta):
+        """Value and gradient of the past rows at `theta`."""
+        step = theta - self.there
+        curved = self.curvature.times(step)
+        value = self.value_there + float((step * (self.gradient + 0.5 * curved)).sum())
+        return value, self.gradient + curved
+
+    def value(self, theta):
+        """R(theta), (1,)."""
+        ridge = 0.5 * (self.ridge[:, None] * theta**2).sum()
+        return np.array([self.of_rows(theta)[0] + ridge])
+
+    def add_gradient(self, out, theta):
+        """Add ∇R(theta) to `out` in place."""
+        out += self.of_rows(theta)[1] + self.ridge[:, None] * theta
+
+    def along(self, theta, direction):
+        """R(theta + t direction) as a polynomial of t: value, slope and second derivative."""
+        d = self.ridge[:, None] * direction
+        slope = ((self.of_rows(theta)[1] * direction) + d * theta).sum()
+        second = (direction * (self.curvature.times(direction) + d)).sum()
+        return self.value(theta), np.array([slope]), np.array([second])
+
+    def conjugate(self, gradient):
+        """A bound of <g, R''⁻¹ g> / 2 by the ridge alone, (1,)."""
+        ridge = np.where(self.ridge > 0, self.ridge, np.inf)  # free parameters have no gradient
+        return np.array([0.5 * (gradient**2 / ridge[:, None]).sum()])
 
 
 class FullCurvature(Curvature):
@@ -128,9 +184,9 @@ class DiagonalCurvature(Curvature):
 
 def choose_curvature(P, T):
     """The class of curvature for P parameters per class and T classes."""
-    if TUNED.stream_full_numbers >= (P * T) ** 2:
+    if TUNED.hessian_size >= P * T:
         return FullCurvature
-    return KroneckerCurvature if TUNED.stream_gram_numbers >= P**2 else DiagonalCurvature
+    return KroneckerCurvature if P**2 * 8 <= WINDOW_BYTES else DiagonalCurvature
 
 
 @dataclass(frozen=True)

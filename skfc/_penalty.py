@@ -80,6 +80,10 @@ class Penalty:
         """R(theta) of every problem."""
         return 0.5 * self.dot(theta, theta)
 
+    def along(self, theta, direction):
+        """R(theta + t direction) as a polynomial of t: value, slope and second derivative."""
+        return self.value(theta), self.dot(theta, direction), self.dot(direction, direction)
+
     def add_gradient(self, out, theta):
         """Add ∇R(theta) to `out` (P, K) in place; of a direction, the product with its Hessian."""
         if not self.active:

@@ -15,19 +15,26 @@ and a ridge in units of the features' standard deviations grows; elsewhere it sh
 """
 
 from copy import copy
+from dataclasses import replace
+from functools import partial
+from math import log
 
 import numpy as np
 from scipy import sparse
 
-from skfc._past import choose_curvature
+from skfc._blockwise import evaluate, keep_softened, surprise
+from skfc._conjugate_gradients import newton_step
+from skfc._objective import HessianOperator, Objective
+from skfc._past import Past, choose_curvature
 from skfc._rows import make_rows
-from skfc._softmax import kernel
 from skfc._tuned import TUNED
-from skfc._window import Chunk, joined
+from skfc._window import WINDOW_BYTES, WINDOW_ROWS, Chunk, joined
+from skfc.solvers._line_search import search
 
-# What `partial_fit` is allowed to remember of rows: so many, and so many bytes of them.
-WINDOW_ROWS, WINDOW_BYTES = 2000, 2**26
-KERNEL = kernel(np)
+# Standard deviations beyond which a Gram matrix holds nothing but the square of a value.
+FARTHEST = TUNED.rounding_of_gram**-0.5
+# The loss of a row whose probability is rounding: a larger one says no more of a model.
+MOST_SURPRISE = -log(np.finfo(float).eps)
 
 
 class Stream:
@@ -54,7 +61,7 @@ class Stream:
         P = N + fit_intercept
         self.n_classes, self.fit_intercept = n_classes, fit_intercept
         # Features that fit into the memory of the window are held as dense rows.
-        fits = WINDOW_ROWS * P * 8 <= WINDOW_BYTES and TUNED.stream_gram_numbers >= P**2
+        fits = WINDOW_ROWS * P * 8 <= WINDOW_BYTES and P**2 * 8 <= WINDOW_BYTES
         self.sparse = sparse.issparse(rows) and not fits
         self.shift = np.zeros(N)
         if fit_intercept and not self.sparse:
@@ -138,11 +145,11 @@ class Stream:
 
     # -- the objective --------------------------------------------------------------------------
 
-    def _surprise(self, chunk):
+    def _surprise(self, chunk, theta=None):
         """The sum of the losses of rows, of which a few far out have no great part."""
-        Z = np.ascontiguousarray((chunk.rows @ self.theta).T)
-        loss = losses(KERNEL.probabilities(Z[None])[0], chunk.target_of(self.active))
-        return float(chunk.weight @ np.minimum(loss, TUNED.stream_largest_loss))
+        theta = self.theta if theta is None else theta
+        function = partial(surprise, most=MOST_SURPRISE)
+        return float(chunk.among(self.active).sum(function, theta).values[0][0])
 
     def _settle(self, penalty, n_leave):
         """Newton steps, the ridge, and rows that leave."""
@@ -152,7 +159,7 @@ class Stream:
         N = len(self.shift)
         found = make_moments(latest.rows[:, :N], latest.sample_weight)
         self.moments = found if self.moments is None else self.moments + found
-        spread = TUNED.stream_farthest * self.moments.std[0]
+        spread = FARTHEST * self.moments.std[0]
         spread = np.where(spread > 0, spread, np.inf)
         self.limits = self.moments.mean[0] - spread, self.moments.mean[0] + spread
         if len(self.active) > 1:
@@ -182,81 +189,38 @@ class Stream:
     def _minimise(self, chunk, penalties):
         """Newton steps on F, until they promise little."""
         ridge, free = penalties
-        target, d = chunk.target_of(self.active), ridge[:, None]
-        little = TUNED.stream_tol * 0.1 * chunk.weight.sum()
-        for _ in range(TUNED.stream_steps):
-            Z = np.ascontiguousarray((chunk.rows @ self.theta).T)
-            loss, R = KERNEL.residual(Z.copy()[None], target, chunk.weight[None])
-            value = float(loss[0]) + self.value + 0.5 * float((d * self.theta**2).sum())
-            gradient = chunk.rows.T @ R[0].T + self.gradient + d * self.theta
-            proba = softened(Z, target)
-            self._refresh(chunk, proba, ridge, free)
-            step, promise = self._newton_step(chunk, proba, gradient, d)
-            t = self._move(chunk, target, Z, step, value, gradient, d)
+        past = Past(self.value, self.gradient, self.curvature, self.theta, ridge)
+        objective = Objective(chunk.among(self.active), past)
+        second = replace(objective, penalty=past.quadratic)
+        little = TUNED.inner_accuracy**2 * chunk.weight.sum()
+        evaluation = objective.at(self.theta)
+        for _ in range(TUNED.most_steps):
+            proba = softened(objective.rows, evaluation.state)
+            self._refresh(chunk, joined_columns(proba), ridge, free)
+            found = newton_step(
+                objective, HessianOperator(second, objective.rows, proba), evaluation.gradient,
+                self.inverse[0], share=TUNED.share_to_come, least=1, most=TUNED.most_steps,
+            )  # fmt: skip
+            line = objective.line(evaluation, -found.step)
+            t = search(line, TUNED.wolfe_newton)
+            evaluation = line.move(t)
             self.n_steps += 1
-            usual = self._surprise(chunk) + max(self.value, 0.0)
-            if promise <= TUNED.stream_tol * usual + little or t == 0:
+            usual = self._surprise(chunk, evaluation.theta) + max(self.value, 0.0)
+            if found.decrement[0] <= TUNED.inner_accuracy * usual + little or t[0] == 0:
                 break
+        self.theta = evaluation.theta
+        self.value, self.gradient = past.of_rows(self.theta)
 
     def _refresh(self, chunk, proba, ridge, free):
         """Form the preconditioner again where the rows or the ridge have grown."""
         if self.inverse is not None:
             _, seen, was = self.inverse
             low, high = np.sort([was, self.ridge])
-            alike = high <= TUNED.stream_ridge_growth * max(low, TUNED.stream_least_ridge)
+            alike = high <= TUNED.stronger * max(low, 1.0)
             if self.seen < TUNED.stream_refresh * seen and alike:
                 return
         inverse = self.curvature.inverse(chunk.rows, proba, chunk.weight, ridge, free)
         self.inverse = inverse, self.seen, self.ridge
-
-    def _newton_step(self, chunk, proba, gradient, d):
-        """A step by preconditioned conjugate gradients, and half the Newton decrement."""
-        rows, weight, precondition = chunk.rows, chunk.weight[None], self.inverse[0]
-
-        def hessian(V):
-            dZ = np.ascontiguousarray((rows @ V).T)
-            dZ = KERNEL.curvature(proba[None], dZ[None], weight)[0]
-            return rows.T @ dZ.T + self.curvature.times(V) + d * V
-
-        step, r = np.zeros_like(gradient), -gradient
-        z = precondition(r)
-        p, rz = z, float((r * z).sum())
-        enough = TUNED.stream_forcing**2 * rz
-        for _ in range(TUNED.stream_products):
-            Hp = hessian(p)
-            curvature = float((p * Hp).sum())
-            if not (curvature > 0 and np.isfinite(curvature)):
-                break
-            step = step + (rz / curvature) * p
-            r = r - (rz / curvature) * Hp
-            z = precondition(r)
-            rz, before = float((r * z).sum()), rz
-            if rz <= enough:
-                break
-            p = z + (rz / before) * p
-        return step, -0.5 * float((gradient * step).sum())
-
-    def _move(self, chunk, target, Z, step, value, gradient, d):
-        """Go along a step as far as F falls; returns the share of the step taken."""
-        dZ, slope = (chunk.rows @ step).T, float((gradient * step).sum())
-        past = self.curvature.times(step)
-        linear = float((self.gradient * step).sum() + (d * self.theta * step).sum())
-        square = 0.5 * float((step * past).sum() + (d * step**2).sum())
-        at_zero = value - 0.5 * float((d * self.theta**2).sum()) - self.value
-        t = 1.0
-        for _ in range(TUNED.most_halvings):
-            loss = KERNEL.residual((Z + t * dZ)[None], target, chunk.weight[None])[0][0]
-            rise = float(loss) - at_zero + t * linear + t**2 * square
-            if rise <= TUNED.armijo * t * slope:
-                break
-            t /= 2
-        else:
-            return 0.0
-        self.value += t * float((self.gradient * step).sum())
-        self.value += 0.5 * t**2 * float((step * past).sum())
-        self.gradient = self.gradient + t * past
-        self.theta = self.theta + t * step
-        return t
 
     def _adapt(self, latest):
         """A larger ridge where the latest rows show that the model overfits, else a smaller one.
@@ -265,10 +229,10 @@ class Stream:
         """
         if self.arrival > TUNED.stream_overfit * self._surprise(latest):
             blind = self.arrival > latest.weight.sum() * np.log(len(self.active))
-            growth = TUNED.stream_ridge_growth if blind else 2.0
-            self.ridge = max(growth * self.ridge, TUNED.stream_least_ridge)
+            growth = TUNED.stronger if blind else 2.0
+            self.ridge = max(growth * self.ridge, 1.0)
         else:
-            self.ridge = self.ridge / 2 if self.ridge > TUNED.stream_least_ridge else 0.0
+            self.ridge = self.ridge / 2 if self.ridge > 1.0 else 0.0
 
     def _let_go(self, chunk, n_leave):
         """Rows drawn by chance leave the window; their expansions stay."""
@@ -278,12 +242,12 @@ class Stream:
         self.window = (chunk.take(np.sort(order[:size])),)
         if len(self.active) < 2:
             return
-        target = leaving.target_of(self.active)
-        Z = np.ascontiguousarray((leaving.rows @ self.theta).T)
-        loss, R = KERNEL.residual(Z.copy()[None], target, leaving.weight[None])
-        self.value += float(loss[0])
-        self.gradient = self.gradient + leaving.rows.T @ R[0].T
-        self.curvature = self.curvature.plus(leaving.rows, softened(Z, target), leaving.weight)
+        rows = leaving.among(self.active)
+        sums = rows.sum(evaluate, self.theta)
+        proba = joined_columns(softened(rows, sums.state))
+        self.value += float(sums.values[0][0])
+        self.gradient = self.gradient + sums.gradient
+        self.curvature = self.curvature.plus(leaving.rows, proba, leaving.weight)
 
     # -- what comes out -------------------------------------------------------------------------
 
@@ -307,31 +271,18 @@ def first_limits(rows, shift):
     if sparse.issparse(rows):
         return -unbounded, unbounded
     low, high = np.quantile(rows - shift, (0.25, 0.75), axis=0)
-    spread = np.where(high > low, TUNED.stream_farthest * (high - low), np.inf)
+    spread = np.where(high > low, FARTHEST * (high - low), np.inf)
     return low - spread, high + spread
 
 
-def softened(Z, target):
-    """Probabilities (T, n) for curvature, half way to the target where a loss is large.
-
-    On the wrong side p is certain and has no curvature, but the way to the other side has.
-    """
-    proba = KERNEL.probabilities(Z.copy()[None])[0]
-    share = 0.5 * np.clip(losses(proba, target) - 1.0, 0.0, 1.0)
-    proba *= 1 - share
-    if target.ndim == 1:
-        proba[target, np.arange(len(target))] += share
-        return proba
-    return proba + share * target
+def softened(rows, logits):
+    """Probabilities for curvature, as a state; see :func:`skfc._blockwise.keep_softened`."""
+    return rows.sum(keep_softened, state=logits).state
 
 
-def losses(proba, target):
-    """-log of the probability of the target, (n,)."""
-    if target.ndim == 1:
-        there = proba[target, np.arange(len(target))]
-    else:
-        there = (target * proba).sum(axis=0)
-    return -np.log(np.maximum(there, np.finfo(float).tiny))
+def joined_columns(proba):
+    """A state of arrays (n_classes, n_rows of a block) as one array."""
+    return proba[0][0] if len(proba) == 1 else np.concatenate([p for (p,) in proba], axis=1)
 
 
 def class_totals(chunk, n_classes):

@@ -118,19 +118,9 @@ class Tuned:
     patience: int = 25  # iterations without progress at the floor of the arithmetic
 
     # -- streams: streams.md ----------------------------------------------------------------------
-    stream_full_numbers: int = 2**21  # of a full curvature
-    stream_gram_numbers: int = 2**23  # of a Gram matrix
     stream_share: int = 16  # of the rows seen: the new ones for which steps are taken
-    stream_steps: int = 20  # Newton steps at a time
-    stream_products: int = 30  # of a step
-    stream_forcing: float = 0.3  # of the gradient: what a step may leave
-    stream_tol: float = 1e-3  # decrement / F at which steps end
     stream_refresh: float = 1.2  # growth of the rows that renews the preconditioner
-    stream_ridge_growth: float = 8.0  # of the ridge, that does
     stream_overfit: float = 2.0  # loss of new rows before and after the steps
-    stream_least_ridge: float = 1e-3  # rows of mean weight that a ridge begins to grow from
-    stream_farthest: float = 1e4  # standard deviations of the rows before, for a value
-    stream_largest_loss: float = 20.0  # of a row, where it is told how well the model does
 
     # -- searches: search.md, path-of-c.md --------------------------------------------------------
     apart: float = 100.0  # scales of a fold and of all rows that are solved apart

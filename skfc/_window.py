@@ -5,6 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
+from skfc._frame import Frame
+from skfc._rows import CSRRows, DenseRows
+
+# What `partial_fit` may remember of rows: their number, and their bytes. No Gram matrix is larger.
+WINDOW_ROWS, WINDOW_BYTES = 2000, 2**26
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -43,6 +49,16 @@ class Chunk:
         target = np.zeros((n_classes, len(self)))
         target[place] = self.target
         return replace(self, target=target)
+
+    def among(self, active):
+        """The rows with weights of the classes `active`; sums are not divided by their number."""
+        zero = np.zeros(self.rows.shape[1])
+        frame = Frame(zero, zero + 1, zero + 1, False, zero + 1)
+        kind = CSRRows if sparse.issparse(self.rows) else DenseRows
+        return kind(
+            self.rows, self.target_of(active), self.weight[None], n_classes=len(active),
+            frame=frame, n_total=1,
+        )  # fmt: skip
 
     def target_of(self, active):
         """The target among the classes `active` (indices), which have all the weight."""

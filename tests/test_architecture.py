@@ -20,7 +20,7 @@ PAGE = PACKAGE.parent / "docs" / "architecture.md"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 OPTIONAL = ["pandas", "polars", "matplotlib", "torch", "cupy", "jax", "dask", "array_api_strict"]
 
-MODULE_LINES, FUNCTION_LINES, BRANCHES, THRESHOLDS = 350, 60, 15, 101
+MODULE_LINES, FUNCTION_LINES, BRANCHES, THRESHOLDS = 350, 60, 15, 91
 
 # `.X` outside _rows/: what is read there, and why.
 SEES_X = {
@@ -56,8 +56,9 @@ NUMBERS = {
     ("_preconditioner/_kronecker.py", "EIGEN"): "operations of an eigenproblem",
     ("solvers/_line_search.py", "ROUNDING"): "rounding of a value by the bytes of a logit",
     ("_runtime.py", "LARGEST_LEARNT"): "a constant of glibc",
-    ("_stream.py", "WINDOW_ROWS"): "what the documentation promises",
-    ("_stream.py", "WINDOW_BYTES"): "what the documentation promises",
+    ("_window.py", "WINDOW_ROWS"): "what the documentation promises",
+    ("_window.py", "WINDOW_BYTES"): "what the documentation promises",
+    ("_stream.py", "FARTHEST"): "where squares leave no digits to others in a sum",
     ("_targets.py", "SUM_SLACK"): "rounding that is allowed to rows of probabilities",
     ("_search.py", "LOGIT_ARRAYS"): "a count of arrays",
     ("_search.py", "VECTORS"): "a count of arrays",

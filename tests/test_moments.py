@@ -108,16 +108,6 @@ def test_whole_weights_are_repeated_rows(X, rng):
         assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-15)
 
 
-def test_the_past_of_a_stream_fades(X, weight):
-    """Decayed moments are those with smaller weights."""
-    old, new = in_parts(X, weight, [40, 20])
-    faded = weight.copy()
-    faded[:, :40] *= 0.25
-    assert_equal_moments(old.decayed(0.25) + new, Moments.of(X, faded), rtol=1e-9, atol=1e-15)
-    assert_equal_moments(old.decayed(1.0), old)
-    assert_equal_moments(old.decayed(0.5).decayed(0.5), old.decayed(0.25))
-
-
 def test_problems_pool_with_equal_totals(X, weight):
     pooled = Moments.of(X, weight).pooled()
     share = weight / weight.sum(axis=1, keepdims=True)

@@ -11,7 +11,8 @@ from scipy import sparse
 from sklearn.base import clone
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _stream
-from skfc._stream import WINDOW_BYTES, WINDOW_ROWS
+from skfc._blockwise import evaluate
+from skfc._window import WINDOW_BYTES, WINDOW_ROWS
 
 T = 3
 
@@ -107,6 +108,38 @@ def test_very_many_sparse_features():
     model, full = streamed(X[:5000], y[:5000]), SoftmaxFCClassifier().fit(X[:5000], y[:5000])
     assert sparse.issparse(model._stream.held().rows)
     assert model.log_loss(X[5000:], y[5000:]) < 1.05 * full.log_loss(X[5000:], y[5000:])
+
+
+@pytest.mark.parametrize("C", [1.0, 1e-3])
+def test_rows_that_leave_change_neither_value_nor_gradient(data, C, monkeypatch):
+    """Where the model stands; and the curvature of what leaves is added to that of the past."""
+    seen, let_go = [], _stream.Stream._let_go
+
+    def state(stream):
+        rows = stream.held().among(stream.active)
+        sums = rows.sum(evaluate, stream.theta)
+        return sums.values[0][0] + stream.value, sums.gradient + stream.gradient
+
+    def watched(stream, chunk, n_leave):
+        stream.window = (chunk,)
+        before = state(stream), stream.curvature, len(chunk)
+        let_go(stream, chunk, n_leave)
+        seen.append((before, (state(stream), stream.curvature, len(stream.held()))))
+
+    monkeypatch.setattr(_stream.Stream, "_let_go", watched)
+    X, y, *_ = data
+    streamed(X[:4000], y[:4000], C=C)
+    assert len(seen) > 3
+    for ((value, gradient), curvature, n), (
+        (value_then, gradient_then),
+        curvature_then,
+        m,
+    ) in seen:
+        assert m < n
+        assert_allclose(value_then, value, rtol=1e-12)
+        assert_allclose(gradient_then, gradient, rtol=1e-9, atol=1e-9 * abs(gradient).max())
+        V = np.random.default_rng(0).standard_normal(gradient.shape)
+        assert (V * curvature_then.times(V)).sum() > (V * curvature.times(V)).sum()
 
 
 # -- weights and targets --------------------------------------------------------------------------

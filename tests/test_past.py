@@ -10,6 +10,7 @@ from skfc._past import (
     DiagonalCurvature,
     FullCurvature,
     KroneckerCurvature,
+    Past,
     centred,
     choose_curvature,
 )
@@ -97,3 +98,43 @@ def test_the_form_goes_by_size():
     assert choose_curvature(20, 10) is FullCurvature
     assert choose_curvature(800, 10) is KroneckerCurvature
     assert choose_curvature(100_000, 10) is DiagonalCurvature
+
+
+# -- in the place of a penalty --------------------------------------------------------------------
+
+
+@pytest.fixture
+def past(rows, rng):
+    gradient, there = rng.standard_normal((2, 4, 3))
+    curvature = FullCurvature.zero(4, 3).plus(*rows)
+    return Past(1.5, gradient, curvature, there, np.array([0.5, 2.0, 0.1, 1.0]))
+
+
+def test_the_past_is_its_expansion(past, rng):
+    """Where it was expanded, value and gradient are those that are known; then differences."""
+    value, gradient = past.of_rows(past.there)
+    assert value == 1.5
+    assert_allclose(gradient, past.gradient)
+    theta, V = rng.standard_normal((2, 4, 3))
+    h = 1e-6
+    slope = (past.value(theta + h * V) - past.value(theta - h * V))[0] / (2 * h)
+    out = np.ones((4, 3))
+    past.add_gradient(out, theta)
+    assert_allclose(((out - 1) * V).sum(), slope, rtol=1e-6)
+    assert_allclose(past.of_rows(theta)[1] + past.ridge[:, None] * theta, out - 1)
+    for t in (0.0, 1.0, -2.0):
+        a, b, c = (float(term[0]) for term in past.along(theta, V))
+        assert_allclose(a + t * b + t**2 * c / 2, past.value(theta + t * V)[0])
+    curved, ridge = np.zeros((4, 3)), past.ridge[:, None] * V
+    past.quadratic.add_gradient(curved, V)
+    assert_allclose(curved, past.curvature.times(V) + ridge)
+
+
+def test_its_bound_is_one(past, rng):
+    """<g, H⁻¹ g> / 2 with all of the curvature is less than with the ridge alone."""
+    g = centred(rng.standard_normal((4, 3)))
+    units = np.eye(12).reshape(12, 4, 3)
+    H = np.array([past.curvature.times(V) + past.ridge[:, None] * V for V in units])
+    exact = 0.5 * g.ravel() @ np.linalg.solve(H.reshape(12, 12), g.ravel())
+    assert exact < past.conjugate(g)[0] < 0.5 * (g**2).sum() / past.ridge.min()
+    assert past.strict.all()
