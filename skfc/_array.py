@@ -1,44 +1,47 @@
-"""Array namespaces: the only module that knows which array libraries there are.
+"""Operations on arrays of any library, and how input becomes one.
 
 Where NumPy has a faster or a more exact way than the array API standard, the choice between
 the two is made here, so that everything above has one copy.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from scipy.linalg import lapack
+
+from skfc._namespaces import (
+    SETTING,
+    Array,
+    all_beside,
+    as_like,
+    beside,
+    check_place,
+    in_memory,
+    is_array,
+    is_dispatched,
+    is_numpy,
+    namespace,
+    place,
+    refuse_distributed,
+    refuse_foreign,
+    solve_triangular,
+    to_numpy,
+)
+
+__all__ = [
+    "Array", "all_beside", "as_like", "beside", "check_place", "is_array", "is_dispatched",
+    "is_numpy", "namespace", "place", "refuse_distributed", "to_numpy",
+]  # fmt: skip
 
 # One number per problem (values, slopes, steps) lives on the host whatever X is; this is the
 # namespace of such arrays.
 host = np
 
-# In annotations: an array of any library.
-Array = np.ndarray
-
-DISTRIBUTED = ("dask", "dask_expr", "dask_cudf")
-
 NO_NUMBERS = (
     "X has columns that do not hold numbers: {}. Encode text and categories in a pipeline, as "
     "OneHotEncoder in a ColumnTransformer does, make numbers of dates, and impute what is missing."
 )
-
-
-def namespace(array):
-    """Return the array-API namespace of `array`; NumPy itself for NumPy arrays."""
-    if isinstance(array, np.ndarray | np.generic):
-        return np
-    if hasattr(array, "__array_namespace__"):
-        return array.__array_namespace__()
-    raise TypeError(
-        f"{type(array).__name__} is not an array: expected a NumPy array or one "
-        "that implements the array API standard."
-    )
-
-
-def is_numpy(array):
-    """Whether `array` is NumPy's."""
-    return isinstance(array, np.ndarray | np.generic)
 
 
 def cast(array, dtype):
@@ -53,21 +56,7 @@ def cast(array, dtype):
 def as_array(values, what="the input"):
     """`values` itself where it is an array of any library, else a NumPy array of it."""
     refuse_distributed(values, what)
-    known = isinstance(values, np.ndarray | np.generic) or hasattr(values, "__array_namespace__")
-    return values if known else np.asarray(values)
-
-
-def refuse_distributed(value, what):
-    """Raise for a Dask collection, which NumPy would gather without a word.
-
-    It is known by the name of its module: nothing is imported.
-    """
-    kind = type(value)
-    if any(base.__module__.partition(".")[0] in DISTRIBUTED for base in kind.__mro__):
-        raise TypeError(
-            f"{what} is a Dask collection ({kind.__module__}.{kind.__qualname__}), which is not "
-            f"supported. If it fits into the memory of this machine, pass {what}.compute()."
-        )
+    return values if is_array(values) else np.asarray(values)
 
 
 def refuse_unread(value, what):
@@ -86,33 +75,44 @@ def refuse_unread(value, what):
 def readable(value, what):
     """`value` itself, in NumPy where it is an array of another library, as scikit-learn does.
 
-    Raises for an array that is out of NumPy's reach, as one in the memory of an accelerator
-    is, and for a Dask collection.
+    Raises for a Dask collection, and for an array that is out of NumPy's reach, as one in the
+    memory of an accelerator is, unless array_api_dispatch=True says to fetch it.
     """
     if value is None or isinstance(value, np.ndarray | np.generic):
         return value
     refuse_distributed(value, what)
     refuse_unread(value, what)
-    if not (hasattr(value, "__array_namespace__") or hasattr(value, "__dlpack__")):
+    if not (is_array(value) or hasattr(value, "__dlpack__")):
         return value
+    if is_dispatched(value):
+        refuse_foreign(value, what)
+        return to_numpy(value)
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        kind, device = type(value), getattr(value, "device", "another device")
+        kind = type(value)
         raise TypeError(
-            f"{what} is a {kind.__module__}.{kind.__qualname__} on {device}, which NumPy cannot "
-            f"read ({error}). Fits run on NumPy arrays: pass a copy in the memory of the CPU, "
+            f"{what} is a {kind.__module__}.{kind.__qualname__} on "
+            f"{getattr(value, 'device', 'another device')}, which NumPy cannot read ({error}). "
+            f"With {SETTING} fits run where X is. Without, pass a copy in the memory of the CPU, "
             f"as {what}.detach().cpu().numpy() of a torch tensor."
         ) from error
 
 
 def as_features(X):
-    """`X` as `readable` gives it; raises where it has more axes than rows and features.
+    """`X` as `readable` gives it, or itself where its own library is to do the work.
 
-    Dates are refused by name: they would be microseconds or nanoseconds since 1970, by the
-    library and by the types of the other columns.
+    Raises where it has more axes than rows and features. Dates are refused by name: they would
+    be microseconds or nanoseconds since 1970, by the library and by the types of the other
+    columns.
     """
-    X = readable(X, "X")
+    if is_dispatched(X):
+        refuse_foreign(X, "X")
+        if namespace(X).isdtype(X.dtype, "complex floating"):
+            raise ValueError("Complex data not supported")
+        X = in_memory(X)
+    else:
+        X = readable(X, "X")
     times = [name for name, dtype in columns_of(X) if holds_times(dtype)]
     if times:
         raise ValueError(NO_NUMBERS.format(times))
@@ -126,6 +126,12 @@ def as_features(X):
             "pipeline: make_pipeline(skfc.Flatten(), SoftmaxFCClassifier())."
         )
     return X
+
+
+def float_types(X):
+    """The types in which rows are taken as they are; the first is that of all others."""
+    xp = namespace(X) if is_dispatched(X) else np
+    return [xp.float64, xp.float32]
 
 
 def columns_of(frame):
@@ -176,27 +182,26 @@ def as_floating(array, what):
     return cast(array, xp.float64)
 
 
-def as_like(array, like):
-    """`array` in the library and on the device of `like`."""
-    xp = namespace(like)
-    if namespace(array) is xp:
-        return array
-    return np.asarray(array) if xp is np else xp.asarray(array, device=like.device)
-
-
-def to_numpy(array):
-    """A NumPy view or copy of `array`."""
-    return array if isinstance(array, np.ndarray) else np.from_dlpack(array)
-
-
 def itemsize(array):
-    """Bytes of a number of a floating-point array: 4 or 8."""
-    return 4 if array.dtype == namespace(array).float32 else 8
+    """Bytes of a number of a floating-point array, or of a sparse one: 4 or 8."""
+    xp = np if isinstance(array.dtype, np.dtype) else namespace(array)
+    return 4 if array.dtype == xp.float32 else 8
+
+
+def numpy_type(array):
+    """The type of NumPy that a floating-point array, or a sparse one, has or corresponds to."""
+    return array.dtype if isinstance(array.dtype, np.dtype) else np.dtype(f"f{itemsize(array)}")
 
 
 def epsilon(array):
     """The machine epsilon of a floating-point array."""
     return 2.0**-23 if itemsize(array) == 4 else 2.0**-52
+
+
+def exp(array):
+    """The exponentials of `array`, in its place where that is NumPy's."""
+    xp = namespace(array)
+    return np.exp(array, out=array) if xp is np else xp.exp(array)
 
 
 def outer(a, b):
@@ -243,14 +248,27 @@ def with_diagonals(A, d):
 
 def eigh(A):
     """Eigenvalues, ascending, and eigenvectors of symmetric matrices (..., P, P)."""
-    values, vectors = namespace(A).linalg.eigh(A)
+    with decomposition():
+        values, vectors = namespace(A).linalg.eigh(A)
     return values, vectors
+
+
+@contextmanager
+def decomposition():
+    """Around a decomposition: the error of any library where there is none is NumPy's."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's; NumPy's is no RuntimeError
+        if not type(error).__name__.endswith("LinAlgError"):
+            raise
+        raise np.linalg.LinAlgError(str(error)) from error
 
 
 def cholesky(A):
     """The lower Cholesky factor, or None where A is not positive definite to rounding."""
     try:
-        L = namespace(A).linalg.cholesky(A)
+        with decomposition():
+            L = namespace(A).linalg.cholesky(A)
     except np.linalg.LinAlgError:
         return None
     return L if bool(namespace(A).all(namespace(A).isfinite(L))) else None
@@ -262,8 +280,9 @@ def cholesky_solve(L, b):
     if xp is np:
         solve = lapack.spotrs if L.itemsize == 4 else lapack.dpotrs
         return solve(L.T, b.astype(L.dtype, copy=False))[0]
-    columns = b if b.ndim == 2 else b[:, None]
-    x = xp.linalg.solve(xp.matmul(L, L.T), cast(columns, L.dtype))
+    columns = cast(b if b.ndim == 2 else b[:, None], L.dtype)
+    with decomposition():
+        x = solve_triangular(L, solve_triangular(L, columns), transposed=True)
     return x if b.ndim == 2 else x[:, 0]
 
 
@@ -273,12 +292,14 @@ def triangular_solve(L, b):
     if xp is np:
         solve = lapack.strtrs if L.itemsize == 4 else lapack.dtrtrs
         return solve(L.T, b)[0]
-    return xp.linalg.solve(L.T, b[:, None])[:, 0]
+    with decomposition():
+        return solve_triangular(L, b[:, None], transposed=True)[:, 0]
 
 
 def inverse_factor(L):
     """L⁻¹ for a lower triangular L."""
-    return namespace(L).linalg.inv(L)
+    with decomposition():
+        return namespace(L).linalg.inv(L)
 
 
 def at_most(array, limit):
@@ -290,7 +311,7 @@ def at_most(array, limit):
 def take(array, index, axis=0):
     """The entries `index` (host integers) along an axis."""
     xp = namespace(array)
-    index = index if xp is np else xp.asarray(index)
+    index = index if xp is np or not is_numpy(index) else xp.asarray(index)
     return xp.take(array, index, axis=axis)
 
 
@@ -300,7 +321,7 @@ def random_normal(shape, like):
     if isinstance(like, np.ndarray):
         return numbers.astype(like.dtype)
     xp = namespace(like)
-    return xp.asarray(numbers, dtype=like.dtype, device=like.device)
+    return xp.asarray(numbers, dtype=like.dtype)
 
 
 def permute(array, axes):

@@ -3,11 +3,12 @@
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skfc import _driver, _prediction, _scoring, _targets
-from skfc._array import readable
+from skfc._array import beside, check_place, is_numpy, place, readable, to_numpy
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
 from skfc._parameters import check_parameters
 from skfc._partial_fit import PartialFitMixin
@@ -235,7 +236,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             float32 is kept, everything else becomes float64. Sparse formats other than CSR
-            are converted once.
+            are converted once. With scikit-learn's `array_api_dispatch` PyTorch tensors and
+            CuPy arrays stay what and where they are, and fitted attributes are beside them.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels, or one row per sample, one-hot or of probabilities. For rows the labels
             are `classes`, the column names of a frame, or 0 ... n_classes - 1.
@@ -268,18 +270,22 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         with unchanged_on_failure(self):
             check_parameters(self)
             check_given(self.early_stopping, X_val, y_val, sample_weight_val)
+            if X_val is not None:
+                check_place(X_val, X, "X_val of fit()", "X")
             task.begin()
             self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), task)
             task.end(dict)
         return self
 
     def _fit(self, X, y, sample_weight, given, task):
+        rows = X
         X, *read = read_data(self, X, y, sample_weight)
         X, read, held_out = self._hold_out(X, read, *given)
         problem, targets, active = make_problem(self, X, read)
 
         def complete(coef, intercept):
-            return finish(coef, intercept, X, targets, active, self.fit_intercept)
+            pair = finish(coef, intercept, X, targets, active, self.fit_intercept)
+            return tuple(beside(a, rows) for a in pair)
 
         validation = held_out and Validation(held_out, complete, self.n_iter_no_change, self.tol)
         monitors = CallbackMonitor(task, complete, targets.classes), validation
@@ -291,11 +297,11 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         else:
             (fit,), solver = problem.solve_warm(method, C, start, **options)
         fit = validation.restored(problem, fit) if validation else fit
-        self._store(problem, X, fit, solver, targets, active)
+        self._store(problem, X, rows, fit, solver, targets, active)
         for name in ("validation_curve_", "_stream"):  # of an earlier fit
             vars(self).pop(name, None)
         if validation:
-            self.validation_curve_ = np.array(validation.curve)
+            self.validation_curve_ = beside(np.array(validation.curve), rows)
         self._warn(problem, fit, method, targets.classes[active])
 
     def _hold_out(self, X, read, X_val, y_val, sample_weight_val):
@@ -319,20 +325,22 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         """The coefficients of the last fit with `warm_start`, as a start, else None."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
-        same = self.classes_.tolist() == classes.tolist()
+        same = to_numpy(self.classes_).tolist() == classes.tolist()
         if not (same and self.coef_.shape[1] == self.n_features_in_):
             return None
-        return problem.start(_prediction.dense(self.coef_)[active], self.intercept_[active])
+        coef, intercept = (to_numpy(_prediction.dense(a)) for a in (self.coef_, self.intercept_))
+        return problem.start(coef[active], intercept[active])
 
-    def _store(self, problem, X, fit, solver, targets, active):
-        """Fitted attributes; everything that can fail comes before the first of them."""
+    def _store(self, problem, X, given, fit, solver, targets, active):
+        """Fitted attributes, beside the rows `given`; all that can fail comes before them."""
         coef, intercept = finish(
             *problem.coefficients(fit.theta), X, targets, active, self.fit_intercept
         )
         gap = problem.stored_gap(fit, coef[active], intercept[active])
-        self.coef_, self.intercept_, self.classes_ = coef, intercept, targets.classes
+        self.coef_, self.intercept_ = beside(coef, given), beside(intercept, given)
+        self.classes_ = beside(targets.classes, given)
         self.n_iter_, self.solver_ = fit.n_iter, solver
-        self.loss_curve_ = np.array(fit.loss_curve)
+        self.loss_curve_ = beside(np.array(fit.loss_curve), given)
         self.optimality_gap_ = gap
 
     def _warn(self, problem, fit, method, labels):
@@ -342,10 +350,10 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         features = problem.leading_features(fit, names)
         _driver.warn(fit, self.tol, self.max_iter, method, labels, features, dtype=problem.dtype)
 
-    def _logits(self, X):
-        """The `Logits` of validated rows."""
+    def _logits(self, X, method):
+        """The `Logits` of validated rows, for a method."""
         check_is_fitted(self)
-        return _prediction.Logits(check_rows(self, X), self.coef_, self.intercept_)
+        return _prediction.Logits(check_rows(self, X, method), self.coef_, self.intercept_)
 
     def decision_function(self, X):
         """Logits.
@@ -361,10 +369,10 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             One column per class; for two classes the logit of the second less that of the
             first, as scikit-learn requires.
         """
-        logits = self._logits(X)
+        logits = self._logits(X, "decision_function")
         if logits.shape[0] == 2:
-            return logits.each(_prediction.difference)
-        return logits.all(_prediction.unchanged).T
+            return beside(logits.each(_prediction.difference), X)
+        return beside(logits.all(_prediction.unchanged).T, X)
 
     def predict(self, X):
         """The most probable class of every row.
@@ -379,8 +387,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         y : ndarray of shape (n_samples,)
             Labels, members of `classes_`.
         """
-        best = self._logits(X).each(_prediction.most_probable)
-        return self.classes_[best]
+        best = self._logits(X, "predict").each(_prediction.most_probable)
+        return beside(_prediction.labels(self.classes_, best), X)
 
     def predict_proba(self, X):
         """Probabilities of the classes, the softmax of the logits.
@@ -395,7 +403,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         proba : ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`.
         """
-        return self._logits(X).all(_prediction.probabilities).T
+        return beside(self._logits(X, "predict_proba").all(_prediction.probabilities).T, X)
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities, exact where a probability rounds to zero.
@@ -411,7 +419,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             The log-softmax of the logits: finite for finite logits. Where a probability
             rounds to one in the type of `X`, its logarithm is zero.
         """
-        return self._logits(X).all(_prediction.log_probabilities).T
+        return beside(self._logits(X, "predict_log_proba").all(_prediction.log_probabilities).T, X)
 
     def score(self, X, y, sample_weight=None):
         r"""Accuracy; for rows of probabilities, their mean share that the predictions meet.
@@ -434,8 +442,9 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         """
         y, sample_weight = _targets.plain(y), readable(sample_weight, "sample_weight")
         if not _targets.is_rows(np.asarray(y)):
-            return super().score(X, y, sample_weight)
-        predicted = self._logits(X).each(_prediction.most_probable)
+            predicted = to_numpy(self.predict(X))
+            return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+        predicted = self._logits(X, "score").each(_prediction.most_probable)
         return _scoring.mean_target(predicted, self.classes_, y, sample_weight)
 
     def log_loss(self, X, y, sample_weight=None):
@@ -458,7 +467,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         loss : float
             :math:`-\sum_i s_i \sum_k y_{ik} \log p_{ik} / \sum_i s_i`.
         """
-        logits = self._logits(X)
+        logits = self._logits(X, "log_loss")
         return _scoring.mean_log_loss(
             logits.blocks(), logits.shape[1], self.classes_, y, sample_weight
         )
@@ -480,6 +489,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         densify : The way back.
         """
         check_is_fitted(self)
+        if not is_numpy(_prediction.dense(self.coef_)):
+            raise TypeError(f"sparsify takes NumPy coefficients; coef_ is {place(self.coef_)}.")
         self.coef_ = sparse.csr_array(self.coef_)
         return self
 
@@ -502,6 +513,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
 
 

@@ -12,7 +12,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.validation import check_is_fitted
 
 from skfc import _targets
-from skfc._array import as_features
+from skfc._array import all_beside, as_features, beside, is_dispatched, readable, to_numpy
 from skfc._callbacks import CallbackMonitor, FitTask, with_callbacks
 from skfc._classifier import SoftmaxFCClassifier
 from skfc._parameters import check_parameters, check_solver
@@ -240,7 +240,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             float32 is kept, everything else becomes float64. Sparse formats other than CSR
-            are converted once.
+            are converted once. With scikit-learn's `array_api_dispatch` PyTorch tensors and
+            CuPy arrays stay what and where they are, and fitted attributes are beside them.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels, or one row per sample, one-hot or of probabilities. For rows the labels
             are `classes`, the column names of a frame, or 0 ... n_classes - 1.
@@ -286,7 +287,8 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         given_X = X
         X, *read = read_data(self, X, y, sample_weight)
         folds = self._split(X, *read, routed.splitter.split)
-        rows = given_X if hasattr(given_X, "columns") else X
+        as_given = hasattr(given_X, "columns") or is_dispatched(given_X)
+        rows = given_X if as_given else X
         given = routed.scorer.score.items()  # the weights as they were checked
         given = {k: read[-1] if v is sample_weight else v for k, v in given}
         if isinstance(self.scoring, str):
@@ -302,32 +304,36 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         grid = {"C": np.tile(Cs, len(ratios)), "l1_ratio": np.repeat(ratios, len(Cs))}
         if scorer is None:
             scores = [
-                log_losses(X, *read, *of_fold) for of_fold in zip(folds, *paths[:2], strict=True)
+                log_losses(X, *read[1:], *of_fold)
+                for of_fold in zip(folds, *paths[:2], strict=True)
             ]
             scores = -np.array(scores)
         else:
             scores = self._score(scorer, rows, *read, folds, grid, paths, given)
         best = select(scores, grid["C"], self.selection)
-        self._keep(Cs, ratios, grid, scores, paths, best)
+        self._keep(given_X, Cs, ratios, grid, scores, paths, best)
         if self.refit:
-            self._refit(X, *read, paths, best, method, task.part("refit", None))
+            self._refit(X, given_X, *read, paths, best, method, task.part("refit", None))
         else:
-            self._average(paths, best, read[0])
+            self._average(given_X, paths, best, read[0])
         warn_of_paths(paths, self.tol, self.max_iter)
         alike = grid["l1_ratio"] == self.l1_ratio_
         warn_of_grid(scores[:, alike], Cs, self.best_index_, self.selection, self.tol)
 
-    def _keep(self, Cs, ratios, grid, scores, paths, best):
+    def _keep(self, given, Cs, ratios, grid, scores, paths, best):
         """The attributes of the search; those of an earlier one do not stay."""
         shape = (len(scores), len(ratios), len(Cs)) if len(ratios) > 1 else (len(scores), len(Cs))
-        self.Cs_, self.l1_ratios_, self.scores_ = Cs, ratios, scores.reshape(shape)
+        self.Cs_, self.l1_ratios_ = beside(Cs, given), beside(ratios, given)
+        self.scores_ = beside(scores.reshape(shape), given)
         self.C_, self.l1_ratio_ = float(grid["C"][best]), float(grid["l1_ratio"][best])
         self.best_index_, self.best_score_ = best % len(Cs), float(scores[:, best].mean())
         varied = grid if len(ratios) > 1 else {"C": Cs}
         self.cv_results_ = tabulate(varied, scores, paths.n_iter)
         if self.store_paths:
-            self.coefs_paths_ = paths.coef.reshape(shape + paths.coef.shape[2:])
-            self.intercepts_paths_ = paths.intercept.reshape(shape + paths.intercept.shape[2:])
+            for name in ("coef", "intercept"):
+                path = getattr(paths, name)
+                path = path.reshape(shape + path.shape[2:])
+                setattr(self, f"{name}s_paths_", beside(path, given))
         else:
             vars(self).pop("coefs_paths_", None), vars(self).pop("intercepts_paths_", None)
 
@@ -367,7 +373,10 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         # Not `self`: a scorer may call the `score` of what it is given, which is accuracy.
         found = self.C_, self.l1_ratio_
         model = self._model(*found, self.coef_, self.intercept_, self.classes_)
-        return scorer(model, as_features(X), _targets.plain(y), **given)
+        X = X if is_dispatched(X) else as_features(X)
+        given = {key: readable(value, key) for key, value in given.items()}
+        y, given = all_beside(_targets.plain(y), given, X)
+        return scorer(model, X, y, **given)
 
     def _model(self, C, l1_ratio, coef, intercept, classes):
         """A fitted `SoftmaxFCClassifier`, as scorers get it."""
@@ -437,15 +446,18 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         """Scores (n_folds, n_candidates) by a scorer of fitted estimators."""
         n = X.shape[0]
         y = classes[target] if target.ndim == 1 else target.T
+        classes = beside(classes, X)
         scorer = with_labels(self.scoring, scorer, classes)
         points = list(zip(*(values.tolist() for values in grid.values()), strict=True))
         scores = np.empty((len(folds), len(points)))
         for k, fold in enumerate(folds):
             rows = frame_rows(X, fold.test)
             held_out = {key: take_rows(v, fold.test, n) for key, v in score_params.items()}
+            labels, held_out = all_beside(y[fold.test], held_out, X)
             for i, point in enumerate(points):
-                model = self._model(*point, paths.coef[k, i], paths.intercept[k, i], classes)
-                scores[k, i] = scorer(model, rows, y[fold.test], **held_out)
+                pair = beside(paths.coef[k, i], X), beside(paths.intercept[k, i], X)
+                model = self._model(*point, *pair, classes)
+                scores[k, i] = scorer(model, rows, labels, **held_out)
         return scores
 
     def _try_score(self, scorer, X, classes, target, weight, folds, score_params):
@@ -457,7 +469,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             warnings.simplefilter("ignore")
             self._score(scorer, X, classes, target, weight, folds[:1], one, paths, score_params)
 
-    def _refit(self, X, classes, target, weight, paths, best, method, task):
+    def _refit(self, X, given, classes, target, weight, paths, best, method, task):
         """Fit all rows at `C_`, from the mean of the folds where there was a choice."""
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         active = np.flatnonzero(targets.class_totals() > 0)
@@ -469,12 +481,13 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         )  # fmt: skip
 
         def complete(coef, intercept):
-            return finish(coef, intercept, X, targets, active, self.fit_intercept)
+            pair = finish(coef, intercept, X, targets, active, self.fit_intercept)
+            return tuple(beside(a, given) for a in pair)
 
         task.begin()
         options = {"name": "skfc refit", "monitors": [CallbackMonitor(task, complete, classes)]}
         C = np.array([self.C_])
-        if np.unique(self.Cs_).size > 1 or len(self.l1_ratios_) > 1:
+        if np.unique(to_numpy(self.Cs_)).size > 1 or self.l1_ratios_.shape[0] > 1:
             start = problem.start(
                 paths.coef[:, best].mean(axis=0)[active],
                 paths.intercept[:, best].mean(axis=0)[active],
@@ -482,15 +495,15 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             (fit,), solver = problem.solve_warm(method, C, start, suspicious=False, **options)
         else:  # the fit of `SoftmaxFCClassifier`, digit for digit
             (fit,), solver = problem.solve(method, C, **options)
-        self._store(problem, X, fit, solver, targets, active)
+        self._store(problem, X, given, fit, solver, targets, active)
         task.end(dict)
         self._warn(problem, fit, method, targets.classes[active])
 
-    def _average(self, paths, best, classes):
+    def _average(self, given, paths, best, classes):
         """The mean of the folds at `C_`."""
-        self.coef_ = paths.coef[:, best].mean(axis=0)
-        self.intercept_ = paths.intercept[:, best].mean(axis=0)
-        self.classes_, self.solver_ = classes, paths.solver[best]
+        self.coef_ = beside(paths.coef[:, best].mean(axis=0), given)
+        self.intercept_ = beside(paths.intercept[:, best].mean(axis=0), given)
+        self.classes_, self.solver_ = beside(classes, given), paths.solver[best]
         self.n_iter_ = int(paths.n_iter[:, best].max())
         self.optimality_gap_ = float(paths.gap[:, best].max())
         vars(self).pop("loss_curve_", None)  # of an earlier fit

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils.metaestimators import available_if
 
 from skfc import _targets
+from skfc._array import is_dispatched, place
 from skfc._parameters import check_parameters
 from skfc._reading import read_data, unchanged_on_failure
 from skfc._stream_model import check_stream, learn, stream_classes
@@ -78,6 +79,8 @@ class PartialFitMixin:
     def _partial_fit(self, X, y, classes, sample_weight):
         check_parameters(self)
         check_stream(self)
+        if is_dispatched(X):
+            raise TypeError(f"partial_fit takes NumPy arrays; X is {place(X)}. fit takes it.")
         before = getattr(self, "_stream", None)
         known = self.classes_ if before else None
         classes = stream_classes(self, y, classes, known)

@@ -5,6 +5,18 @@ Logits are class-major, (n_classes, n_rows), as everywhere inside.
 
 import numpy as np
 
+from skfc._array import (
+    as_like,
+    cast,
+    concatenate,
+    exp,
+    is_numpy,
+    itemsize,
+    namespace,
+    take,
+    to_numpy,
+)
+
 # What the logits of a block fill: few enough to stay in the caches between two passes.
 BLOCK_BYTES = 2**22
 FEWEST_ROWS = 16
@@ -23,20 +35,28 @@ class Logits:
 
     Parameters
     ----------
-    X : array or CSR of shape (n_rows, n_features), validated
+    X : array of any library, or CSR, of shape (n_rows, n_features), validated
     coef : array or sparse array of shape (n_classes, n_features)
     intercept : (n_classes,)
     """
 
     def __init__(self, X, coef, intercept):
         self.X, self.shape = X, (coef.shape[0], X.shape[0])
-        self.coef = coef.astype(X.dtype, copy=False)
-        self.intercept = intercept.astype(X.dtype, copy=False)[:, None]
         self.by_rows = hasattr(X, "tocsr")
+        self.xp = np if self.by_rows else namespace(X)
+        coef, intercept = (self._beside(a) for a in (coef, intercept))
+        self.coef, self.intercept = coef, intercept[:, None]
         if self.by_rows and isinstance(self.coef, np.ndarray):
             self.coef = np.ascontiguousarray(self.coef.T)  # as sparse products want it
         elif self.by_rows:
             self.coef = self.coef.T
+
+    def _beside(self, array):
+        """`array` in the library, on the device and in the type of X."""
+        if hasattr(array, "tocsr"):
+            return array.astype(self.X.dtype)
+        like = np.empty(0) if self.by_rows else self.X
+        return cast(as_like(array, like), self.X.dtype)
 
     def blocks(self):
         """Pairs of a slice of rows and their logits, a new array that may be overwritten."""
@@ -44,14 +64,17 @@ class Logits:
             yield block, self.of(block)
 
     def rows(self):
-        return row_blocks(self.shape[1], self.shape[0], self.X.dtype.itemsize)
+        size = self.X.dtype.itemsize if self.by_rows else itemsize(self.X)
+        return row_blocks(self.shape[1], self.shape[0], size)
 
     def of(self, block, out=None):
         """The logits of a slice of rows, in `out` if that is given."""
-        X = self.X if block == slice(0, self.shape[1]) else self.X[block]
+        X = self.X if block == slice(0, self.shape[1]) else self.X[block, :]
         if self.by_rows:
             Z = np.empty((self.shape[0], X.shape[0]), dtype=X.dtype) if out is None else out
             Z[:] = dense(X @ self.coef).T
+        elif self.xp is not np:
+            Z = self.xp.matmul(self.coef, X.T)
         elif isinstance(self.coef, np.ndarray):
             Z = np.matmul(self.coef, X.T, out=out)
         else:
@@ -64,17 +87,27 @@ class Logits:
     def each(self, function):
         """`function` of the logits of every block, one number per row: (n_rows,)."""
         parts = [function(Z) for _, Z in self.blocks()]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else concatenate(parts)
 
     def all(self, function):
         """What `function` makes of the logits in their place: (n_classes, n_rows)."""
         rows = self.rows()
         if len(rows) == 1:
             return function(self.of(rows[0]))
-        whole = np.empty(self.shape, dtype=self.X.dtype)
+        whole = self.xp.empty(self.shape, dtype=self.X.dtype)
         for block in rows:
-            function(self.of(block, out=whole[:, block]))
+            if self.xp is np:
+                function(self.of(block, out=whole[:, block]))
+            else:
+                whole[:, block] = function(self.of(block))
         return whole
+
+
+def labels(classes, index):
+    """The labels of classes by their indices, where `classes` or NumPy's indices are."""
+    if is_numpy(classes) or is_numpy(index):
+        return to_numpy(classes)[to_numpy(index)]
+    return take(classes, index)
 
 
 def dense(array):
@@ -84,7 +117,7 @@ def dense(array):
 
 def difference(Z):
     """The logit of the second of two classes less that of the first, (n_rows,)."""
-    return Z[1] - Z[0]
+    return Z[1, :] - Z[0, :]
 
 
 def unchanged(Z):
@@ -94,18 +127,19 @@ def unchanged(Z):
 
 def most_probable(Z):
     """Indices of the classes of largest logit, (n_rows,)."""
+    xp = namespace(Z)
     with np.errstate(over="ignore", invalid="ignore"):
-        doubtful = not np.isfinite(Z.sum())
+        doubtful = not xp.isfinite(xp.sum(Z))
     if doubtful:
-        check_top(Z.max(axis=0))
-    return Z.argmax(axis=0)
+        check_top(xp.max(Z, axis=0))
+    return xp.argmax(Z, axis=0)
 
 
 def probabilities(Z):
     """The softmax over the classes, in the place of `Z`."""
     shift(Z)
-    np.exp(Z, out=Z)
-    Z /= Z.sum(axis=0)
+    Z = exp(Z)
+    Z /= namespace(Z).sum(Z, axis=0)
     return Z
 
 
@@ -116,19 +150,21 @@ def log_probabilities(Z):
     logarithm is zero, as if it had been taken of that, and where one rounds to zero its
     logarithm is exact.
     """
+    xp = namespace(Z)
     shift(Z)
-    Z -= np.log(np.exp(Z).sum(axis=0))
+    Z -= xp.log(xp.sum(xp.exp(Z), axis=0))
     return Z
 
 
 def shift(Z):
     """Take the largest logit of every row from all of that row."""
-    top = Z.max(axis=0)
+    top = namespace(Z).max(Z, axis=0)
     check_top(top)
     Z -= top
 
 
 def check_top(top):
     """Raise unless the largest logits are numbers."""
-    if not np.isfinite(top).all():
+    xp = namespace(top)
+    if not xp.all(xp.isfinite(top)):
         raise ValueError(OVERFLOW.format(top.dtype))

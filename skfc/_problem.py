@@ -4,19 +4,30 @@ A :class:`Problem` is the one place where rows, frame, penalty, preconditioner, 
 driver are put together: for a classifier, for the folds of a search, and for its refit.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, sparse, special
 
 from skfc import _preconditioner
-from skfc._array import as_like, cast, is_numpy, namespace, take, to_numpy
+from skfc._array import (
+    as_like,
+    cast,
+    is_numpy,
+    itemsize,
+    namespace,
+    numpy_type,
+    take,
+    to_numpy,
+)
 from skfc._driver import OVERFLOW, Fit, Run, Status
 from skfc._frame import Frame
 from skfc._monitors import Progress, ProgressLines
 from skfc._objective import Objective
 from skfc._penalty import ElasticNet, Penalty
 from skfc._preconditioner import PRECONDITIONERS
+from skfc._prediction import Logits
 from skfc._rows import make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
 from skfc._targets import Targets
@@ -172,7 +183,7 @@ class Problem:
 
     def start(self, coef, intercept):
         """theta (P, T) of coefficients (T, n_features) and intercepts (T,)."""
-        coef, intercept = coef.astype(np.float64), intercept.astype(np.float64)
+        coef, intercept = (to_numpy(a).astype(np.float64) for a in (coef, intercept))
         for change in self.changes:
             coef, intercept = change.presolve(coef, intercept)
         return self.frame.from_user(*(as_like(a, self.frame.mean) for a in (coef, intercept)))
@@ -306,10 +317,11 @@ class Problem:
 
 def held_in_double(X):
     """`X` in float64 where it is small: single precision saves no time there, and costs digits."""
-    if not (isinstance(X, np.ndarray) or sparse.issparse(X)) or X.dtype != np.float32:
+    if itemsize(X) == 8:
         return X
-    size = X.nnz if sparse.issparse(X) else X.size
-    return X.astype(np.float64) if size <= TUNED.few_single else X
+    if sparse.issparse(X):
+        return X.astype(np.float64) if X.nnz <= TUNED.few_single else X
+    return cast(X, namespace(X).float64) if math.prod(X.shape) <= TUNED.few_single else X
 
 
 def nothing_to_solve(frame, C):
@@ -334,44 +346,52 @@ def check_frame(frame, dtype):
 
 
 def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
-    """Coefficients and intercepts of all classes, in the type of X.
+    """Coefficients and intercepts of all classes, NumPy's in the type of X.
 
     `coef` and `intercept` are those of the classes `active`. The classes without weight get
     their stated row and intercept.
     """
+    dtype = numpy_type(X)
     if len(active) == 1:
-        return one_class_model(X, targets, active, fit_intercept)
+        return one_class_model(X.shape[1], dtype, targets, active, fit_intercept)
     T = targets.n_classes
     full, b = np.zeros((T, coef.shape[1])), np.zeros(T)
     full[active], b[active] = coef, intercept
     absent = np.setdiff1d(np.arange(T), active)
     if len(absent):
-        logits = X @ coef.T + intercept
-        b[absent] = absent_intercept(logits, targets.weight, len(absent))
+        b[absent] = absent_intercept(logits_of(X, coef, intercept), targets.weight, len(absent))
         if fit_intercept:
             b -= b.mean()
     with np.errstate(over="ignore"):
-        full, b = full.astype(X.dtype), b.astype(X.dtype)
+        full, b = full.astype(dtype), b.astype(dtype)
     if not (np.isfinite(full).all() and np.isfinite(b).all()):
         raise ValueError(
-            f"X holds values too small or too large for {X.dtype}: the coefficients overflow; "
+            f"X holds values too small or too large for {dtype}: the coefficients overflow; "
             "rescale its columns."
         )
     return full, b
 
 
-def one_class_model(X, targets, active, fit_intercept):
+def logits_of(X, coef, intercept):
+    """NumPy logits (n_rows, n_classes) of all rows."""
+    if is_numpy(X) or sparse.issparse(X):
+        return X @ coef.T + intercept
+    blocks = Logits(X, coef, intercept).blocks()
+    return np.concatenate([to_numpy(Z).T for _, Z in blocks]).astype(np.float64)
+
+
+def one_class_model(n_features, dtype, targets, active, fit_intercept):
     """Coefficients and intercepts where one class, `active`, has all the weight s.
 
     Its logit is zero, that of the others -log 2s: each of u others has then the probability
     0.5 / (s + 0.5 u) in every row, what `absent_intercept` gives on the average.
     """
-    coef = np.zeros((targets.n_classes, X.shape[1]), dtype=X.dtype)
+    coef = np.zeros((targets.n_classes, n_features), dtype=dtype)
     intercept = np.full(targets.n_classes, -np.log(2 * targets.weight.sum()))
     intercept[active] = 0.0
     if fit_intercept:
         intercept -= intercept.mean()
-    return coef, intercept.astype(X.dtype)
+    return coef, intercept.astype(dtype)
 
 
 def absent_intercept(logits, weight, n_absent):

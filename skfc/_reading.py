@@ -2,16 +2,23 @@
 
 from contextlib import contextmanager
 
-import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from skfc import _targets
-from skfc._array import NO_NUMBERS, as_features, columns_without_numbers, readable
+from skfc._array import (
+    NO_NUMBERS,
+    as_features,
+    check_place,
+    columns_without_numbers,
+    float_types,
+    readable,
+)
+from skfc._prediction import dense
 from skfc._rows import without_duplicates
 
 # How X is validated, in fit and in predict: no copy of what is already right.
-ACCEPTED = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": None}
+ACCEPTED = {"accept_sparse": "csr", "order": None}
 
 
 def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
@@ -22,8 +29,6 @@ def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
     names = _targets.column_names(y)
     X, y = as_features(X), _targets.plain(y)
     X, y = validated(estimator, X, y, reset=reset, multi_output=True)
-    if np.iscomplexobj(X):
-        raise ValueError("Complex data not supported")
     X = without_duplicates(X) if sparse.issparse(X) else X
     if classes is None and estimator.classes is not None:
         classes = _targets.check_classes(estimator.classes)
@@ -40,7 +45,7 @@ def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
 def validated(estimator, X, *y, **options):
     """scikit-learn's `validate_data`; the columns of a frame that are no numbers are named."""
     try:
-        return validate_data(estimator, X, *y, **ACCEPTED, **options)
+        return validate_data(estimator, X, *y, dtype=float_types(X), **ACCEPTED, **options)
     except (TypeError, ValueError) as error:
         wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
         if not wrong:
@@ -48,12 +53,12 @@ def validated(estimator, X, *y, **options):
         raise ValueError(NO_NUMBERS.format(wrong)) from error
 
 
-def check_rows(estimator, X):
-    """X, validated as rows of the features known."""
-    X = validated(estimator, as_features(X), reset=False)
-    if np.iscomplexobj(X):
-        raise ValueError("Complex data not supported")
-    return X
+def check_rows(estimator, X, method=None):
+    """X, validated as rows of the features known, where a `method` needs it to be."""
+    if method is not None:
+        coef = dense(estimator.coef_)
+        check_place(X, coef, f"{type(estimator).__name__}.{method}()")
+    return validated(estimator, as_features(X), reset=False)
 
 
 @contextmanager

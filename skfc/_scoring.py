@@ -9,7 +9,7 @@ from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfc import _targets
-from skfc._array import readable
+from skfc._array import as_like, cast, namespace, readable, to_numpy
 from skfc._prediction import row_blocks
 from skfc._softmax import kernel
 
@@ -31,8 +31,8 @@ def with_labels(scoring, scorer, classes):
     function = getattr(metrics, name or "", None)
     known = {} if function is None else inspect.signature(function).parameters
     options = {"labels": classes} if "labels" in known else {}
-    if len(classes) == 2 and "pos_label" in known:
-        options["pos_label"] = classes[1]
+    if classes.shape[0] == 2 and "pos_label" in known:
+        options["pos_label"] = to_numpy(classes)[1]
     if not options:
         return scorer
     return make_scorer(function, greater_is_better=greater, response_method=method, **options)
@@ -40,7 +40,7 @@ def with_labels(scoring, scorer, classes):
 
 def read_target(y, classes, sample_weight, n_samples):
     """Targets as `_targets.encode` gives them, and weights of at most one."""
-    _, target = _targets.encode(y, classes)
+    _, target = _targets.encode(y, to_numpy(classes))
     if target.shape[-1] != n_samples:
         raise ValueError(f"y has {target.shape[-1]} rows, but X has {n_samples}.")
     weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (n_samples,))
@@ -58,16 +58,25 @@ def mean_log_loss(blocks, n_samples, classes, y, sample_weight=None):
 
 def mean_loss_of_targets(blocks, target, weight):
     """:func:`mean_log_loss` of targets and weights as `read_target` gives them."""
-    total = 0.0
+    return float(mean_losses(blocks, target, weight)[0])
+
+
+def mean_losses(blocks, target, weight, n_models=1):
+    """The same of several models (n_models,), whose logits stand below one another."""
+    total = np.zeros(n_models)
     for rows, logits in blocks:
-        block = np.array(logits, dtype=np.float64, order="C")[None]  # a copy: it is overwritten
-        loss, _ = kernel(np).residual(block, target[..., rows], weight[None, rows])
-        total += float(loss[0])
+        xp = namespace(logits)
+        if xp is np:
+            logits = np.array(logits, dtype=np.float64, order="C")  # a copy: it is overwritten
+        stack = xp.reshape(cast(logits, xp.float64), (n_models, -1, logits.shape[1]))
+        some = (as_like(a, stack) for a in (target[..., rows], weight[None, rows]))
+        total += to_numpy(kernel(xp).residual(stack, *some)[0])
     return total / float(weight.sum())
 
 
 def mean_target(predicted, classes, y, sample_weight=None):
     """Weighted mean of the target's probability of the classes `predicted` (indices)."""
+    predicted = to_numpy(predicted)
     target, weight = read_target(y, classes, sample_weight, len(predicted))
     rows = np.arange(len(predicted))
     share = target == predicted if target.ndim == 1 else target[predicted, rows]
@@ -158,14 +167,14 @@ def predict(estimator, X):
     """Classes, and log-probabilities (n_samples, n_classes) without -inf."""
     with np.errstate(divide="ignore"):  # log(0), in here and in estimators
         if hasattr(estimator, "predict_log_proba"):
-            log_proba = np.array(estimator.predict_log_proba(X))
+            log_proba = np.array(fetched(estimator.predict_log_proba(X)))
         elif hasattr(estimator, "predict_proba"):
-            log_proba = np.log(estimator.predict_proba(X))
+            log_proba = np.log(fetched(estimator.predict_proba(X)))
         else:
             raise TypeError(
                 f"neg_log_loss_scorer needs a classifier with predict_proba; got {estimator!r}."
             )
-    classes = np.asarray(estimator.classes_)
+    classes = np.asarray(fetched(estimator.classes_))
     if log_proba.ndim != 2 or classes.shape != log_proba.shape[1:]:
         raise TypeError(
             "neg_log_loss_scorer needs probabilities of shape (n_samples, n_classes), one "
@@ -173,6 +182,11 @@ def predict(estimator, X):
         )
     log_proba[np.isneginf(log_proba)] = np.log(np.finfo(log_proba.dtype).tiny)
     return classes, log_proba
+
+
+def fetched(found):
+    """What an estimator gives, in NumPy where it is an array of another library."""
+    return readable(found, "what the estimator gives")
 
 
 neg_log_loss_scorer = NegLogLossScorer()

@@ -13,11 +13,13 @@ from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _targets
+from skfc._array import concatenate, is_array, is_numpy, numpy_type, readable, take, to_numpy
 from skfc._callbacks import FRAMES
 from skfc._continuation import step_in_log_C
 from skfc._driver import Status, distance
+from skfc._prediction import Logits
 from skfc._problem import Problem, finish
-from skfc._softmax import kernel
+from skfc._scoring import mean_losses
 from skfc._tuned import TUNED
 
 SELECTIONS = ("best", "one_standard_error")
@@ -104,7 +106,7 @@ def takes_weights(scorer):
 
 def row_indices(rows, n, k):
     """Indices of the rows that a split gave, as such or as a mask."""
-    rows = np.asarray(rows)
+    rows = np.asarray(readable(rows, "cv"))
     if rows.dtype == bool and rows.shape == (n,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":
@@ -123,7 +125,7 @@ def row_indices(rows, n, k):
 def take_rows(value, rows, n):
     """The part of metadata that belongs to `rows`, if there is an entry for every row."""
     per_row = hasattr(value, "__len__") and len(value) == n
-    return np.asarray(value)[rows] if per_row else value
+    return np.asarray(readable(value, "metadata"))[rows] if per_row else value
 
 
 # Logits of an iterate, of a direction and residuals, (n_classes, n_samples) each, and
@@ -133,7 +135,9 @@ LOGIT_ARRAYS, VECTORS = 3, 26
 
 def frame_rows(X, rows):
     """Some rows of an array, CSR or frame, as one of those."""
-    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+    if hasattr(X, "iloc"):
+        return X.iloc[rows]
+    return X[rows] if is_numpy(X) or not is_array(X) else take(X, rows)
 
 
 def solve_folds(X, folds, Cs, method, parameters):
@@ -190,7 +194,7 @@ def problems_of(X, folds, which, parameters):
     if parameters["standardize"]:
         weights = np.stack([fold.sample_weight for fold in folds])
     problem = Problem(X, solved, sample_weight=weights, **parameters)
-    std, scale = problem.moments.std, problem.frame.scale
+    std, scale = to_numpy(problem.moments.std), to_numpy(problem.frame.scale)
     if ((std > 0) & (std * TUNED.apart < scale)).any() and len(folds) > 1:
         for k, targets in enumerate(solved):
             one = None if weights is None else weights[k : k + 1]
@@ -239,7 +243,7 @@ def solve_path(problem, Cs, method, progress, folds):
             ]
         for path, fit in zip(paths, fits, strict=True):
             path.append(fit)
-        before, last = last, np.hstack([fit.theta for fit in fits])
+        before, last = last, concatenate([fit.theta for fit in fits], axis=1)
         ahead = 0.0 if problem.l1_ratio else step_in_log_C(Cs, i)
         start = last + ahead * (last - before)
         progress(name(range(problem.n_problems)), problem.n_problems)
@@ -249,7 +253,7 @@ def solve_path(problem, Cs, method, progress, folds):
 def groups(X, n_classes, folds):
     """Lists of folds that fit into the memory together."""
     n, N = X.shape
-    each = n_classes * (LOGIT_ARRAYS * n * X.dtype.itemsize + VECTORS * (N + 1) * 8)
+    each = n_classes * (LOGIT_ARRAYS * n * numpy_type(X).itemsize + VECTORS * (N + 1) * 8)
     size = max(1, 4 * TUNED.few_numbers // each)
     return [folds[k : k + size] for k in range(0, len(folds), size)]
 
@@ -271,15 +275,14 @@ def group(folds):
     return lists
 
 
-def log_losses(X, classes, target, weight, fold, coef, intercept):
+def log_losses(X, target, weight, fold, coef, intercept):
     """Weighted mean log loss of the held-out rows at every C, (n_Cs,)."""
     test = fold.test[weight[fold.test] > 0]  # rows without weight may hold anything
-    rows, T = X[test], len(classes)
-    logits = (rows @ coef.reshape(-1, X.shape[1]).T + intercept.ravel()).T
-    logits = np.array(logits.reshape(len(coef), T, -1), dtype=np.float64, order="C")
+    rows, n_models = frame_rows(X, test), len(coef)
+    stacked = coef.reshape(-1, X.shape[1]), intercept.ravel()
     held_out = weight[test] / weight[test].max()
-    loss, _ = kernel(np).residual(logits, target[..., test], held_out[None])
-    return loss / held_out.sum()
+    blocks = Logits(rows, *stacked).blocks()
+    return mean_losses(blocks, target[..., test], held_out, n_models)
 
 
 def select(scores, Cs, selection):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from skfc import _targets
+from skfc._array import to_numpy
 from skfc._driver import OVERFLOW
 from skfc._problem import finish
 from skfc._stream import Stream
@@ -30,7 +31,7 @@ def stream_classes(estimator, y, classes, known):
     given = named_classes(estimator, classes)
     if known is None:
         if given is None and hasattr(estimator, "classes_"):
-            return estimator.classes_  # of a fit
+            return to_numpy(estimator.classes_)  # of a fit
         if given is None and not _targets.is_rows(_targets.plain(y)):
             raise ValueError(
                 "classes must be named in the first call of partial_fit, or by the 'classes' "
