@@ -17,6 +17,7 @@ from skfc._namespaces import (
     as_like,
     beside,
     check_place,
+    free_memory,
     in_memory,
     is_array,
     is_dispatched,
@@ -27,6 +28,7 @@ from skfc._namespaces import (
     refuse_foreign,
     solve_triangular,
     to_numpy,
+    writes_at,
 )
 
 __all__ = [
@@ -37,6 +39,9 @@ __all__ = [
 # One number per problem (values, slopes, steps) lives on the host whatever X is; this is the
 # namespace of such arrays.
 host = np
+
+# Arrays of the size of its logits that a function of a block makes, those it is given included.
+TEMPORARIES = 8
 
 NO_NUMBERS = (
     "X has columns that do not hold numbers: {}. Encode text and categories in a pipeline, as "
@@ -193,6 +198,19 @@ def numpy_type(array):
     return array.dtype if isinstance(array.dtype, np.dtype) else np.dtype(f"f{itemsize(array)}")
 
 
+def rows_that_fit(array, n_numbers):
+    """How many rows with `n_numbers` each a block may have on a device; None on the host.
+
+    What a function of a block holds at a time then takes an eighth of the memory that is free.
+    A power of two: a little more or less of that memory changes nothing.
+    """
+    room = free_memory(array)
+    if room is None:
+        return None
+    rows = max(1, room // (8 * TEMPORARIES * max(n_numbers, 1) * itemsize(array)))
+    return 2 ** (int(rows).bit_length() - 1)
+
+
 def epsilon(array):
     """The machine epsilon of a floating-point array."""
     return 2.0**-23 if itemsize(array) == 4 else 2.0**-52
@@ -300,6 +318,16 @@ def inverse_factor(L):
     """L⁻¹ for a lower triangular L."""
     with decomposition():
         return namespace(L).linalg.inv(L)
+
+
+def subtract_at(array, index, values):
+    """`array` (B, T, n) less `values` (B, n) at the places index_i, i of its last axes."""
+    xp, (B, T, n) = namespace(array), array.shape
+    if writes_at(array):  # in place
+        xp.reshape(array, (B, T * n))[:, index * n + xp.arange(n, dtype=index.dtype)] -= values
+        return array
+    here = xp.arange(T, dtype=index.dtype)[:, None] == index[None, :]
+    return xp.where(here[None, ...], array - values[:, None, :], array)
 
 
 def at_most(array, limit):

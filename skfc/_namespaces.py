@@ -121,6 +121,26 @@ def is_dispatched(value):
     return bool(get_config()["array_api_dispatch"] and is_array(value) and not is_numpy(value))
 
 
+def writes_at(array):
+    """Whether a library writes at places that an array names, which the standard leaves open."""
+    return is_numpy(array) or library(array) in WRAPPED
+
+
+def free_memory(array):
+    """Bytes that are free on the device of an array; None in the memory of the CPU."""
+    kind, device = library(array), getattr(array, "device", None)
+    if kind == "torch" and device.type == "cuda":
+        import torch
+
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if kind == "cupy":
+        import cupy
+
+        return device.mem_info[0] + cupy.get_default_memory_pool().free_bytes()
+    return None
+
+
 def to_numpy(array):
     """A NumPy view of `array`, or a copy where it is out of NumPy's reach."""
     if isinstance(array, np.ndarray):

@@ -13,6 +13,7 @@ from skfc._array import (
     is_numpy,
     itemsize,
     namespace,
+    rows_that_fit,
     take,
     to_numpy,
 )
@@ -24,9 +25,9 @@ FEWEST_ROWS = 16
 OVERFLOW = "X holds values so large that logits overflow {}: rescale its columns as in fit."
 
 
-def row_blocks(n_rows, n_classes, itemsize=8):
-    """Slices of rows, in order, with logits of about BLOCK_BYTES."""
-    step = max(FEWEST_ROWS, BLOCK_BYTES // (n_classes * itemsize))
+def row_blocks(n_rows, n_classes, n_bytes=8, step=None):
+    """Slices of `step` rows, in order, or of logits of about BLOCK_BYTES, `n_bytes` each."""
+    step = step or max(FEWEST_ROWS, BLOCK_BYTES // (n_classes * n_bytes))
     return [slice(k, min(k + step, n_rows)) for k in range(0, n_rows, step)]
 
 
@@ -64,8 +65,9 @@ class Logits:
             yield block, self.of(block)
 
     def rows(self):
-        size = self.X.dtype.itemsize if self.by_rows else itemsize(self.X)
-        return row_blocks(self.shape[1], self.shape[0], size)
+        T, n = self.shape
+        step = None if self.by_rows else rows_that_fit(self.X, T)
+        return row_blocks(n, T, itemsize(self.X), step)
 
     def of(self, block, out=None):
         """The logits of a slice of rows, in `out` if that is given."""

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from skfc._array import cast, itemsize, namespace
+from skfc._array import cast, itemsize, namespace, subtract_at, take
 
 # Shifted logits are clipped here before `exp`: exp(-80) and exp(-600), times a weight,
 # stay clear of subnormal numbers, which slow matrix products down tenfold.
@@ -113,15 +113,29 @@ def _shift(logits, axis=1):
 
 
 def _residual_generic(logits, target, weight):
+    """Loss and residual with few passes over the logits, which stay as they are."""
     xp = namespace(logits)
-    target = one_hot(target, logits)
     shifted = _shift(logits)
+    at_target = _at_target(shifted, target)
     lowest = xp.asarray(LOWEST[itemsize(logits)], dtype=logits.dtype)
-    e = xp.exp(xp.maximum(shifted, lowest))
-    total = xp.sum(e, axis=1, keepdims=True)
-    rows = xp.log(total[:, 0, :]) - xp.sum(target[None, ...] * shifted, axis=1)
-    loss = xp.sum(xp.astype(weight * rows, xp.float64), axis=1)
-    return loss, weight[:, None, :] * (e / total - target[None, ...])
+    residual = xp.exp(xp.maximum(shifted, lowest))
+    del shifted
+    total = xp.sum(residual, axis=1)
+    loss = xp.sum(cast(weight * (xp.log(total) - at_target), xp.float64), axis=1)
+    residual *= (weight / total)[:, None, :]
+    if target.ndim == 2:
+        residual -= cast(target, logits.dtype)[None, ...] * weight[:, None, :]
+        return loss, residual
+    return loss, subtract_at(residual, target, weight)
+
+
+def _at_target(shifted, target):
+    """The entries of the labels, or the means over probabilities, (n_problems, n_rows)."""
+    xp, (B, T, n) = namespace(shifted), shifted.shape
+    if target.ndim == 2:
+        return xp.sum(cast(target, shifted.dtype)[None, ...] * shifted, axis=1)
+    place = target * n + xp.arange(n, dtype=target.dtype)
+    return take(xp.reshape(shifted, (B, T * n)), place, axis=1)
 
 
 def one_hot(target, logits):

@@ -63,6 +63,7 @@ NUMBERS = {
     ("_window.py", "WINDOW_BYTES"): "what the documentation promises",
     ("_stream.py", "FARTHEST"): "where squares leave no digits to others in a sum",
     ("_targets.py", "SUM_SLACK"): "rounding that is allowed to rows of probabilities",
+    ("_array.py", "TEMPORARIES"): "a count of arrays",
     ("_search.py", "LOGIT_ARRAYS"): "a count of arrays",
     ("_search.py", "VECTORS"): "a count of arrays",
     ("_rows/_dense.py", "FULL"): "the widths of BLAS's kernels in float32",

@@ -17,7 +17,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils import get_tags
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _array, l1_min_C, neg_log_loss_scorer
-from skfc._array import namespace, to_numpy
+from skfc._array import TEMPORARIES, namespace, to_numpy
+from skfc._classifier import prepare
 
 pytestmark = pytest.mark.usefixtures("dispatch")
 
@@ -135,6 +136,21 @@ def test_predictions_in_blocks_of_rows(library, monkeypatch):
     for name, expected in zip(METHODS, whole, strict=True):
         assert_allclose(to_numpy(getattr(model, name)(library(X))), expected, atol=1e-12)
     assert model.log_loss(library(X), y) == pytest.approx(losses)
+
+
+def test_blocks_of_rows_follow_the_free_memory_of_a_device(library, monkeypatch):
+    """Blocks take a share of it, down to a row each; the fit is the same."""
+    X, y = data()
+    room = 40_000
+    model = SoftmaxFCClassifier(tol=1e-10).fit(library(X), y)
+    monkeypatch.setattr(_array, "free_memory", lambda array: room)
+    blocks = prepare(model, library(X), y, None).rows.blocks
+    assert sum(block.stop - block.start for block in blocks) == n
+    assert len(blocks) > 1
+    assert (blocks[0].stop - blocks[0].start) * (N + T) * 8 * TEMPORARIES <= room / 8
+    other = SoftmaxFCClassifier(tol=1e-10).fit(library(X), y)
+    assert_allclose(to_numpy(other.coef_), to_numpy(model.coef_), rtol=1e-3, atol=1e-5)
+    assert other.log_loss(library(X), y) == pytest.approx(model.log_loss(library(X), y))
 
 
 Y = {

@@ -4,7 +4,16 @@ from functools import reduce
 
 import numpy as np
 
-from skfc._array import cast, concatenate, epsilon, itemsize, pair_places, take, to_numpy
+from skfc._array import (
+    cast,
+    concatenate,
+    epsilon,
+    itemsize,
+    pair_places,
+    rows_that_fit,
+    take,
+    to_numpy,
+)
 from skfc._moments import Moments
 from skfc._rows._base import LocalRows, is_small
 from skfc._rows._blocks import row_blocks
@@ -19,8 +28,14 @@ FULL = {3: 4, 5: 8, 6: 8, 7: 8}
 class ArrayRows(LocalRows):
     """Rows of an array-API array."""
 
+    exact = False  # whether float32 loses digits of columns far from zero
+
     def _cut(self):
-        return row_blocks(self.shape[0], self.shape[1] * itemsize(self.X))
+        n, N = self.shape
+        step = rows_that_fit(self.X, self.n_columns + N)
+        if step is None:
+            return row_blocks(n, N * itemsize(self.X))
+        return [slice(k, min(k + step, n)) for k in range(0, n, step)] or [slice(0, 0)]
 
     def in_frame(self, frame):
         rows = super().in_frame(frame)
@@ -58,9 +73,12 @@ class ArrayRows(LocalRows):
 
     def _standard(self, block, index, dtype):
         """Standardised rows `index` of a block, (n_rows, n_features)."""
-        xp, x = self.xp, take(self.X[block.rows, :], index)
+        xp, x = self.xp, self.X[block.rows, :]
+        x = x if len(index) == x.shape[0] else take(x, index)
         if not self.standard:
-            x = (cast(x, xp.float64) - self.frame.mean) * self.frame.inverse
+            x = cast(x, xp.float64) if self.exact else x
+            mean, inverse = (cast(a, x.dtype) for a in (self.frame.mean, self.frame.inverse))
+            x = (x - mean) * inverse
         return cast(x, dtype)
 
     def _norms(self, block):
@@ -95,7 +113,7 @@ class ArrayRows(LocalRows):
         """
         total = 0.0
         for block, (weight,) in zip(self._blocks, weights, strict=True):
-            x = self._with_ones(block)
+            x, weight = self._with_ones(block), cast(weight, self.dtype)
             parts = [
                 self.xp.matmul((x * weight[k, :][:, None]).T, x) for k in range(weight.shape[0])
             ]
@@ -300,7 +318,7 @@ class Centred:
 class CentredArrayRows(Centred, ArrayRows):
     """Centred rows of an array-API array."""
 
-    _plain = ArrayRows
+    _plain, exact = ArrayRows, True
 
 
 class CentredRows(Centred, DenseRows):
