@@ -343,6 +343,14 @@ def take(array, index, axis=0):
     return xp.take(array, index, axis=axis)
 
 
+def nonzero(array):
+    """Where an array is not zero, indices of the flattened array, of its library."""
+    if is_numpy(array):
+        return np.flatnonzero(array)
+    xp = namespace(array)
+    return xp.nonzero(xp.reshape(array, (-1,)))[0]
+
+
 def random_normal(shape, like):
     """Standard normal numbers of a fixed seed, in the library and type of `like`."""
     numbers = np.random.default_rng(0).standard_normal(shape)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from skfc._array import any_nonzero, cast, concatenate, namespace, take, to_numpy
+from skfc._array import any_nonzero, cast, concatenate, namespace, nonzero, take, to_numpy
 from skfc._rows._blocks import BlockSums, Work, block_of, scale_by
 from skfc._tuned import TUNED
 
@@ -212,12 +212,12 @@ class LocalRows(BlockSums):
         `importance` is a state (1, n_rows): what a row stands for, zero where it is not drawn.
         """
         xp = self.xp
-        index = [np.flatnonzero(to_numpy(kept[0])) for kept in importance]
+        index = [nonzero(kept[0]) for kept in importance]
         X = concatenate(
             [self._standard(b, i, dtype) for b, i in zip(self._blocks, index, strict=True)]
         )
         start = [block.rows.start for block in self._blocks]
-        chosen = np.concatenate([i + s for i, s in zip(index, start, strict=True)])
+        chosen = concatenate([i + s for i, s in zip(index, start, strict=True)])
         scale = concatenate(
             [take(kept[0][0, :], i) for kept, i in zip(importance, index, strict=True)]
         )
@@ -225,7 +225,7 @@ class LocalRows(BlockSums):
             X, take(self.target, chosen, axis=-1),
             take(self.weight, chosen, axis=1) * cast(scale, xp.float64)[None, :],
             n_classes=self.n_classes, frame=self.frame, standard=True, n_total=self.n_total,
-            share=self.share * len(chosen) / max(self.shape[0], 1), work=self.work,
+            share=self.share * chosen.shape[0] / max(self.shape[0], 1), work=self.work,
         )  # fmt: skip
         return Sample(sample, index)
 

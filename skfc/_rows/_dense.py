@@ -74,7 +74,7 @@ class ArrayRows(LocalRows):
     def _standard(self, block, index, dtype):
         """Standardised rows `index` of a block, (n_rows, n_features)."""
         xp, x = self.xp, self.X[block.rows, :]
-        x = x if len(index) == x.shape[0] else take(x, index)
+        x = x if index.shape[0] == x.shape[0] else take(x, index)
         if not self.standard:
             x = cast(x, xp.float64) if self.exact else x
             mean, inverse = (cast(a, x.dtype) for a in (self.frame.mean, self.frame.inverse))
