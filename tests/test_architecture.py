@@ -66,6 +66,7 @@ NUMBERS = {
     ("_array.py", "TEMPORARIES"): "a count of arrays",
     ("_search.py", "LOGIT_ARRAYS"): "a count of arrays",
     ("_search.py", "VECTORS"): "a count of arrays",
+    ("_rows/_lean.py", "LOGIT_ARRAYS"): "a count of arrays",
     ("_rows/_dense.py", "FULL"): "the widths of BLAS's kernels in float32",
     ("_prediction.py", "BLOCK_BYTES"): "the size of a cache",
     ("_prediction.py", "FEWEST_ROWS"): "rows of a block where there are very many classes",

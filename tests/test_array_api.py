@@ -12,7 +12,8 @@ from skfc import _blockwise
 from skfc._array import as_like, to_numpy
 from skfc._preconditioner import PRECONDITIONERS
 from skfc._problem import Method, Problem
-from skfc._rows import make_rows
+from skfc._rows import LeanRows, _lean, make_rows
+from skfc._rows._lean import Recomputed
 from skfc._targets import Targets
 from skfc._tuned import override
 
@@ -77,7 +78,8 @@ def test_sums_over_rows(fit_intercept, dtype, rng):
         found = first.values[0], first.gradient, second.gradient, third.gradient, prominence
         return [to_numpy(array) for array in found]
 
-    here, there = map(sums, pair(X.astype(dtype), targets, fit_intercept=fit_intercept))
+    with override(few_single=0):
+        here, there = map(sums, pair(X.astype(dtype), targets, fit_intercept=fit_intercept))
     accuracy = 1e-10 if dtype == "float64" else 1e-3
     for a, b in zip(here, there, strict=True):
         assert_allclose(b, a, rtol=accuracy, atol=accuracy * np.abs(a).max())
@@ -140,7 +142,8 @@ def test_single_precision(solver, preconditioner):
     X, targets = data(raw=False)
     X = X.astype(np.float32)
     method = Method(solver=solver, preconditioner=preconditioner, tol=1e-5)
-    assert_same(method, pair(X, targets), X, tol=1e-5)
+    with override(few_single=0):
+        assert_same(method, pair(X, targets), X, tol=1e-5)
 
 
 @pytest.mark.parametrize("solver", SMOOTH)
@@ -148,7 +151,8 @@ def test_columns_far_from_zero(solver):
     """Products in float32 would lose all digits of values that are 100 000 deviations away."""
     X, targets = data(raw=False)
     X = (X + np.array([0.0, 1e5, 0.0, -1e5])).astype(np.float32)
-    assert_same(Method(solver=solver, tol=1e-5), pair(X, targets), X, tol=1e-5)
+    with override(few_single=0):
+        assert_same(Method(solver=solver, tol=1e-5), pair(X, targets), X, tol=1e-5)
 
 
 def test_constant_columns_and_rows_without_weight():
@@ -196,3 +200,73 @@ def test_rows_of_a_library_keep_their_data_there():
     X, (targets,) = data()
     rows = make_rows(xp.asarray(X), targets.target, targets.weight[None], T)
     assert {a.__array_namespace__() for a in (rows.X, rows.target, rows.weight)} == {xp}
+
+
+# -- logits that do not fit into the memory of a device ------------------------------------------
+
+
+@pytest.fixture
+def no_room(monkeypatch):
+    monkeypatch.setattr(_lean, "free_memory", lambda array: 1)
+
+
+@pytest.mark.parametrize("samples", [{}, SAMPLES], ids=["all rows", "samples"])
+@pytest.mark.parametrize("solver", [*SMOOTH, "newton-cd"])
+def test_fits_that_keep_no_logits(solver, samples, no_room):
+    X, targets = data()
+    elastic = {"l1_ratio": 0.5} if solver == "newton-cd" else {}
+    with override(**samples):
+        problems = pair(X, targets, **elastic)
+        assert isinstance(problems[1].rows, LeanRows)
+        assert_same(Method(solver=solver, tol=TOL), problems, X)
+
+
+@pytest.mark.parametrize("preconditioner", ["block-diagonal", "diagonal"])
+def test_several_problems_that_keep_no_logits(preconditioner, no_room):
+    X, targets = data(2)
+    with override(**SAMPLES):
+        method = Method(solver="lbfgs", preconditioner=preconditioner, tol=TOL)
+        assert_same(method, pair(X, targets), X)
+
+
+def test_columns_far_from_zero_without_logits(no_room):
+    X, targets = data(raw=False)
+    X = (X + np.array([0.0, 1e5, 0.0, -1e5])).astype(np.float32)
+    with override(few_single=0):
+        assert_same(Method(tol=1e-5), pair(X, targets), X, tol=1e-5)
+
+
+def test_without_a_penalty_and_without_logits(no_room):
+    X, targets = data()
+    assert_same(Method(tol=TOL), pair(X, targets), X, C=(np.inf,))
+
+
+@pytest.mark.parametrize("n_problems", [1, 2])
+def test_weights_stand_for_logits(n_problems, monkeypatch, rng):
+    """Lines, Hessians and problems dropped are the same, and blocks keep no numbers of rows."""
+    X, targets = data(n_problems, raw=False)
+    theta, direction, other = rng.standard_normal((3, N + 1, n_problems * T))
+    found = []
+    for room in (None, 1):
+        monkeypatch.setattr(_lean, "free_memory", lambda array, room=room: room)
+        problem = Problem(xp.asarray(X), targets, fit_intercept=True)
+        objective = problem.objective(np.ones(n_problems))
+        evaluation = objective.at(xp.asarray(theta))
+        states, numbers = [evaluation.state], [evaluation.value]
+        for step, with_gradient in ((1.0, True), (0.3, False)):
+            line = objective.line(evaluation, xp.asarray(direction), with_gradient=with_gradient)
+            states.append(line.state)
+            numbers += [line.slope, *line.at_unit_step]
+            evaluation = line.move(np.full(n_problems, step))
+            states.append(evaluation.state)
+            numbers += [evaluation.value, to_numpy(evaluation.gradient).ravel()]
+        last = np.array([n_problems - 1])
+        objective, evaluation = objective.problems(last, evaluation)
+        hessian = objective.hessian(evaluation)
+        states += [evaluation.state, hessian.state]
+        numbers.append(to_numpy(hessian(xp.asarray(other[:, -T:]))).ravel())
+        numbers.append(to_numpy(hessian.diagonal()).ravel())
+        found.append(np.concatenate(numbers))
+        kept = [array for state in states for kept in state for array in kept]
+        assert all(isinstance(array, Recomputed) for array in kept) == (room == 1)
+    assert_allclose(*found, rtol=1e-9, atol=1e-12)

@@ -19,12 +19,13 @@ from skfc._rows._base import LocalRows, Sample, columns_of, is_small
 from skfc._rows._blocks import Block, Sums, Work
 from skfc._rows._csr import CSRRows, without_duplicates
 from skfc._rows._dense import ArrayRows, DenseRows
+from skfc._rows._lean import LeanRows, logits_fit
 from skfc._rows._merge import merge_columns
 from skfc._rows._row_space import to_row_space
 
 __all__ = [
-    "ArrayRows", "Block", "CSRRows", "DenseRows", "LocalRows", "Sample", "Sums", "Work",
-    "columns_of", "is_small", "make_rows", "merge_columns", "some_rows",
+    "ArrayRows", "Block", "CSRRows", "DenseRows", "LeanRows", "LocalRows", "Sample", "Sums",
+    "Work", "columns_of", "is_small", "make_rows", "merge_columns", "some_rows",
     "to_row_space", "without_duplicates",
 ]  # fmt: skip
 
@@ -33,7 +34,9 @@ def make_rows(X, target, weight, n_classes):
     """The rows of validated `X`: a NumPy array, CSR, or an array-API array."""
     if sparse.issparse(X):
         return CSRRows(X, target, weight, n_classes=n_classes)
-    kind = DenseRows if is_numpy(X) else ArrayRows
+    kind = DenseRows
+    if not is_numpy(X):
+        kind = ArrayRows if logits_fit(X, weight.shape[0] * n_classes) else LeanRows
     return kind(X, as_like(target, X), as_like(weight, X), n_classes=n_classes)
 
 

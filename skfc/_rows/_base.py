@@ -243,6 +243,8 @@ class Sample:
 
     def carry(self, state):
         """The logits of these rows, out of those of all, which are the first array of a state."""
+        if hasattr(state[0][0], "on"):  # no array: logits that are recomputed
+            return state[0][0].on(self.rows)
         logits = concatenate(
             [take(kept[0], i, axis=-1) for kept, i in zip(state, self.index, strict=True)], axis=-1
         )
