@@ -11,6 +11,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from skfc._namespaces import (
+    HALF,
     SETTING,
     Array,
     all_beside,
@@ -21,6 +22,7 @@ from skfc._namespaces import (
     in_memory,
     is_array,
     is_dispatched,
+    is_half,
     is_numpy,
     namespace,
     place,
@@ -134,9 +136,11 @@ def as_features(X):
 
 
 def float_types(X):
-    """The types in which rows are taken as they are; the first is that of all others."""
-    xp = namespace(X) if is_dispatched(X) else np
-    return [xp.float64, xp.float32]
+    """The types in which rows are kept as they are; the first is that of all others."""
+    if not is_dispatched(X):
+        return [np.float64, np.float32]
+    xp = namespace(X)
+    return [getattr(xp, name) for name in ("float64", "float32", *HALF) if hasattr(xp, name)]
 
 
 def columns_of(frame):
@@ -188,9 +192,14 @@ def as_floating(array, what):
 
 
 def itemsize(array):
-    """Bytes of a number of a floating-point array, or of a sparse one: 4 or 8."""
+    """Bytes of a number in products with a floating-point array, or a sparse one: 4 or 8."""
     xp = np if isinstance(array.dtype, np.dtype) else namespace(array)
-    return 4 if array.dtype == xp.float32 else 8
+    return 4 if array.dtype == xp.float32 or is_half(array) else 8
+
+
+def working_type(array):
+    """The type of products with a floating-point array: its own, or float32 for shorter ones."""
+    return namespace(array).float32 if is_half(array) else array.dtype
 
 
 def numpy_type(array):

@@ -1,6 +1,5 @@
 """Array libraries, their devices and types: the only module that names them."""
 
-from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -17,6 +16,8 @@ SUPPORTED = (*WRAPPED, "array_api_strict")
 
 # What makes arrays from nothing, and needs to be told where.
 CREATION = ("zeros", "ones", "empty", "full", "eye", "arange", "linspace")
+
+HALF = ("float16", "bfloat16")
 
 SETTING = "sklearn.set_config(array_api_dispatch=True)"
 
@@ -164,11 +165,17 @@ def as_like(array, like):
 
 
 def in_memory(X):
-    """NumPy's view of an array that is in the memory of the CPU, else the array itself."""
-    if library(X) == "torch" and X.device.type == "cpu":
-        with suppress(TypeError):  # of bfloat16, which NumPy does not have
-            return X.numpy()
-    return X
+    """NumPy's view of an array that is in the memory of the CPU, else the array itself.
+
+    Half precision is left to the library, which makes float32 of a block at a time.
+    """
+    on_cpu = library(X) == "torch" and X.device.type == "cpu"
+    return X.numpy() if on_cpu and not is_half(X) else X
+
+
+def is_half(array):
+    """Whether an array is in half precision, float16 or bfloat16."""
+    return str(array.dtype).endswith(HALF)
 
 
 def beside(array, given):

@@ -16,6 +16,7 @@ from skfc._array import (
     rows_that_fit,
     take,
     to_numpy,
+    working_type,
 )
 
 # What the logits of a block fill: few enough to stay in the caches between two passes.
@@ -45,6 +46,7 @@ class Logits:
         self.X, self.shape = X, (coef.shape[0], X.shape[0])
         self.by_rows = hasattr(X, "tocsr")
         self.xp = np if self.by_rows else namespace(X)
+        self.dtype = X.dtype if self.by_rows else working_type(X)
         coef, intercept = (self._beside(a) for a in (coef, intercept))
         self.coef, self.intercept = coef, intercept[:, None]
         if self.by_rows and isinstance(self.coef, np.ndarray):
@@ -53,11 +55,11 @@ class Logits:
             self.coef = self.coef.T
 
     def _beside(self, array):
-        """`array` in the library, on the device and in the type of X."""
+        """`array` in the library and on the device of X, in the type of products with X."""
         if hasattr(array, "tocsr"):
-            return array.astype(self.X.dtype)
+            return array.astype(self.dtype)
         like = np.empty(0) if self.by_rows else self.X
-        return cast(as_like(array, like), self.X.dtype)
+        return cast(as_like(array, like), self.dtype)
 
     def blocks(self):
         """Pairs of a slice of rows and their logits, a new array that may be overwritten."""
@@ -76,7 +78,7 @@ class Logits:
             Z = np.empty((self.shape[0], X.shape[0]), dtype=X.dtype) if out is None else out
             Z[:] = dense(X @ self.coef).T
         elif self.xp is not np:
-            Z = self.xp.matmul(self.coef, X.T)
+            Z = self.xp.matmul(self.coef, cast(X, self.dtype).T)
         elif isinstance(self.coef, np.ndarray):
             Z = np.matmul(self.coef, X.T, out=out)
         else:
@@ -96,7 +98,7 @@ class Logits:
         rows = self.rows()
         if len(rows) == 1:
             return function(self.of(rows[0]))
-        whole = self.xp.empty(self.shape, dtype=self.X.dtype)
+        whole = self.xp.empty(self.shape, dtype=self.dtype)
         for block in rows:
             if self.xp is np:
                 function(self.of(block, out=whole[:, block]))

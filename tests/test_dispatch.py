@@ -19,6 +19,7 @@ from sklearn.utils import get_tags
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _array, l1_min_C, neg_log_loss_scorer
 from skfc._array import TEMPORARIES, namespace, to_numpy
 from skfc._classifier import prepare
+from skfc._tuned import override
 
 pytestmark = pytest.mark.usefixtures("dispatch")
 
@@ -411,3 +412,30 @@ def test_the_page_runs():
     assert blocks
     for code in blocks:
         exec(code, {})
+
+
+# -- half precision -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_is_kept_and_computed_in_float32(kind, small, rng):
+    """The fit is that of the same values in float32, and of many rows there is no other copy."""
+    torch = pytest.importorskip("torch")
+    X, y = data("float32", raw=False)
+    X = torch.asarray(X + 3).to(getattr(torch, kind))
+    values = X.to(torch.float32)
+    with override() if small else override(few_single=0):
+        model, other = (SoftmaxFCClassifier(tol=1e-6).fit(rows, y) for rows in (X, values))
+        rows = prepare(model, X, y, None).rows
+        search = SoftmaxFCClassifierCV(Cs=[0.1, 1.0, 10.0], cv=2).fit(X, y)
+    assert (rows.X is X) != small
+    assert rows.dtype == (torch.float64 if small else torch.float32)
+    found, expected = (objective(m, values.numpy(), y) for m in (model, other))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert model.optimality_gap_ <= 1e-5
+    for name in ("predict_proba", "predict_log_proba", "decision_function"):
+        result = getattr(model, name)(X)
+        assert result.dtype == model.coef_.dtype == search.coef_.dtype == torch.float32
+        assert_allclose(result, getattr(model, name)(values), atol=1e-5)
+    assert model.log_loss(X, y) == pytest.approx(model.log_loss(values, y), rel=1e-5)

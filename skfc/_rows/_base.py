@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from skfc._array import any_nonzero, cast, concatenate, namespace, nonzero, take, to_numpy
+from skfc._array import (
+    any_nonzero,
+    cast,
+    concatenate,
+    namespace,
+    nonzero,
+    take,
+    to_numpy,
+    working_type,
+)
 from skfc._rows._blocks import BlockSums, Work, block_of, scale_by
 from skfc._tuned import TUNED
 
@@ -38,12 +47,13 @@ class LocalRows(BlockSums):
         self.frame, self.standard = frame, standard
         self.n_total, self.share, self.first = n_total or X.shape[0], share, first
         self.work = Work() if work is None else work
-        self.xp, self.dtype, self.shape = namespace(weight), X.dtype, X.shape
+        self.xp, self.shape = namespace(weight), X.shape
+        self.dtype = X.dtype if self.sparse else working_type(X)
         self.blocks = self._cut() if blocks is None else blocks
         unit = bool(self.xp.all(weight == 1.0))
         self._blocks = [
             block_of(
-                b, target[..., b], cast(weight[:, b], X.dtype), n_classes, unit, first + b.start
+                b, target[..., b], cast(weight[:, b], self.dtype), n_classes, unit, first + b.start
             )
             for b in self.blocks
         ]

@@ -66,7 +66,7 @@ class ArrayRows(LocalRows):
         return self.xp.matmul(residual, self._rows_of(block)).T
 
     def _rows_of(self, block):
-        return self.X[block.rows, :]
+        return cast(self.X[block.rows, :], self.dtype)
 
     def _user_logits(self, block, coef):
         return self.xp.matmul(coef, cast(self.X[block.rows, :].T, self.xp.float64))
@@ -76,7 +76,7 @@ class ArrayRows(LocalRows):
         xp, x = self.xp, self.X[block.rows, :]
         x = x if index.shape[0] == x.shape[0] else take(x, index)
         if not self.standard:
-            x = cast(x, xp.float64) if self.exact else x
+            x = cast(x, xp.float64 if self.exact else self.dtype)
             mean, inverse = (cast(a, x.dtype) for a in (self.frame.mean, self.frame.inverse))
             x = (x - mean) * inverse
         return cast(x, dtype)
@@ -89,13 +89,13 @@ class ArrayRows(LocalRows):
         """The :class:`Moments` of the rows in every problem."""
         return reduce(
             Moments.__add__,
-            (Moments.of(self.X[b.rows, :], b.weight) for b in self._blocks),
+            (Moments.of(cast(self.X[b.rows, :], self.dtype), b.weight) for b in self._blocks),
         )
 
     def _values(self, rows, columns):
         """Some values of X, (n_rows, n_columns), a float64 array of NumPy's."""
         x = take(take(self.X, rows), columns, axis=1)
-        return to_numpy(x).astype(np.float64)
+        return to_numpy(cast(x, self.dtype)).astype(np.float64)
 
     def single(self):
         """These rows in single precision where that pays, else None."""
