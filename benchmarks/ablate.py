@@ -57,7 +57,7 @@ OFF = {
     "arrived": 0.15,  # / 2
     "kept": 0.0, "contraction": np.inf, "near": 0.0, "heavy_features": NEVER, "heavy_classes": 0,
     # streams, which no fit of the set reads
-    "stream_share": NEVER, "stream_refresh": 1.0, "stream_overfit": np.inf,
+    "stream_refresh": 1.0, "stream_overfit": np.inf,
     # L-BFGS, gradient descent, line searches
     "switch_after": NEVER,
     "memory": 5,  # / 2

@@ -6,6 +6,7 @@ the two is made here, so that everything above has one copy.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import mmap
 
 import numpy as np
 from scipy.linalg import lapack
@@ -189,6 +190,13 @@ def as_floating(array, what):
     if not real:
         raise TypeError(f"{what} must hold real numbers; got dtype {array.dtype}.")
     return cast(array, xp.float64)
+
+
+def is_memory_map(array):
+    """Whether an array, or what it is a view of, is a memory map."""
+    while array is not None and not isinstance(array, np.memmap | mmap):
+        array = getattr(array, "base", None)
+    return array is not None
 
 
 def itemsize(array):

@@ -27,6 +27,12 @@ def evaluate_shifted(block, _, logits, *unused, shift):
     return evaluate(block, logits + block.like(shift)[:, None])
 
 
+def difference(block, logits):
+    """The residual at the first half of the logits less that at the second."""
+    p = block.kernel.probabilities(block.stack(logits))
+    return (), block.weight * (p[0, ...] - p[1, ...]), ()
+
+
 def look_along(block, direction, logits, room=None):
     """Keep the logits of a direction beside those of the iterate."""
     return (), None, (logits, fill(room, direction))

@@ -56,10 +56,10 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
     label_smoothing : float, default=0.0
         Share in [0, 1) of every target that is spread evenly over the classes.
     solver : str, default="auto"
-        The method: "lbfgs" [1]_, "newton-cg" or "gd"; with `l1_ratio` > 0 "newton-cd"
-        (proximal Newton with coordinate descent [5]_) or "proximal" (accelerated proximal
-        gradient). "auto" chooses by the shape of the data and the penalty, and `solver_` says
-        what it chose.
+        The method: "lbfgs" [1]_, "newton-cg", "gd" or, in mini-batches, "sgd" [6]_; with
+        `l1_ratio` > 0 "newton-cd" (proximal Newton with coordinate descent [5]_) or "proximal"
+        (accelerated proximal gradient). "auto" chooses by the shape of the data and the
+        penalty, and `solver_` says what it chose.
     preconditioner : str or None, default="auto"
         The approximation of the Hessian that scales the steps: "hessian", the Hessian on a
         sample of rows; "block-diagonal", its block of every class; "kronecker", the Kronecker
@@ -68,15 +68,22 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         numbers of features and classes, and by sparsity. The solvers for `l1_ratio` > 0
         leave it aside.
     learning_rate : float or "auto", default="auto"
-        For `solver="gd"`; other solvers leave it aside. A number > 0 multiplies the gradient
-        of the mean objective (preconditioned, where there is a preconditioner) and stays
-        constant. "auto" needs no tuning: 1 with a preconditioner, halved where that would
+        For the solvers "gd" and "sgd"; others leave it aside. A number > 0 multiplies the
+        gradient of the mean objective (preconditioned, where there is a preconditioner) and
+        stays constant. "auto" needs no tuning: 1 with a preconditioner, halved where that would
         raise the objective; without one 1 / L, with L an upper bound of the curvature [2]_.
+        "sgd" then takes gradients of reduced variance, and multiplies the rate by
+        1 - momentum.
     momentum : float or "auto", default="auto"
-        Nesterov's momentum, for `solver="gd"`; other solvers leave it aside. A number in
-        [0, 1) is constant; "auto" is the accelerated schedule with adaptive restart [4]_.
+        Nesterov's momentum, for the solvers "gd" and "sgd"; others leave it aside. A number in
+        [0, 1) is constant; "auto" is the accelerated schedule with adaptive restart [4]_ for
+        "gd", and 0.9 for "sgd".
+    batch_size : int or "auto", default="auto"
+        Rows of a mini-batch, for `solver="sgd"`. "auto" is a sixteenth of the rows, up to 16 MB,
+        and at least 512; of sparse rows as many as make a step worth its price. A batch of all
+        rows makes "sgd" the same as "gd".
     max_iter : int, default=1000
-        The most iterations.
+        The most iterations; for `solver="sgd"` the most epochs.
     tol : float, default=1e-6
         Stop when the objective is estimated to be within `tol`, relatively, of its minimum,
         whatever the units of the features. Coefficients and probabilities then agree with
@@ -96,7 +103,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         Start from the coefficients of the previous fit, if it had the same classes and
         number of features.
     random_state : int, RandomState instance or None, default=None
-        Draws the rows that early stopping holds out. All else is deterministic.
+        Draws the rows that early stopping holds out, and the order of the rows for
+        `solver="sgd"`. All else is deterministic.
     verbose : int or bool, default=0
         Print progress every ten iterations; more often for larger numbers.
 
@@ -162,6 +170,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
            Foundations of Computational Mathematics 15, 2015.
     .. [5] J. Lee, Y. Sun, M. Saunders, "Proximal Newton-type methods for minimizing composite
            functions", SIAM Journal on Optimization 24, 2014.
+    .. [6] R. Johnson, T. Zhang, "Accelerating stochastic gradient descent using predictive
+           variance reduction", NeurIPS 2013.
 
     Examples
     --------
@@ -197,6 +207,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         preconditioner="auto",
         learning_rate="auto",
         momentum="auto",
+        batch_size="auto",
         max_iter=1000,
         tol=1e-6,
         early_stopping=False,
@@ -217,6 +228,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         self.preconditioner = preconditioner
         self.learning_rate = learning_rate
         self.momentum = momentum
+        self.batch_size = batch_size
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping

@@ -95,13 +95,15 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         As in :class:`SoftmaxFCClassifier`.
     momentum : float or "auto", default="auto"
         As in :class:`SoftmaxFCClassifier`.
+    batch_size : int or "auto", default="auto"
+        As in :class:`SoftmaxFCClassifier`.
     max_iter : int, default=1000
         The most iterations of every fit.
     tol : float, default=1e-6
         Every fit stops when its objective is estimated to be within `tol`, relatively, of
         its minimum.
     random_state : int, RandomState instance or None, default=None
-        For scikit-learn's conventions. Fits are deterministic.
+        Draws the order of the rows for `solver="sgd"`. All else is deterministic.
     verbose : int or bool, default=0
         1 prints the number of problems left after every value of `C`, larger numbers
         also the progress of the iterations.
@@ -206,6 +208,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         preconditioner="auto",
         learning_rate="auto",
         momentum="auto",
+        batch_size="auto",
         max_iter=1000,
         tol=1e-6,
         random_state=None,
@@ -227,6 +230,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         self.preconditioner = preconditioner
         self.learning_rate = learning_rate
         self.momentum = momentum
+        self.batch_size = batch_size
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state

@@ -303,9 +303,12 @@ def warn(fit, tol, max_iter, method, labels, features, *, dtype=np.float64):
     elif fit.status is Status.STUCK:
         general = "Rescale extreme columns or weights, lower C"
         general += ", use float64" if dtype == np.float32 else ""
-        text = (
-            "No further step lowered the objective in the arithmetic at hand: it is "
-            f"{distance(fit.gap)}; tol={tol:g} was asked for. " + advice(method, general)
+        what = "No further step lowered the objective in the arithmetic at hand"
+        if method.solver == "sgd" and method.learning_rate != "auto":
+            general = "Lower learning_rate"
+            what = f"The last {TUNED.patience} epochs of mini-batches did not lower the objective"
+        text = f"{what}: it is {distance(fit.gap)}; tol={tol:g} was asked for. " + advice(
+            method, general
         )
     elif fit.status is Status.SEPARATED:
         text = named(fit, labels, features)
@@ -344,7 +347,7 @@ def named(fit, labels, features):
 
 def advice(method, general):
     """What would help, by the parameters that are set."""
-    if method.solver == "gd" and method.learning_rate != "auto":
+    if method.solver in ("gd", "sgd") and method.learning_rate != "auto":
         return f"{general}, or leave learning_rate={method.learning_rate!r} to 'auto'."
     if method.preconditioner != "auto":
         return f"{general}, or leave preconditioner={method.preconditioner!r} to 'auto'."

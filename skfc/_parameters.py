@@ -103,6 +103,7 @@ CHECKS = {
     "preconditioner": _one_of(*PRECONDITIONERS),
     "learning_rate": _or_auto(_number(Real, 0, open_low=True)),
     "momentum": _or_auto(_share),
+    "batch_size": _or_auto(_number(Integral, 1)),
     "max_iter": _number(Integral, 0),
     "tol": _number(Real, 0),
     "early_stopping": _flag,

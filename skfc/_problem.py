@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, sparse, special
+from sklearn.utils import check_random_state
 
 from skfc import _preconditioner
 from skfc._array import (
@@ -46,16 +47,21 @@ class Method:
     preconditioner: str | None = "auto"
     learning_rate: float | str = "auto"
     momentum: float | str = "auto"
+    batch_size: int | str = "auto"
     tol: float = 1e-6
     max_iter: int = 1000
     verbose: int = 0
+    seed: int = 0  # of the order of rows, for "sgd"
     other: str | None = None  # the solver to go on with where the first takes many iterations
 
     @classmethod
     def of(cls, estimator):
         """That of an estimator."""
-        names = set(cls.__dataclass_fields__) - {"other"}
-        return cls(**{name: getattr(estimator, name) for name in names})
+        names = set(cls.__dataclass_fields__) - {"seed", "other"}
+        seed = 0
+        if estimator.solver == "sgd":
+            seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
+        return cls(**{name: getattr(estimator, name) for name in names}, seed=seed)
 
     @property
     def named(self):

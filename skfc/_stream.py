@@ -124,7 +124,7 @@ class Stream:
         self.total += float(chunk.weight.sum())
         self.arrival = self.arrival + (self._surprise(chunk) if len(self.active) > 1 else 0.0)
         largest = max(1, self._capacity(chunk.rows) // 4)
-        if new_class or self.pending >= min(largest, self.seen // TUNED.stream_share + 1):
+        if new_class or self.pending >= min(largest, self.seen // TUNED.batch_share + 1):
             self._settle(penalty, largest)
 
     def _activate(self, active):

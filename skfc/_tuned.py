@@ -15,6 +15,9 @@ class Tuned:
     # -- memory and blocks, in bytes and numbers ------------------------------------------------
     block_bytes: int = 16 * 2**20  # a block of dense rows: X is read once for both products
     min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
+    batch_share: int = (
+        16  # batches of an epoch; in a stream, the share of new rows that asks for steps
+    )
     small_block_bytes: int = 2**20  # stays in the cache: copied rows, residuals of sparse ones
     piece_bytes: int = 2**18  # weights that a thread adds at a time
     min_block_values: int = 50_000  # stored values of a block that pay for a thread
@@ -118,7 +121,6 @@ class Tuned:
     patience: int = 25  # iterations without progress at the floor of the arithmetic
 
     # -- streams: streams.md ----------------------------------------------------------------------
-    stream_share: int = 16  # of the rows seen: the new ones for which steps are taken
     stream_refresh: float = 1.2  # growth of the rows that renews the preconditioner
     stream_overfit: float = 2.0  # loss of new rows before and after the steps
 

@@ -20,14 +20,16 @@ SOLVERS = {
     "iris": ("newton-cg", "gd"),
     "wine": ("newton-cg", "gd"),
     "cancer": ("newton-cg", "gd"),
-    "9000 x 15": ("newton-cg", "gd"),
+    "9000 x 15": ("newton-cg", "gd", "sgd"),
     "digits": ("lbfgs", "gd"),
     "wide": ("lbfgs", "gd"),
     "6000 x 60": ("lbfgs", "gd"),
-    "few words": ("lbfgs", "gd"),
+    "few words": ("lbfgs", "gd", "sgd"),
 }
+# The order of rows is drawn.
+OPTIONS = {"sgd": {"random_state": 0}}
 CASES = [
-    case(problem, C, tol, solver=solver)
+    case(problem, C, tol, solver=solver, **OPTIONS.get(solver, {}))
     for problem, others in SOLVERS.items()
     for solver, C, tol in product(("auto", *others), (0.01, 1.0, 100.0), (1e-3, 1e-6))
 ]

@@ -77,6 +77,16 @@ def cut(rows, index, *states):
     return None, *rows.problems(index, *states)
 
 
+def count_rows(rows):
+    """How many there are."""
+    return (rows.shape[0],)
+
+
+def take(index, rows, n_total):
+    """Some rows; their sums are means over `n_total`."""
+    return None, rows.taken(index, n_total)
+
+
 def select(rows, importance, dtype):
     """The numbers of a sample; its places stay."""
     sample = rows.select(importance, dtype)
@@ -223,6 +233,17 @@ class RemoteRows:
         n_kept = 1 + len(states)
         _, rows, *cut_states = self.cluster.run(cut, self.handle, index, *states, n_kept=n_kept)
         return self._with(rows, n_problems=len(index)), *cut_states
+
+    def batches(self, size, rng):
+        n = self.shape[0]
+        edges = np.cumsum([0, *self.cluster.run(count_rows, self.handle)[0]])
+        for index in np.array_split(rng.permutation(n), max(1, round(n / size))):
+            where = np.sort(index)
+            each = [(where[(a <= where) & (where < b)] - a,) for a, b in pairwise(edges)]
+            _, handle = self.cluster.run(take, self.handle, len(index), each=each, n_kept=1)
+            part = self._with(handle)
+            part.shape, part.n_total = (len(index), self.shape[1]), len(index)
+            yield part
 
     def single(self):
         return None

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from skfc import SoftmaxFCClassifierCV
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV
 from skfc._rows._csr import even_blocks, extremes
+from skfc._runtime import keep_freed_memory
+from skfc._tuned import override
 
 # Pages that the system had to bring, for arrays of 4 MB that come and go in turn.
 COUNT = """
@@ -77,3 +79,22 @@ def test_bounds_of_sparse_columns_are_found_piece_by_piece():
     low, high = extremes(A, std, pieces)
     np.testing.assert_array_equal(low, X.min(axis=0))
     np.testing.assert_array_equal(high, X.max(axis=0))
+
+
+def test_a_memory_map_is_read_in_parts(tmp_path):
+    """In batches and blocks; the largest copy is a sample of rows for curvature."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 256))
+    y = (X[:, :3] + rng.gumbel(size=(20_000, 3))).argmax(axis=1)
+    np.save(tmp_path / "X.npy", X)
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    keep_freed_memory()  # takes memory that is never touched
+    with override(few_numbers=2**18, block_bytes=2**20):
+        tracemalloc.start()
+        try:
+            model = SoftmaxFCClassifier(solver="sgd", random_state=0).fit(X, y)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert model.optimality_gap_ <= model.tol
+    assert peak < 0.4 * X.nbytes

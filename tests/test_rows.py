@@ -561,3 +561,35 @@ def test_empty_sparse_rows():
 def test_sparse_columns_far_from_zero_leave_float32(rows, tmp_path):
     """Products with them would keep 3 digits of what varies."""
     assert Case(CONTAINERS[rows], tmp_path).rows.dtype == np.float64
+
+
+def test_batches_are_all_rows_once(container, tmp_path, n_problems, rng):
+    """Gradients of batches, weighed by their rows, are that of all rows; orders are drawn."""
+    case = Case(container, tmp_path, n_problems=n_problems)
+    theta = case.parameters(rng.standard_normal((case.X.shape[1], case.K)))
+    gradient = host(case.rows.sum(evaluate, theta).gradient)
+    first = []
+    for seed in (0, 0, 1):
+        batches = case.rows.batches(10, np.random.default_rng(seed))
+        found = [(b.shape[0], host(b.sum(evaluate, theta).gradient)) for b in batches]
+        sizes, parts = zip(*found, strict=True)
+        assert sum(sizes) == n
+        assert 8 <= min(sizes) <= max(sizes) <= 12
+        total = sum(size * part for size, part in zip(sizes, parts, strict=True)) / n
+        assert_allclose(total, gradient, **case.close)
+        first.append(parts[0])
+    assert_array_equal(first[1], first[0])
+    assert not np.array_equal(first[2], first[0])
+
+
+def test_runs_of_a_memory_map_stay_together(tmp_path):
+    held = memory_map(np.arange(4000.0)[:, None], tmp_path)
+    rows = make_rows(held, np.zeros(4000, dtype=int), np.ones((1, 4000)), T)
+    rows = rows.in_frame(Frame.of(rows.moments().pooled(), True))
+    found = []
+    for batch in rows.batches(800, np.random.default_rng(0)):
+        x = batch.X[:, 0]
+        assert (np.diff(x) == 1).mean() > 0.9  # runs of fifty
+        assert np.ptp(x) > 2000
+        found.append(x)
+    assert_array_equal(np.sort(np.concatenate(found)), held[:, 0])

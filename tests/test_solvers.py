@@ -4,6 +4,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import problems
@@ -26,6 +27,7 @@ from skfc.solvers import GO_ON, Change
 from skfc.solvers._gd import largest_curvature
 from skfc.solvers._lbfgs import inverse_product, lbfgs, pair
 from skfc.solvers._newton import damped_step, newton
+from skfc.solvers._sgd import rows_of_batch
 
 TOL = 1e-8
 # What optimality_gap_ promises: right within a factor of ten.
@@ -141,10 +143,19 @@ CHECKED = [
     *(SoftmaxFCClassifier(solver=solver) for solver in SMOOTH),
     SoftmaxFCClassifier(solver="newton-cg", preconditioner="diagonal"),
     SoftmaxFCClassifier(solver="gd", preconditioner="diagonal", momentum=0.5),
+    SoftmaxFCClassifier(solver="sgd", batch_size=8, tol=1e-10),
 ]
 
 
-@checks_of(CHECKED)
+def expected_failed_checks(estimator):
+    """Other rows have another random order."""
+    if estimator.batch_size == "auto":
+        return {}
+    kinds = ("dense", "sparse")
+    return {f"check_sample_weight_equivalence_on_{k}_data": "batches are drawn" for k in kinds}
+
+
+@checks_of(CHECKED, expected_failed_checks=expected_failed_checks)
 def test_estimator_checks(estimator, check):
     check(estimator)
 
@@ -164,7 +175,9 @@ def test_estimator_checks_of_the_textbook():
 def test_fits_in_threads(solver, container, tmp_path):
     X, y = problems.overlapping(2000, 10)
     X = CONTAINERS[container](X, tmp_path)
-    models = [SoftmaxFCClassifier(solver=solver, C=C) for C in (0.01, 1.0, 100.0, np.inf)]
+    models = [
+        SoftmaxFCClassifier(solver=solver, C=C, random_state=0) for C in (0.01, 1.0, 100.0, np.inf)
+    ]
     # How many threads BLAS has decides how it rounds, and fits that run together share them.
     with threadpool_limits(1, user_api="blas"):
         alone = [model.fit(X, y).coef_ for model in models]
@@ -178,7 +191,7 @@ def test_fits_in_threads(solver, container, tmp_path):
 def test_searches_on_two_processes(solver):
     X, y = problems.overlapping()
     search = GridSearchCV(
-        SoftmaxFCClassifier(solver=solver), {"C": [0.1, 1.0, 10.0]},
+        SoftmaxFCClassifier(solver=solver, random_state=0), {"C": [0.1, 1.0, 10.0]},
         scoring=neg_log_loss_scorer, cv=3,
     )  # fmt: skip
     alone = search.fit(X, y).cv_results_["mean_test_score"]
@@ -361,6 +374,117 @@ def test_bad_rates_and_momenta(scaled, name, bad, error):
     for solver in SMOOTH:
         with pytest.raises(error, match=f"{name}.*'auto' or a number.*{bad}"):
             SoftmaxFCClassifier(solver=solver, **{name: bad}).fit(*scaled)
+
+
+# -- mini-batches -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("preconditioner", PRECONDITIONERS)
+def test_mini_batches_find_the_optimum(preconditioner, name, optimum, fits):
+    if preconditioner is None and name.startswith(("raw", "soft")):
+        name = "scaled"
+    (X, y, weight, C), reference, best = optimum(name)
+    model = SoftmaxFCClassifier(
+        solver="sgd", batch_size=30, preconditioner=preconditioner, C=C, tol=TOL, max_iter=5000,
+        random_state=0,
+    ).fit(X, y, sample_weight=weight)  # fmt: skip
+    assert_optimal(model, fits[-1].proven, reference, best, TOL)
+    curve = model.loss_curve_
+    assert (np.diff(curve) <= 2e-14 * curve[:-1]).all()
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_mini_batches_of_every_container(container, optimum, tmp_path, fits):
+    (X, y, weight, C), reference, best = optimum("raw")
+    X = CONTAINERS[container](X, tmp_path)
+    model = SoftmaxFCClassifier(solver="sgd", batch_size=32, C=C, tol=TOL, random_state=0)
+    model.fit(X, y, sample_weight=weight)
+    assert_optimal(model, fits[-1].proven, reference, best, TOL)
+
+
+@pytest.mark.parametrize("momentum", [0, 0.9])
+def test_mini_batches_of_the_textbook(scaled, momentum):
+    """A number as the rate: a loop over the same batches, in the coefficients of X as it is."""
+    X, y = scaled
+    X, n = X * problems.RAW_SCALE[[2, 3, 4, 5]] + 3.0, len(y)
+    model = limited(
+        X, y, 3, solver="sgd", preconditioner=None, C=0.5, learning_rate=2e-3, momentum=momentum,
+        batch_size=25, random_state=0,
+    )  # fmt: skip
+    X1, Y = np.column_stack([X, np.ones(n)]), one_hot(y)
+    penalty = np.append(np.full(X.shape[1], 1 / (0.5 * n)), 0.0)[:, None]
+    theta = np.zeros((X1.shape[1], Y.shape[1]))
+    rng = np.random.default_rng(np.random.RandomState(0).randint(2**31 - 1))
+    for _ in range(3):
+        velocity = 0.0 * theta
+        for rows in np.array_split(rng.permutation(n), round(n / 25)):
+            look = theta + momentum * velocity
+            residual = softmax(X1[rows] @ look, axis=1) - Y[rows]
+            gradient = X1[rows].T @ residual / len(rows) + penalty * look
+            velocity = momentum * velocity - 2e-3 * gradient
+            theta = theta + velocity
+    assert_allclose(model.coef_, theta[:-1].T - theta[:-1].T.mean(axis=0), atol=1e-12)
+    assert_allclose(model.intercept_, theta[-1] - theta[-1].mean(), atol=1e-12)
+
+
+def test_the_order_is_drawn(scaled):
+    X, y = scaled
+    options = {"solver": "sgd", "batch_size": 25}
+    one, same, other = (
+        limited(X, y, 2, **options | {"random_state": seed}).coef_
+        for seed in (0, np.random.RandomState(0), 1)
+    )
+    assert_array_equal(same, one)
+    assert not np.array_equal(other, one)
+
+
+@pytest.mark.parametrize("size", ["auto", "all"])
+def test_a_batch_of_all_rows_is_gradient_descent(scaled, size):
+    X, y = scaled
+    size = len(y) if size == "all" else size
+    model = SoftmaxFCClassifier(solver="sgd", batch_size=size, momentum=0.7).fit(X, y)
+    full = SoftmaxFCClassifier(solver="gd", momentum=0.7).fit(X, y)
+    assert model.solver_ == "sgd"
+    assert_array_equal(model.coef_, full.coef_)
+
+
+def test_a_constant_rate_ends_in_a_cloud(scaled):
+    """With a warning, and a gap that is no less than the true one; a lower rate ends nearer."""
+    X, y = scaled
+    reference = Reference(X, one_hot(y))
+    best, gaps = reference.value(*reference.minimise()[:2]), []
+    for rate in (0.2, 0.02):
+        model = SoftmaxFCClassifier(
+            solver="sgd", batch_size=25, learning_rate=rate, momentum=0, random_state=0
+        )
+        with pytest.warns(
+            ConvergenceWarning, match=r"epochs of mini-batches.*Lower learning_rate"
+        ):
+            model.fit(X, y)
+        gaps.append(reference.value(model.coef_, model.intercept_) / best - 1)
+        assert model.optimality_gap_ > gaps[-1] / HONEST
+        assert TUNED.patience < model.n_iter_ < 1000
+    assert gaps[1] < 0.3 * gaps[0]
+    with pytest.raises(ValueError, match=r"learning_rate=1000\.0.*Lower it"):
+        model.set_params(learning_rate=1e3, C=1e-3, preconditioner=None).fit(X, y)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, "all", None, True])
+def test_bad_batch_sizes(scaled, bad):
+    with pytest.raises((TypeError, ValueError), match=f"'batch_size'.*'auto' or an int.*{bad}"):
+        SoftmaxFCClassifier(batch_size=bad).fit(*scaled)
+
+
+def test_rows_of_a_batch():
+    def size(n, N, T=3, values=None):
+        rows = SimpleNamespace(shape=(n, N), n_values=values or n * N, n_classes=T)
+        return rows_of_batch(SimpleNamespace(rows=rows, shape=(N + 1, T)))
+
+    assert size(4000, 50) == 512
+    assert size(160_000, 50) == 10_000
+    assert size(16_000_000, 512) * 512 * 8 == 2**24
+    assert size(16_000, 100_000, values=16_000 * 100) == 3333
 
 
 # -- L-BFGS -------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from skfc._array import (
     any_nonzero,
     cast,
     concatenate,
+    is_memory_map,
+    itemsize,
     namespace,
     nonzero,
     take,
@@ -206,6 +208,32 @@ class LocalRows(BlockSums):
         median[columns] = x[n // 2]
         spread[columns] = (x[n - 1 - n // 4] - x[n // 4]) / 1.35
         return median, spread
+
+    def taken(self, index, n_total=None, **changes):
+        """The rows `index`; sums are means over them, or over `n_total`."""
+        n_total = n_total or len(index)
+        return self._like(
+            self._rows_at(index), take(self.target, index, axis=-1),
+            take(self.weight, index, axis=1), n_total=n_total,
+            share=self.share * len(index) / self.shape[0], **changes,
+        )  # fmt: skip
+
+    def _rows_at(self, index):
+        return take(self.X, index)
+
+    def batches(self, size, rng):
+        """All rows in random order, in batches of about `size`, each of which gives means over it.
+
+        Of a memory map, runs of neighbouring rows stay together: reading one is reading them all.
+        """
+        n, run = self.shape[0], 1
+        if is_memory_map(self.X):
+            of_piece = TUNED.piece_bytes // (self.shape[1] * itemsize(self.X))
+            run = max(1, min(of_piece, size // TUNED.batch_share))
+        runs = rng.permutation(-(-n // run))
+        for part in np.array_split(runs, min(len(runs), max(1, round(n / size)))):
+            index = (np.sort(part)[:, None] * run + np.arange(run)).ravel()
+            yield self.taken(index[index < n])
 
     # -- samples ----------------------------------------------------------------------------
 

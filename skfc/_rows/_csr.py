@@ -62,6 +62,12 @@ class CSRRows(LocalRows):
             blocks=self.blocks, transposed=None,
         )  # fmt: skip
 
+    def taken(self, index, n_total=None, **changes):
+        return super().taken(index, n_total, transposed=None, **changes)
+
+    def _rows_at(self, index):
+        return self.X[index]
+
     # -- products ----------------------------------------------------------------------------
 
     def _map(self, run, items):

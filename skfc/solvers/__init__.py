@@ -15,6 +15,7 @@ from skfc.solvers._lbfgs import lbfgs
 from skfc.solvers._newton import newton
 from skfc.solvers._newton_cd import newton_cd
 from skfc.solvers._proximal import proximal
+from skfc.solvers._sgd import sgd
 
 __all__ = ["GO_ON", "SOLVERS", "Change", "Iterate", "Solver", "choose_solver"]
 
@@ -35,6 +36,7 @@ SOLVERS = {
     "lbfgs": Solver(lbfgs, batched=True, single=True),
     "newton-cg": Solver(newton, continuation=True, single=True),
     "gd": Solver(gd, options=("learning_rate", "momentum")),
+    "sgd": Solver(sgd, options=("learning_rate", "momentum", "batch_size", "seed")),
     "newton-cd": Solver(newton_cd, proximal=True),
     "proximal": Solver(proximal, proximal=True),
 }
