@@ -21,8 +21,9 @@ from math import log
 
 import numpy as np
 from scipy import sparse
+from scipy.special import logsumexp
 
-from skfc._blockwise import evaluate, keep_softened, surprise
+from skfc._blockwise import evaluate, keep_probabilities, keep_softened, surprise
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, Objective
 from skfc._past import Past, choose_curvature
@@ -117,8 +118,8 @@ class Stream:
 
     def _take_in(self, chunk, penalty):
         """Take rows in, and steps where enough of them have come."""
-        found = np.flatnonzero(class_totals(chunk, self.n_classes) > 0)
-        new_class = self._activate(np.union1d(self.active, found))
+        totals = class_totals(chunk, self.n_classes)
+        new_class = self._activate(np.union1d(self.active, np.flatnonzero(totals)), totals)
         self.window = (*self.window, chunk)
         self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
         self.total += float(chunk.weight.sum())
@@ -127,10 +128,14 @@ class Stream:
         if new_class or self.pending >= min(largest, self.seen // TUNED.batch_share + 1):
             self._settle(penalty, largest)
 
-    def _activate(self, active):
-        """Make room for the classes `active`; returns whether there are new ones."""
+    def _activate(self, active, totals):
+        """Make room for the classes `active`; returns whether there are new ones.
+
+        `totals` (n_classes,) are the weights of the classes in the rows that come.
+        """
         if len(active) == len(self.active):
             return False
+        new = ~np.isin(active, self.active)
         place, (P, _) = np.searchsorted(active, self.active), self.theta.shape
         wide = np.zeros((2, P, len(active)))
         wide[:, :, place] = self.theta, self.gradient
@@ -141,7 +146,35 @@ class Stream:
         else:
             self.curvature = self.curvature.widened(place, len(active))
         self.active, self.inverse = active, None
+        if len(place) > 1 and self.window:
+            self._introduce(new, totals[active[new]])
         return True
+
+    def _introduce(self, new, weight):
+        """Past rows are of none of the classes `new` (a mask): the quadratic of that.
+
+        These classes begin with their share of all rows, `weight`, by their intercepts. Rows of
+        the window stand for those of the past.
+        """
+        chunk = joined(self.window, self.n_classes)
+        held = chunk.weight.sum()
+        rows = chunk.among(self.active)
+        if self.fit_intercept:
+            Z = (chunk.rows @ self.theta[:, ~new]).T
+            typical = logsumexp(-logsumexp(Z, axis=0), b=chunk.weight / held)
+            self.theta[-1, new] = np.log(weight / (self.total + weight.sum())) - typical
+            self.theta -= self.theta.mean(axis=1, keepdims=True)
+        past = chunk.weight * max(self.total / held - 1.0, 0.0)
+        proba = joined_columns(
+            rows.sum(keep_probabilities, state=logits_of(rows, self.theta)).state
+        )
+        others = np.maximum(1.0 - proba[new].sum(axis=0), np.finfo(float).tiny)
+        without = np.where(new[:, None], 0.0, proba / others)
+        # The covariance of classes less that within the others: between these and the new ones.
+        self.curvature = self.curvature.plus(chunk.rows, proba, past)
+        self.curvature = self.curvature.plus(chunk.rows, without, -past * others)
+        self.gradient = self.gradient + chunk.rows.T @ (past * (proba - without)).T
+        self.value -= float(past @ np.log(others))
 
     # -- the objective --------------------------------------------------------------------------
 
@@ -273,6 +306,11 @@ def first_limits(rows, shift):
     low, high = np.quantile(rows - shift, (0.25, 0.75), axis=0)
     spread = np.where(high > low, FARTHEST * (high - low), np.inf)
     return low - spread, high + spread
+
+
+def logits_of(rows, theta):
+    """Logits of rows, as a state."""
+    return rows.sum(evaluate, theta).state
 
 
 def softened(rows, logits):

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
 
-from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _stream
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _past, _stream
 from skfc._blockwise import evaluate
 from skfc._window import WINDOW_BYTES, WINDOW_ROWS
 
@@ -58,8 +58,6 @@ def test_whatever_the_order(data, seed):
 @pytest.mark.parametrize("kind", ["_past.KroneckerCurvature", "_past.DiagonalCurvature"])
 def test_other_forms_of_the_past(data, kind, monkeypatch):
     """Less of the curvature of past rows: still below the losses of the window alone."""
-    from skfc import _past
-
     form = getattr(_past, kind.partition(".")[2])
     monkeypatch.setattr(_stream, "choose_curvature", lambda P, T: form)
     X, y, X_test, y_test = data
@@ -130,16 +128,12 @@ def test_rows_that_leave_change_neither_value_nor_gradient(data, C, monkeypatch)
     X, y, *_ = data
     streamed(X[:4000], y[:4000], C=C)
     assert len(seen) > 3
-    for ((value, gradient), curvature, n), (
-        (value_then, gradient_then),
-        curvature_then,
-        m,
-    ) in seen:
+    for (before, curvature, n), (after, curvature_after, m) in seen:
         assert m < n
-        assert_allclose(value_then, value, rtol=1e-12)
-        assert_allclose(gradient_then, gradient, rtol=1e-9, atol=1e-9 * abs(gradient).max())
-        V = np.random.default_rng(0).standard_normal(gradient.shape)
-        assert (V * curvature_then.times(V)).sum() > (V * curvature.times(V)).sum()
+        assert_allclose(after[0], before[0], rtol=1e-12)
+        assert_allclose(after[1], before[1], rtol=1e-9, atol=1e-9 * abs(before[1]).max())
+        V = np.random.default_rng(0).standard_normal(before[1].shape)
+        assert (V * curvature_after.times(V)).sum() > (V * curvature.times(V)).sum()
 
 
 # -- weights and targets --------------------------------------------------------------------------
@@ -363,6 +357,23 @@ def test_every_label_of_a_row_counts_once_it_is_there(data):
     before = model.predict_proba(row)[0, 2]
     model.partial_fit(row, [2])
     assert model.predict_proba(row)[0, 2] > 10 * before
+
+
+@pytest.mark.parametrize("n_new", [1, 20, 200])
+@pytest.mark.parametrize("kind", ["FullCurvature", "KroneckerCurvature", "DiagonalCurvature"])
+def test_a_new_class_is_as_frequent_as_its_rows(data, n_new, kind, monkeypatch):
+    """Past rows are known by their expansions, which know nothing of it: they are not of it."""
+    monkeypatch.setattr(_stream, "choose_curvature", lambda P, T: getattr(_past, kind))
+    X, y, *_ = data
+    old, new = np.flatnonzero(y != 2)[:3500], np.flatnonzero(y == 2)[:n_new]
+    seen = np.concatenate([old, new])
+    model = streamed(X[old], y[old])
+    assert len(model._stream.held()) < 0.6 * len(old)
+    model.partial_fit(X[new], y[new])
+    full = SoftmaxFCClassifier().fit(X[seen], y[seen])
+    share = model.predict_proba(X[seen])[:, 2].mean()
+    assert 0.6 < share / full.predict_proba(X[seen])[:, 2].mean() < 1.7
+    assert model.log_loss(X[seen], y[seen]) < 1.05 * full.log_loss(X[seen], y[seen])
 
 
 def test_a_search_has_no_stream():
