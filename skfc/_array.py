@@ -23,6 +23,7 @@ from skfc._namespaces import (
     in_memory,
     is_array,
     is_dispatched,
+    is_distributed,
     is_half,
     is_numpy,
     namespace,
@@ -36,8 +37,11 @@ from skfc._namespaces import (
 
 __all__ = [
     "Array", "all_beside", "as_like", "beside", "check_place", "is_array", "is_dispatched",
-    "is_numpy", "namespace", "place", "refuse_distributed", "to_numpy",
+    "is_distributed",    "is_numpy", "namespace", "place", "refuse_distributed", "to_numpy",
 ]  # fmt: skip
+
+# How X is validated, in fit and in predict: no copy of what is already right.
+ACCEPTED = {"accept_sparse": "csr", "order": None}
 
 # One number per problem (values, slopes, steps) lives on the host whatever X is; this is the
 # namespace of such arrays.
@@ -121,9 +125,7 @@ def as_features(X):
         X = in_memory(X)
     else:
         X = readable(X, "X")
-    times = [name for name, dtype in columns_of(X) if holds_times(dtype)]
-    if times:
-        raise ValueError(NO_NUMBERS.format(times))
+    refuse_times(X)
     shape = getattr(X, "shape", None)
     if shape is None and isinstance(X, list | tuple) and depth(X) > 2:
         shape = np.shape(X)
@@ -142,6 +144,13 @@ def float_types(X):
         return [np.float64, np.float32]
     xp = namespace(X)
     return [getattr(xp, name) for name in ("float64", "float32", *HALF) if hasattr(xp, name)]
+
+
+def refuse_times(frame):
+    """Raise where columns of a frame hold dates or time spans."""
+    times = [name for name, dtype in columns_of(frame) if holds_times(dtype)]
+    if times:
+        raise ValueError(NO_NUMBERS.format(times))
 
 
 def columns_of(frame):

@@ -206,6 +206,20 @@ def divergence(block, _, logits, *unused, mix, rest, shares):
     return (xp.stack(values),), None, (logits,)
 
 
+def log_totals(block, _, logits, *unused):
+    """The logarithm of the sum of exponentials of every row, as a state (n_problems, n_rows)."""
+    xp, z = namespace(logits), block.stack(logits)
+    top = xp.max(z, axis=1)
+    return (), None, (top + xp.log(xp.sum(xp.exp(z - top[:, None, :]), axis=1)),)
+
+
+def share_of_new(block, _, rest, *, logit, n_new):
+    """Sums of m p for each of `n_new` more classes of one logit; `rest` is by `log_totals`."""
+    xp = namespace(rest)
+    p = 1.0 / (n_new + xp.exp(rest - logit))
+    return (xp.sum(cast(block.weight * p, xp.float64), axis=1),), None, (rest,)
+
+
 def weights_alone(block, _, logits, *unused):
     """The weights of the rows as a residual, the same for every class; the logits stay."""
     return (), logits * 0 + block.weight[0, :][None, :], (logits,)

@@ -7,8 +7,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skfc import _driver, _prediction, _scoring, _targets
-from skfc._array import beside, check_place, is_numpy, place, readable, to_numpy
+from skfc import _dask, _driver, _prediction, _scoring, _targets
+from skfc._array import beside, check_place, is_distributed, is_numpy, place, readable, to_numpy
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
 from skfc._parameters import check_parameters
 from skfc._partial_fit import PartialFitMixin
@@ -250,6 +250,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             float32 is kept, everything else becomes float64. Sparse formats other than CSR
             are converted once. With scikit-learn's `array_api_dispatch` PyTorch tensors and
             CuPy arrays stay what and where they are, and fitted attributes are beside them.
+            A Dask array or frame stays in its chunks; `y` and `sample_weight` are then
+            collections, too.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels, or one row per sample, one-hot or of probabilities. For rows the labels
             are `classes`, the column names of a frame, or 0 ... n_classes - 1.
@@ -290,10 +292,17 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         return self
 
     def _fit(self, X, y, sample_weight, given, task):
+        if is_distributed(X):
+            with _dask.collected(self, X, y, sample_weight) as (*made, X):
+                self._solve(*made, X, None, None, task)
+            return
         rows = X
         X, *read = read_data(self, X, y, sample_weight)
         X, read, held_out = self._hold_out(X, read, *given)
-        problem, targets, active = make_problem(self, X, read)
+        self._solve(*make_problem(self, X, read), X, rows, held_out, task)
+
+    def _solve(self, problem, targets, active, X, rows, held_out, task):
+        """Solve a problem, and store the outcome beside `rows`, X as it was given."""
 
         def complete(coef, intercept):
             pair = finish(coef, intercept, X, targets, active, self.fit_intercept)
@@ -367,6 +376,20 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         check_is_fitted(self)
         return _prediction.Logits(check_rows(self, X, method), self.coef_, self.intercept_)
 
+    def _all(self, X, function, method):
+        """(n_samples, n_classes): what `function` makes of the logits of rows, for a method."""
+        if is_distributed(X):
+            return _dask.predicted(self, X, function, all_classes=True)
+        return beside(self._logits(X, method).all(function).T, X)
+
+    def _each(self, X, function, method):
+        """(n_samples,): `function` of the logits of rows; for "predict" the label it points at."""
+        if is_distributed(X):
+            return _dask.predicted(self, X, function, labels=method == "predict")
+        found = self._logits(X, method).each(function)
+        found = _prediction.labels(self.classes_, found) if method == "predict" else found
+        return beside(found, X)
+
     def decision_function(self, X):
         """Logits.
 
@@ -381,10 +404,9 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             One column per class; for two classes the logit of the second less that of the
             first, as scikit-learn requires.
         """
-        logits = self._logits(X, "decision_function")
-        if logits.shape[0] == 2:
-            return beside(logits.each(_prediction.difference), X)
-        return beside(logits.all(_prediction.unchanged).T, X)
+        if len(getattr(self, "classes_", ())) == 2:
+            return self._each(X, _prediction.difference, "decision_function")
+        return self._all(X, _prediction.unchanged, "decision_function")
 
     def predict(self, X):
         """The most probable class of every row.
@@ -399,8 +421,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         y : ndarray of shape (n_samples,)
             Labels, members of `classes_`.
         """
-        best = self._logits(X, "predict").each(_prediction.most_probable)
-        return beside(_prediction.labels(self.classes_, best), X)
+        return self._each(X, _prediction.most_probable, "predict")
 
     def predict_proba(self, X):
         """Probabilities of the classes, the softmax of the logits.
@@ -415,7 +436,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         proba : ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`.
         """
-        return beside(self._logits(X, "predict_proba").all(_prediction.probabilities).T, X)
+        return self._all(X, _prediction.probabilities, "predict_proba")
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities, exact where a probability rounds to zero.
@@ -431,7 +452,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             The log-softmax of the logits: finite for finite logits. Where a probability
             rounds to one in the type of `X`, its logarithm is zero.
         """
-        return beside(self._logits(X, "predict_log_proba").all(_prediction.log_probabilities).T, X)
+        return self._all(X, _prediction.log_probabilities, "predict_log_proba")
 
     def score(self, X, y, sample_weight=None):
         r"""Accuracy; for rows of probabilities, their mean share that the predictions meet.
@@ -452,6 +473,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             For labels the accuracy, for rows :math:`\sum_i s_i y_{i \hat y_i} / \sum_i s_i`,
             which is the accuracy where they are one-hot.
         """
+        if is_distributed(X):
+            return _dask.reduced(self, X, y, sample_weight, _dask.accuracy_of_chunk)
         y, sample_weight = _targets.plain(y), readable(sample_weight, "sample_weight")
         if not _targets.is_rows(np.asarray(y)):
             predicted = to_numpy(self.predict(X))
@@ -479,6 +502,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         loss : float
             :math:`-\sum_i s_i \sum_k y_{ik} \log p_{ik} / \sum_i s_i`.
         """
+        if is_distributed(X):
+            return _dask.reduced(self, X, y, sample_weight, _dask.loss_of_chunk)
         logits = self._logits(X, "log_loss")
         return _scoring.mean_log_loss(
             logits.blocks(), logits.shape[1], self.classes_, y, sample_weight

@@ -229,12 +229,17 @@ def refuse_distributed(value, what):
 
     It is known by the name of its module: nothing is imported.
     """
-    kind = type(value)
-    if any(base.__module__.partition(".")[0] in DISTRIBUTED for base in kind.__mro__):
+    if is_distributed(value):
+        kind = type(value)
         raise TypeError(
             f"{what} is a Dask collection ({kind.__module__}.{kind.__qualname__}), which is not "
-            f"supported. If it fits into the memory of this machine, pass {what}.compute()."
+            f"supported here. If it fits into the memory of this machine, pass {what}.compute()."
         )
+
+
+def is_distributed(value):
+    """Whether `value` is a Dask collection, by the name of its module."""
+    return any(base.__module__.partition(".")[0] in DISTRIBUTED for base in type(value).__mro__)
 
 
 def refuse_foreign(array, what):

@@ -107,6 +107,14 @@ class Logits:
         return whole
 
 
+def logits_of(X, coef, intercept):
+    """NumPy logits (n_rows, n_classes) of all rows."""
+    if is_numpy(X) or hasattr(X, "tocsr"):
+        return X @ coef.T + intercept
+    blocks = Logits(X, coef, intercept).blocks()
+    return np.concatenate([to_numpy(Z).T for _, Z in blocks]).astype(np.float64)
+
+
 def labels(classes, index):
     """The labels of classes by their indices, where `classes` or NumPy's indices are."""
     if is_numpy(classes) or is_numpy(index):

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, sparse, special
+from scipy import optimize, sparse
 from sklearn.utils import check_random_state
 
 from skfc import _preconditioner
@@ -28,7 +28,6 @@ from skfc._monitors import Progress, ProgressLines
 from skfc._objective import Objective
 from skfc._penalty import ElasticNet, Penalty
 from skfc._preconditioner import PRECONDITIONERS
-from skfc._prediction import Logits
 from skfc._rows import make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
 from skfc._targets import Targets
@@ -114,19 +113,40 @@ class Problem:
         if self.kind.takes_rotations and not standardize:
             X = self.with_fewer_features(X, weight if fit_intercept else None)
         self.class_totals = np.stack([t.class_totals() for t in targets])
+        unweighted = None
+        if standardize and sample_weight is not None:
+            unweighted = make_rows(X, target, sample_weight, self.n_classes)
         rows = make_rows(X, target, weight, self.n_classes)
+        self._set_frame(rows, fit_intercept, standardize, unweighted)
+
+    @classmethod
+    def of_rows(
+        cls, rows, targets, *, fit_intercept, standardize=False, l1_ratio=0.0, unweighted=None
+    ):  # fmt: skip
+        """The problem of rows that hold their targets already, wherever they are.
+
+        `unweighted` are the rows with the weights before class weights, where these differ.
+        """
+        self = cls.__new__(cls)
+        self.total, self.given = np.array([targets.total]), None
+        check_total(self.total, self.total)
+        self.l1_ratio, self.kind = l1_ratio, ElasticNet if l1_ratio > 0 else Penalty
+        self.n_classes, self.dtype, self.changes = rows.n_classes, rows.dtype, []
+        self.class_totals = targets.class_totals()[None]
+        self._set_frame(rows, fit_intercept, standardize, unweighted)
+        return self
+
+    def _set_frame(self, rows, fit_intercept, standardize, unweighted):
+        """Standardise the rows, and say what penalty the features have."""
         with fit_arithmetic(rows):
             self.moments = rows.moments()
             pooled = self.moments.pooled()
             self.frame = Frame.of(pooled, fit_intercept, rows.typical(pooled))
-            check_frame(self.frame, X.dtype)
+            check_frame(self.frame, rows.dtype)
             self.rows = rows.in_frame(self.frame)
             std = None
             if standardize:
-                std = self.moments.std
-                if sample_weight is not None:
-                    unweighted = make_rows(X, target, sample_weight, self.n_classes)
-                    std = unweighted.moments().std
+                std = self.moments.std if unweighted is None else unweighted.moments().std
                 xp = namespace(std)
                 std = xp.where(std > 0, std, xp.ones_like(std))
             self.factors = self.frame.penalty_factors(std)
@@ -277,7 +297,7 @@ class Problem:
         if coef.dtype == np.float64 or self.n_classes == 1:
             return fit.gap
         objective = self.objective(np.array([fit.C]))
-        given = make_rows(*self.given, self.n_classes)
+        given = self.rows if self.given is None else make_rows(*self.given, self.n_classes)
         with fit_arithmetic(self.rows):
             before, after = (
                 given.loss_of(*pair) + objective.penalty.value(theta)
@@ -365,7 +385,8 @@ def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
     full[active], b[active] = coef, intercept
     absent = np.setdiff1d(np.arange(T), active)
     if len(absent):
-        b[absent] = absent_intercept(logits_of(X, coef, intercept), targets.weight, len(absent))
+        share = targets.share_of_new(X, coef, intercept, len(absent))
+        b[absent] = absent_intercept(*share, targets.total, len(absent))
         if fit_intercept:
             b -= b.mean()
     with np.errstate(over="ignore"):
@@ -378,14 +399,6 @@ def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
     return full, b
 
 
-def logits_of(X, coef, intercept):
-    """NumPy logits (n_rows, n_classes) of all rows."""
-    if is_numpy(X) or sparse.issparse(X):
-        return X @ coef.T + intercept
-    blocks = Logits(X, coef, intercept).blocks()
-    return np.concatenate([to_numpy(Z).T for _, Z in blocks]).astype(np.float64)
-
-
 def one_class_model(n_features, dtype, targets, active, fit_intercept):
     """Coefficients and intercepts where one class, `active`, has all the weight s.
 
@@ -393,27 +406,27 @@ def one_class_model(n_features, dtype, targets, active, fit_intercept):
     0.5 / (s + 0.5 u) in every row, what `absent_intercept` gives on the average.
     """
     coef = np.zeros((targets.n_classes, n_features), dtype=dtype)
-    intercept = np.full(targets.n_classes, -np.log(2 * targets.weight.sum()))
+    intercept = np.full(targets.n_classes, -np.log(2 * targets.total))
     intercept[active] = 0.0
     if fit_intercept:
         intercept -= intercept.mean()
     return coef, intercept.astype(dtype)
 
 
-def absent_intercept(logits, weight, n_absent):
+def absent_intercept(log_mean, low, high, total, n_absent):
     """The logit that gives each of `n_absent` classes mean probability 0.5 / (s + 0.5 u).
 
-    `logits` (n_samples, n_active) are those of the classes with weight.
+    `log_mean` is the logarithm of that probability as a function of the logit, which is about
+    between `low` and `high`; `total` is the weight s.
     """
-    total = weight.sum()
     log_target = np.log(0.5 / (total + 0.5 * n_absent))
-    rest = special.logsumexp(logits, axis=1)
-    share = weight / total
 
     def excess(b):
-        return special.logsumexp(-np.logaddexp(rest - b, np.log(n_absent)), b=share) - log_target
+        return log_mean(b) - log_target
 
-    low, high = rest.min() + log_target - 1, rest.max() + 1
+    low, high = low + log_target - 1, high + 1
+    while excess(low) > 0:
+        low -= 10
     while excess(high) < 0:
         high += 10
     return optimize.brentq(excess, low, high)

@@ -7,6 +7,7 @@ from sklearn.utils.validation import validate_data
 
 from skfc import _targets
 from skfc._array import (
+    ACCEPTED,
     NO_NUMBERS,
     as_features,
     check_place,
@@ -16,9 +17,6 @@ from skfc._array import (
 )
 from skfc._prediction import dense
 from skfc._rows import without_duplicates
-
-# How X is validated, in fit and in predict: no copy of what is already right.
-ACCEPTED = {"accept_sparse": "csr", "order": None}
 
 
 def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
@@ -34,12 +32,17 @@ def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
         classes = _targets.check_classes(estimator.classes)
     classes, target = _targets.encode(y, classes, names=names)
     weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
+    check_several(classes)
+    return X, classes, target, weight
+
+
+def check_several(classes):
+    """Raise for a single class."""
     if len(classes) < 2:
         raise ValueError(
             f"y must hold at least two classes; got one class, {classes.tolist()}. Where "
             "there are others that y misses, name all of them in `classes`."
         )
-    return X, classes, target, weight
 
 
 def validated(estimator, X, *y, **options):

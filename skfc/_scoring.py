@@ -9,7 +9,7 @@ from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfc import _targets
-from skfc._array import as_like, cast, namespace, readable, to_numpy
+from skfc._array import as_like, cast, namespace, readable, refuse_distributed, to_numpy
 from skfc._prediction import row_blocks
 from skfc._softmax import kernel
 
@@ -165,6 +165,7 @@ class NegLogLossScorer:
 
 def predict(estimator, X):
     """Classes, and log-probabilities (n_samples, n_classes) without -inf."""
+    refuse_distributed(X, "X")
     with np.errstate(divide="ignore"):  # log(0), in here and in estimators
         if hasattr(estimator, "predict_log_proba"):
             log_proba = np.array(fetched(estimator.predict_log_proba(X)))

@@ -15,11 +15,13 @@ from datetime import date, timedelta
 from numbers import Real
 
 import numpy as np
+from scipy import special
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from skfc._array import as_array, as_floating, cast, namespace, readable
+from skfc._prediction import logits_of
 
 # Probabilities that came through float32 are off by its rounding, not by more.
 SUM_SLACK = 1e-5
@@ -28,6 +30,8 @@ MULTILABEL = (
     "classifier per label: sklearn.multiclass.OneVsRestClassifier(SoftmaxFCClassifier()) "
     "on an indicator array (n_samples, n_labels) of zeros and ones."
 )
+
+ZERO_WEIGHT = "{} is zero everywhere; some row needs weight."
 
 WHOLE_NUMBERS = (
     "Counts become probabilities when every row is divided by its sum. Columns of labels are "
@@ -60,6 +64,25 @@ class Targets:
         if self.target.ndim == 1:
             return np.bincount(self.target, weights=self.weight, minlength=self.n_classes)
         return self.target @ self.weight
+
+    def share_of_new(self, X, coef, intercept, n_new):
+        """How probable each of `n_new` more classes of one intercept is beside those of a model.
+
+        A function of that intercept gives the log of the mean probability; and bounds between
+        which the intercept is for means that are not next to one.
+        """
+        rest = special.logsumexp(logits_of(X, coef, intercept), axis=1)
+        share = self.weight / self.weight.sum()
+
+        def log_mean(b):
+            return special.logsumexp(-np.logaddexp(rest - b, np.log(n_new)), b=share)
+
+        return log_mean, rest.min(), rest.max()
+
+    @property
+    def total(self):
+        """The weight of all rows."""
+        return float(self.weight.sum())
 
     def keep(self, active):
         """The targets among the classes `active` (indices); the others have no weight."""
@@ -184,11 +207,8 @@ def check_classes(classes, *, what="classes"):
 
 def encode_labels(y, classes=None, *, what="y"):
     """`classes`, sorted, and the index of every label; raises for labels outside them."""
-    y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "O" and len(y) and isinstance(y[0], list | tuple | set | np.ndarray):
-        raise ValueError(f"{what} holds a {type(y[0]).__name__} in a row. {MULTILABEL}")
     try:
-        present, index = unique_labels(y)
+        y, present, index = labels_of(y, what)
         # Whole numbers are labels; of very many classes scikit-learn warns.
         if y.dtype.kind not in "biu" or len(present) > 0.5 * len(y):
             with np.errstate(invalid="ignore"):  # floats beyond int64: refused as no labels
@@ -197,13 +217,27 @@ def encode_labels(y, classes=None, *, what="y"):
         raise TypeError(f"{what} must hold labels of one kind that sorts: {error}") from error
     if classes is None:
         return present, index
+    classes, place = places(present, classes, what)
+    return classes, place[index]
+
+
+def labels_of(y, what="y"):
+    """`y` as one column, the labels that occur, and the index of every one."""
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "O" and len(y) and isinstance(y[0], list | tuple | set | np.ndarray):
+        raise ValueError(f"{what} holds a {type(y[0]).__name__} in a row. {MULTILABEL}")
+    return y, *unique_labels(y)
+
+
+def places(present, classes, what="y"):
+    """The classes, and where the labels `present` stand among them; raises for others."""
     classes, present = same_unit(classes, present)
     known, found = listed(classes), listed(present)
     place = {label: k for k, label in enumerate(known)}
     unknown = [label for label in found if label not in place]
     if unknown:
         raise ValueError(f"{what} holds labels outside the classes {known}: {unknown[:5]}.")
-    return classes, np.array([place[label] for label in found], dtype=np.intp)[index]
+    return classes, np.array([place[label] for label in found], dtype=np.intp)
 
 
 def same_unit(classes, present):
@@ -304,6 +338,14 @@ def encode(y, classes=None, *, names=None, what="y"):
     y = check_array(plain(y, what), ensure_2d=False, dtype=None, input_name=what)
     if not is_rows(y):
         return encode_labels(y, classes, what=what)
+    classes, rows = encode_rows(y, classes, names, what)
+    if ((rows == 0) | (rows == 1)).all():
+        return classes, rows.argmax(axis=1)
+    return classes, np.ascontiguousarray(rows.T)
+
+
+def encode_rows(y, classes, names, what="y"):
+    """Classes, and probabilities (n_samples, n_classes) in their order."""
     if y.dtype.kind == "O":
         with suppress(TypeError, ValueError):  # said below, with what is right
             y = y.astype(np.float64)
@@ -312,16 +354,12 @@ def encode(y, classes=None, *, names=None, what="y"):
             f"{what} with {y.shape[1]} columns must hold numbers, one-hot or probability "
             f"rows; got dtype {y.dtype}. Labels go into one column."
         )
-    classes, rows = place_columns(
-        check_rows(cast(y, np.float64), what=what), classes, names, what=what
-    )
-    if ((rows == 0) | (rows == 1)).all():
-        return classes, rows.argmax(axis=1)
-    return classes, np.ascontiguousarray(rows.T)
+    rows = check_rows(cast(y, np.float64), what=what)
+    return place_columns(rows, classes, names, what=what)
 
 
-def check_weights(sample_weight, shape, what="sample_weight"):
-    """Sample weights of `shape` in float64: finite, none negative, not all zero."""
+def check_weights(sample_weight, shape, what="sample_weight", some=True):
+    """Sample weights of `shape` in float64: finite, none negative, not all zero if `some`."""
     if sample_weight is None:
         return np.ones(shape)
     weight = as_array(sample_weight, what)
@@ -338,8 +376,8 @@ def check_weights(sample_weight, shape, what="sample_weight"):
         raise ValueError(f"{what} contains NaN or infinity.")
     if xp.any(weight < 0):
         raise ValueError(f"{what} must not be negative; got {float(xp.min(weight)):g}.")
-    if not xp.any(weight > 0):
-        raise ValueError(f"{what} is zero everywhere; some row needs weight.")
+    if some and not xp.any(weight > 0):
+        raise ValueError(ZERO_WEIGHT.format(what))
     return weight
 
 
@@ -382,9 +420,16 @@ def class_weights(class_weight, classes, totals):
 
 def settle(classes, target, weight, class_weight=None, label_smoothing=0.0):
     """`Targets` with label smoothing and class weights worked in."""
+    targets = Targets(classes, target, weight)
+    return weigh(
+        targets, class_weights(class_weight, classes, targets.class_totals()), label_smoothing
+    )
+
+
+def weigh(targets, per_class, label_smoothing):
+    """Targets with label smoothing, and weights of the classes (n_classes,), worked in."""
+    classes, target, weight = targets.classes, targets.target, targets.weight
     n_classes = len(classes)
-    counts = Targets(classes, target, weight).class_totals()
-    per_class = class_weights(class_weight, classes, counts)
     if label_smoothing:
         if target.ndim == 1:
             target = (target == np.arange(n_classes)[:, None]).astype(np.float64)

@@ -19,8 +19,8 @@ PACKAGE = Path(skfc.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "architecture.md"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 OPTIONAL = [
-    "pandas", "polars", "matplotlib", "torch", "cupy", "jax", "dask", "array_api_strict",
-    "array_api_compat",
+    "pandas", "polars", "matplotlib", "torch", "cupy", "jax", "dask", "distributed",
+    "array_api_strict", "array_api_compat",
 ]  # fmt: skip
 
 MODULE_LINES, FUNCTION_LINES, BRANCHES, THRESHOLDS = 350, 60, 15, 91
@@ -61,6 +61,10 @@ NUMBERS = {
     ("solvers/_sgd.py", "ARRAYS"): "a count of arrays",
     ("solvers/_sgd.py", "COLUMNS"): "a count of products",
     ("solvers/_sgd.py", "MOMENTUM"): "what the documentation promises",
+    ("_rows/_tasks.py", "STATES"): "what the documentation promises",
+    ("_rows/_tasks.py", "VIEWS"): "a count of objects",
+    ("_rows/_dask.py", "TRIALS"): "seconds in which a lost worker is noticed",
+    ("_rows/_dask.py", "WAIT"): "seconds in which a lost worker is noticed",
     ("_runtime.py", "LARGEST_LEARNT"): "a constant of glibc",
     ("_window.py", "WINDOW_ROWS"): "what the documentation promises",
     ("_window.py", "WINDOW_BYTES"): "what the documentation promises",

@@ -84,12 +84,20 @@ def blocks(page):
         yield text[: match.start(1)].count("\n"), match[1]
 
 
+def skip_without_extra(path):
+    """Skip what needs Dask where that is not installed."""
+    if "cluster" in path.name:
+        pytest.importorskip("dask.array", reason="needs the extra dask")
+        pytest.importorskip("distributed", reason="needs the extra dask")
+
+
 def runs(page):
     return any(blocks(page)) and AHEAD.get(page, "C") in PARAMETERS
 
 
 @pytest.mark.parametrize("page", [*filter(runs, PAGES)], ids=name_of)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
+    skip_without_extra(page)
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for line, code in blocks(page):
@@ -106,6 +114,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
 def test_examples_run(example, tmp_path):
     """Each in a process of its own, without a display, warnings as errors."""
+    skip_without_extra(example)
     environment = os.environ | {
         "MPLBACKEND": "Agg",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),

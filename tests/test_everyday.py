@@ -249,12 +249,18 @@ def test_dask_collections_are_refused_by_name(data, plain, kind):
     X, y = data
     many, message = kind(), "{} is a Dask collection .*compute"
     for estimator in (SoftmaxFCClassifier(), SoftmaxFCClassifierCV(cv=3)):
-        for name, given in (("X", (many, y)), ("y", (X, many)), ("sample_weight", (X, y, many))):
+        for name, given in (("y", (X, many)), ("sample_weight", (X, y, many))):
             with pytest.raises(TypeError, match=message.format(name)):
                 clone(estimator).fit(*given)
-    for method in (plain.predict, plain.predict_proba, plain.decision_function):
+    for method in (SoftmaxFCClassifierCV(cv=3).fit, plain.partial_fit):
         with pytest.raises(TypeError, match=message.format("X")):
+            method(many, y)
+    # These take Dask's arrays and frames, which this is none of.
+    for method in (plain.predict, plain.predict_proba, plain.decision_function):
+        with pytest.raises(TypeError, match="X must be a Dask array or frame"):
             method(many)
+    with pytest.raises(TypeError, match="X must be a Dask array or frame"):
+        SoftmaxFCClassifier().fit(many, y)
     for method in (plain.score, plain.log_loss):
         with pytest.raises(TypeError, match=message.format("y")):
             method(X, many)

@@ -1,11 +1,11 @@
-"""Fits of rows that live in other processes: states are opaque, and the fit is the same."""
+"""Fits of rows that are elsewhere: states are opaque and get lost, and the fit is the same."""
 
 import numpy as np
 import problems
 import pytest
 from core import SMOOTH
+from in_parts import in_parts
 from numpy.testing import assert_allclose
-from remote_rows import Cluster, RemoteRows
 
 from skfc import _blockwise, _draws, _problem
 from skfc._preconditioner import PRECONDITIONERS
@@ -28,13 +28,6 @@ every_preconditioner = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    cluster = Cluster(2)
-    yield cluster
-    cluster.close()
-
-
 def data(n_problems=1):
     """X and the targets of some problems, which differ in weights."""
     X, y = problems.overlapping(n, N, T)
@@ -43,13 +36,13 @@ def data(n_problems=1):
 
 
 @pytest.fixture
-def pair(cluster):
-    """A function: the same problem with its rows here, and in the processes."""
+def pair():
+    """A function: the same problem with its rows here, and in parts elsewhere."""
 
     def make(X, targets):
         with pytest.MonkeyPatch.context() as patch:
             here = Problem(X, targets, fit_intercept=True)
-            patch.setattr(_problem, "make_rows", lambda *parts: RemoteRows.of(cluster, *parts))
+            patch.setattr(_problem, "make_rows", in_parts)
             return here, Problem(X, targets, fit_intercept=True)
 
     return make
@@ -57,7 +50,7 @@ def pair(cluster):
 
 @pytest.fixture
 def both(pair):
-    """The same rows of two problems, here and in the processes."""
+    """The same rows of two problems, here and in parts."""
     return [problem.rows for problem in pair(*data(2))]
 
 
@@ -107,6 +100,17 @@ def test_some_problems(both, theta):
 
     here, there = map(losses, both)
     assert_allclose(there, here, rtol=1e-12)
+
+
+def test_batches(both, theta):
+    """Of the same rows, also where a part has none of them."""
+
+    def gradients(rows):
+        batches = rows.batches(5, np.random.default_rng(0))
+        return [next(batches).sum(_blockwise.evaluate, theta).gradient for _ in range(4)]
+
+    here, there = map(gradients, both)
+    assert_allclose(there, here, rtol=1e-10, atol=1e-12)
 
 
 def test_a_sample_has_the_same_rows(both, theta):

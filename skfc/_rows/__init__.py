@@ -18,16 +18,20 @@ from scipy import sparse
 from skfc._array import as_like, is_numpy
 from skfc._rows._base import LocalRows, Sample, columns_of, is_small
 from skfc._rows._blocks import Block, Sums, Work
+from skfc._rows._chunks import Summary, features_of, plain_column, read, summary
 from skfc._rows._csr import CSRRows, without_duplicates
+from skfc._rows._dask import DaskRows, Here, OnWorkers
 from skfc._rows._dense import ArrayRows, DenseRows
 from skfc._rows._lean import LeanRows, logits_fit
 from skfc._rows._merge import merge_columns
 from skfc._rows._row_space import to_row_space
+from skfc._rows._tasks import Call, Layout, Part
 
 __all__ = [
-    "ArrayRows", "Block", "CSRRows", "DenseRows", "LeanRows", "LocalRows", "Sample", "Sums",
-    "Work", "columns_of", "is_small", "make_rows", "merge_columns", "some_rows",
-    "to_row_space", "without_duplicates",
+    "ArrayRows", "Block", "CSRRows", "Call", "DaskRows", "DenseRows", "Here", "Layout",
+    "LeanRows", "LocalRows", "OnWorkers", "Part", "Sample", "Summary", "Sums", "Work",
+    "columns_of", "features_of", "is_small", "make_rows", "merge_columns", "plain_column",
+    "read", "some_rows", "summary", "to_row_space", "without_duplicates",
 ]  # fmt: skip
 
 

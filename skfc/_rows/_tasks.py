@@ -1,0 +1,345 @@
+"""What runs where the chunks of a collection are: chunks become rows, and calls are performed.
+
+Nothing here knows Dask. A :class:`Part` is a chunk with its targets and weights; a :class:`Call`
+is a function of the rows of every part. What a call leaves behind stays in a :class:`Store`
+beside the part, under a key, and can be made again from its recipe, which is another call.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, fields, is_dataclass
+from functools import reduce
+from threading import Lock
+
+import numpy as np
+from scipy import sparse
+
+from skfc._array import concatenate, take
+from skfc._rows._blocks import add
+from skfc._rows._csr import CSRRows
+from skfc._rows._dense import DenseRows
+
+# The share of a worker's memory that states may take: chunks that do not fit go to its disk.
+STATES = 0.25
+# Views of one part that are held ready: of all features, and of some.
+VIEWS = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How parts become rows: what is known when all of them have been looked at.
+
+    Attributes
+    ----------
+    n_classes, dtype, n_total : as of all rows together
+    first : {number of a part: number of its first row}
+    settle : function from target, labels and weights of a part to target (n_rows,) or
+        (n_classes, n_rows) and weights (n_problems, n_rows); None: they are settled
+    """
+
+    n_classes: int
+    dtype: np.dtype
+    n_total: int
+    first: dict
+    settle: object = None
+
+
+@dataclass(frozen=True)
+class View:
+    """The rows that a call sees: of some problems and features, in a frame.
+
+    `places` are the rows that are seen, by the number of the part, or None; `n_total` is then
+    what sums are divided by.
+    """
+
+    token: int
+    layout: Layout
+    frame: object = None
+    problems: np.ndarray | None = None
+    features: np.ndarray | None = None
+    places: dict | None = None
+    n_total: int | None = None
+
+
+class Part:
+    """A chunk: X, and target, labels and weights of its rows.
+
+    Rows of a view are made when they are asked for, and are no part of what is sent or spilled.
+    """
+
+    def __init__(self, X, target, weight, labels=None):
+        self.X, self.target, self.weight, self.labels = X, target, weight, labels
+        self.made = {}
+
+    def __getstate__(self):
+        return vars(self) | {"made": {}}
+
+    def __sizeof__(self):
+        return size_of((self.X, self.target, self.weight))
+
+    def rows(self, view, number):
+        """The rows of a view, held ready for the next call."""
+        if view is None:
+            return self
+        if view.token not in self.made:
+            rows = self._all_rows(view.layout, number)
+            if view.frame is not None:
+                rows = rows.in_frame(view.frame)
+            if view.problems is not None:
+                (rows,) = rows.problems(view.problems)
+            if view.features is not None:
+                rows = rows.features(view.features)
+            if view.places is not None:
+                rows = rows.taken(view.places[number], view.n_total)
+            while len(self.made) >= VIEWS:
+                del self.made[next(iter(self.made))]
+            self.made[view.token] = rows
+        return self.made[view.token]
+
+    def _all_rows(self, layout, number):
+        target, weight = self.target, self.weight
+        if layout.settle is not None:
+            target, weight = layout.settle(target, self.labels, weight)
+        kind = CSRRows if sparse.issparse(self.X) else DenseRows
+        return kind(
+            cast_rows(self.X, layout.dtype), target, weight, n_classes=layout.n_classes,
+            n_total=layout.n_total, share=self.X.shape[0] / layout.n_total,
+            first=layout.first[number],
+        )  # fmt: skip
+
+
+def cast_rows(X, dtype):
+    """X in a type, itself where it has that."""
+    return X if X.dtype == dtype else X.astype(dtype)
+
+
+# -- calls ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ref:
+    """What an earlier call has left, in the place of an argument.
+
+    `recipe` is the call that makes it where it is not there; `last` says that it is used up.
+    """
+
+    key: int
+    recipe: object = None
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Each:
+    """An argument that differs from part to part: `values` by number."""
+
+    values: dict
+
+
+@dataclass(frozen=True)
+class Call:
+    """`function(rows, *arguments)` gives an answer, and what stays under `key` (None: nothing).
+
+    `merge` adds two answers; without it they are told apart by the number of their part.
+    """
+
+    view: View | None
+    function: object
+    arguments: tuple = ()
+    key: int | None = None
+    merge: object = None
+
+
+class Lost(Exception):
+    """A state is not here, and there is no recipe for it."""
+
+
+class Store:
+    """States of parts by key and number: those used last, within `limit` bytes."""
+
+    def __init__(self, limit=None):
+        self.limit, self.lock, self.held, self.size = limit, Lock(), OrderedDict(), 0
+
+    def put(self, key, number, value):
+        with self.lock:
+            self._pop((key, number))
+            self.held[key, number] = value, size_of(value)
+            self.size += size_of(value)
+            while self.limit and self.size > self.limit and len(self.held) > 1:
+                self._pop(next(iter(self.held)))
+
+    def get(self, key, number, last=False):
+        """What was put, or None."""
+        with self.lock:
+            if last:
+                return self._pop((key, number))
+            if (key, number) not in self.held:
+                return None
+            self.held.move_to_end((key, number))
+            return self.held[key, number][0]
+
+    def _pop(self, place):
+        value, size = self.held.pop(place, (None, 0))
+        self.size -= size
+        return value
+
+    def drop(self, keys):
+        """Forget some keys."""
+        with self.lock:
+            for place in [place for place in self.held if place[0] in keys]:
+                self._pop(place)
+
+
+def size_of(value):
+    """Bytes of the arrays in a nested value."""
+    if sparse.issparse(value):
+        return size_of((value.data, value.indices, value.indptr))
+    if isinstance(value, dict):
+        return sum(map(size_of, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(size_of, value))
+    if is_dataclass(value):
+        return sum(size_of(getattr(value, f.name)) for f in fields(value))
+    return getattr(value, "nbytes", 8)
+
+
+def perform(part, number, store, call):
+    """The answer of a call for one part, and what it leaves."""
+
+    def found(argument):
+        if isinstance(argument, Each):
+            return argument.values[number]
+        if not isinstance(argument, Ref):
+            return argument
+        value = store.get(argument.key, number, argument.last)
+        if value is None:
+            if argument.recipe is None:
+                raise Lost
+            _, value = perform(part, number, store, argument.recipe)
+        return value
+
+    rows = part.rows(call.view, number)
+    answer, kept = call.function(rows, *map(found, call.arguments))
+    if call.key is not None:
+        store.put(call.key, number, kept)
+    return answer, kept
+
+
+def attempt(part, number, store, call):
+    """The number of a part and its answer in a tuple, empty where a state was lost."""
+    try:
+        with np.errstate(all="ignore"):
+            return number, (perform(part, number, store, call)[0],)
+    except Lost:
+        return number, ()
+
+
+def collected(call, found):
+    """Answers by the number of their part, or of the first of them where they are merged."""
+    done = sorted((number, *answer) for number, answer in found if answer)
+    lost = [number for number, answer in found if not answer]
+    if call.merge is not None and done:
+        done = [(done[0][0], reduce(call.merge, (answer for _, answer in done)))]
+    return done, lost
+
+
+STORES = {}
+
+
+async def serve(call, homes, dropped, fit, dask_worker=None):
+    """Perform a call for the parts of a worker, beside its tasks; see `Client.run`.
+
+    `homes` are lists of the numbers and keys of parts, by the addresses of workers.
+    """
+    limit = getattr(dask_worker.memory_manager, "memory_limit", None)
+    own = fit, dask_worker.address
+    store = STORES.setdefault(own, Store(limit and int(limit * STATES)))
+    store.drop(dropped)
+    gate = asyncio.Semaphore(dask_worker.state.nthreads)
+
+    async def one(number, key):
+        async with gate:  # as many chunks at a time as there are threads: others may be on disk
+            try:
+                part = fetch(dask_worker.data, key)
+            except KeyError:
+                return number, ()
+            return await asyncio.to_thread(attempt, part, number, store, call)
+
+    found = await asyncio.gather(*(one(*item) for item in homes[dask_worker.address]))
+    return collected(call, found)
+
+
+def fetch(data, key):
+    """A part out of the data of a worker; one that is on disk stays there, for the next pass too.
+
+    Every pass reads all parts: with the one read last in memory, the next would never be.
+    """
+    disk = getattr(data, "disk", ())
+    return disk[key] if key in disk else data[key]
+
+
+def forget(fit, dask_worker=None):
+    """Forget the states of a fit."""
+    STORES.pop((fit, dask_worker.address), None)
+
+
+# -- functions of rows, for calls: answer, and what stays -----------------------------------------
+
+
+def sum_blocks(rows, function, theta, state, power):
+    """The values and the gradient of a sum; its state stays."""
+    sums = rows.sum(function, theta, state, power=power, count=False)
+    return (sums.values, sums.gradient), sums.state
+
+
+def add_sums(one, other):
+    """Two answers of :func:`sum_blocks` together."""
+    gradient = None if one[1] is None else one[1] + other[1]
+    return add(one[0], other[0]), gradient
+
+
+def ask(rows, method, *arguments):
+    """The answer of a method."""
+    return getattr(rows, method)(*arguments), None
+
+
+def keep(rows, method, *arguments):
+    """What a method gives stays."""
+    return None, getattr(rows, method)(*arguments)
+
+
+def attribute(rows, name):
+    """An attribute."""
+    return getattr(rows, name), None
+
+
+def logits_at(rows, theta):
+    """The logits at weights stay."""
+    return None, rows.sum(look_at, theta, count=False).state
+
+
+def look_at(block, logits):
+    """Keep the logits."""
+    return (), None, (logits,)
+
+
+def cut(rows, state, columns):
+    """A state of some problems, whose columns are given."""
+    return None, [tuple(take(a, columns) for a in kept) for kept in state]
+
+
+def select(rows, importance, dtype):
+    """The rows of a sample, and their places by block."""
+    sample = rows.select(importance, dtype)
+    return (sample.rows.X, sample.rows.target, sample.rows.weight, sample.index), None
+
+
+def carry(rows, state, index):
+    """The logits of the rows of a sample, out of those of all."""
+    logits = [take(kept[0], i, axis=-1) for kept, i in zip(state, index, strict=True)]
+    return concatenate(logits, axis=-1), None
+
+
+def values_of(rows, index, columns):
+    """Some values of X; `index` are numbers among all rows."""
+    index = index[(index >= rows.first) & (index < rows.first + rows.shape[0])]
+    return rows._values(index - rows.first, columns), None
