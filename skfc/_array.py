@@ -210,8 +210,9 @@ def is_memory_map(array):
 
 def itemsize(array):
     """Bytes of a number in products with a floating-point array, or a sparse one: 4 or 8."""
-    xp = np if isinstance(array.dtype, np.dtype) else namespace(array)
-    return 4 if array.dtype == xp.float32 or is_half(array) else 8
+    if isinstance(array.dtype, np.dtype):
+        return max(4, array.dtype.itemsize)
+    return 4 if array.dtype == namespace(array).float32 or is_half(array) else 8
 
 
 def working_type(array):
@@ -220,8 +221,8 @@ def working_type(array):
 
 
 def numpy_type(array):
-    """The type of NumPy that a floating-point array, or a sparse one, has or corresponds to."""
-    return array.dtype if isinstance(array.dtype, np.dtype) else np.dtype(f"f{itemsize(array)}")
+    """The type of NumPy for products with a floating-point array, or a sparse one."""
+    return np.dtype(f"f{itemsize(array)}")
 
 
 def rows_that_fit(array, n_numbers):

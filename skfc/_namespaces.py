@@ -175,7 +175,7 @@ def in_memory(X):
 
 def is_half(array):
     """Whether an array is in half precision, float16 or bfloat16."""
-    return str(array.dtype).endswith(HALF)
+    return not is_numpy(array) and str(array.dtype).endswith(HALF)
 
 
 def beside(array, given):
