@@ -18,6 +18,7 @@ COMMANDS = {
     "figures": "the tables of README and docs/solvers.md, from docs/benchmarks.md",
     "streams": "one pass of partial_fit beside a fit, SGDClassifier and MLPClassifier",
     "l1": "L1 fits beside saga",
+    "probe": "a linear probe on tensors beside PyTorch's optimisers and scikit-learn",
     "checks": "default fits of small data, predict_proba, import time",
     "ablate": "what every measured threshold is worth",
     "hostile": "random hostile problems against the minimum in extended precision",
@@ -65,6 +66,11 @@ def parse(arguments=None):
         if name == "ablate":
             command.add_argument("--fields", type=words, help="of Tuned (default: all)")
             command.add_argument("--repeats", type=int, default=3, help="0: passes alone")
+        if name == "probe":
+            command.add_argument("--rows", type=int, default=1_000_000)
+            command.add_argument("--features", type=int, default=1024)
+            command.add_argument("--classes", type=int, default=1000)
+            command.add_argument("--device", default="cpu", help='as PyTorch names it: "cuda"')
         if name == "hostile":
             command.add_argument("--n", type=int, default=1000, help="number of problems")
             command.add_argument("--seed", type=int, default=0)

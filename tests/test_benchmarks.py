@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
@@ -15,7 +16,7 @@ from skfc._tuned import TUNED, Tuned
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import ablate, problems, report, runner, streams
+from benchmarks import ablate, probe, problems, report, runner, streams
 from benchmarks.objective import mean_objective
 from benchmarks.rivals import Rival, all_rivals, two_rows
 from benchmarks.worker import Failed, Worker
@@ -178,3 +179,21 @@ def test_a_stream_beside_its_fit():
     for loss in (cell["skfc"][0][0], cell["batches"][300], cell["passes"]):
         assert loss < 1.05 * cell["full"]
     assert streams.told(cell, "skfc").count(".") == 2
+
+
+def test_the_probe_measures_all_by_one_objective(monkeypatch):
+    """The points of every climb, on tensors, and the line of a table for each."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(probe, "BLOCK", 64)
+    X, y = problems.embeddings(200, 8, 3)
+    X, y = torch.asarray(X.astype(np.float32)), torch.asarray(y)
+    with sklearn.config_context(array_api_dispatch=True):
+        values, memory = probe.climbs(torch, X, y, 3, 1.0, (1e-3,), 8)
+        model = SoftmaxFCClassifier(tol=1e-8).fit(X, y)
+    right = mean_objective(X.numpy().astype(float), y.numpy(), model.coef_, model.intercept_, 1.0)
+    least = min(value for points in values.values() for _, value in points)
+    assert least == pytest.approx(right, rel=1e-5)
+    lines = list(probe.table(values, memory, (1e-3,)))
+    assert len(lines) == 2 + len(values)
+    assert probe.seconds_to([(1.0, 2.0), (2.0, 1.001), (3.0, 1.0)], 1.0, 1e-2) == 2.0
+    assert probe.seconds_to([(1.0, 2.0)], 1.0, 1e-2) == np.inf
