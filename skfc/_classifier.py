@@ -404,7 +404,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             One column per class; for two classes the logit of the second less that of the
             first, as scikit-learn requires.
         """
-        if len(getattr(self, "classes_", ())) == 2:
+        if getattr(self, "classes_", np.empty(0)).shape[0] == 2:
             return self._each(X, _prediction.difference, "decision_function")
         return self._all(X, _prediction.unchanged, "decision_function")
 

@@ -387,8 +387,8 @@ def test_other_libraries_are_refused():
     with pytest.raises(TypeError, match=r"X is an array of jax.*torch"):
         SoftmaxFCClassifier().fit(foreign(), np.arange(3))
     lazy = type("Array", (), {"__module__": "dask.array.core", "__array_namespace__": None})
-    with pytest.raises(TypeError, match=r"X is a Dask collection.*X\.compute\(\)"):
-        SoftmaxFCClassifier().fit(lazy(), np.arange(3))
+    with pytest.raises(TypeError, match=r"y is a Dask collection.*y\.compute\(\)"):
+        SoftmaxFCClassifier().fit(Strict("device1")(np.eye(3)), lazy())
 
 
 def test_the_tag():
