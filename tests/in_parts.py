@@ -6,7 +6,7 @@ Calls, and what they answer, go through pickle, and states are lost now and then
 import pickle
 from itertools import pairwise
 
-from skfc._rows import DaskRows, Here, Layout, Part
+from skfc._rows import DaskRows, Here, Layout, Part, _tasks
 
 
 class Elsewhere(Here):
@@ -20,8 +20,14 @@ class Elsewhere(Here):
         self.calls += 1
         if self.calls % self.every == 0:
             self.store.held.clear()
-        found = super()._send(pickle.loads(pickle.dumps(call)), numbers, dropped)
-        return pickle.loads(pickle.dumps(found))
+            self.store.rests.clear()
+        call = pickle.loads(pickle.dumps(call))
+        found = [_tasks.attempt(None, number, self.store, call) for number in numbers]
+        found, left = _tasks.collected(call, found)  # without X, where that can be
+        if left:
+            more, left = super()._send(call, left, dropped)
+            found = found + more
+        return pickle.loads(pickle.dumps((found, left)))
 
 
 def in_parts(X, target, weight, n_classes, *, n_parts=3, every=3):

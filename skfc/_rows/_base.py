@@ -98,6 +98,11 @@ class LocalRows(BlockSums):
         """The types of weights and of products."""
         return self.parameter_dtype, self.dtype
 
+    @property
+    def local_blocks(self):
+        """The blocks, which are here."""
+        return self._blocks
+
     # -- between standardised weights and those of X ------------------------------------------
 
     def _enter(self, theta):

@@ -14,7 +14,7 @@ from weakref import finalize
 
 import numpy as np
 
-from skfc import _blockwise, _draws
+from skfc import _blockwise
 from skfc._array import any_nonzero, take
 from skfc._moments import Moments
 from skfc._rows import _tasks
@@ -24,15 +24,6 @@ from skfc._rows._dense import DenseRows
 from skfc._rows._tasks import Call, Each, Ref, Store, View
 from skfc._softmax import one_hot
 
-# Functions of a block that give neither values nor a residual: their sum can wait until another
-# one needs the state, and goes to the chunks with it.
-ONLY_STATE = {
-    _blockwise.look_along, _blockwise.move_along, _blockwise.keep_probabilities,
-    _blockwise.keep_mixture, _blockwise.curvature_weights, _blockwise.pair_weights,
-    _blockwise.log_totals,
-    _draws.row_curvature, _draws.row_weight, _draws.draw, _draws.take_all,
-    _draws.times_row_weight, _draws.times,
-}  # fmt: skip
 # Trials of a call, with twice the wait after each: a lost worker is noticed in some seconds.
 TRIALS = 10
 WAIT = 0.05
@@ -267,6 +258,7 @@ class DaskRows:
         self.n_problems, self.sparse, self.n_values = n_problems, sparse, n_values
         self.frame, self.on_pool = view.frame, cluster.on_pool
         self.work = Work() if work is None else work
+        self._prominence = None
 
     @classmethod
     def of(cls, cluster, layout, shape, *, n_problems=1, sparse=False, n_values=None):
@@ -313,7 +305,8 @@ class DaskRows:
         )  # fmt: skip
         kept = State(self.cluster, call, theta if base is _blockwise.evaluate else None)
         values, gradient = (), None
-        if base not in ONLY_STATE:
+        # One that leaves a state alone waits until another needs that, and goes with it.
+        if base not in _tasks.ONLY_STATE and base is not _blockwise.look_along:
             values, gradient = self.cluster.run(call)
             kept.note()
         if count:
@@ -347,14 +340,16 @@ class DaskRows:
         return rows
 
     def with_prominence(self, state):
-        return self._keep(_tasks.keep, "with_prominence", state)
+        if self._prominence is None:
+            self._prominence = self._keep(_tasks.prominence)
+        return self._keep(_tasks.joined, self._prominence, state)
 
     def problems(self, index, *states):
         if len(index) == self.n_problems:
             return (self, *states)
         before = self.view.problems
         rows = self._with(problems=np.asarray(index) if before is None else before[index])
-        rows.n_problems = len(index)
+        rows.n_problems, rows._prominence = len(index), self._prominence
         columns = columns_of(index, self.n_classes)
         return rows, *(self._keep(_tasks.cut, state, columns) for state in states)
 

@@ -7,15 +7,17 @@ beside the part, under a key, and can be made again from its recipe, which is an
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import reduce
 from threading import Lock
 
 import numpy as np
 from scipy import sparse
 
+from skfc import _blockwise, _draws
 from skfc._array import concatenate, take
-from skfc._rows._blocks import add
+from skfc._rows._blocks import BlockSums, add
 from skfc._rows._csr import CSRRows
 from skfc._rows._dense import DenseRows
 
@@ -23,6 +25,18 @@ from skfc._rows._dense import DenseRows
 STATES = 0.25
 # Views of one part that are held ready: of all features, and of some.
 VIEWS = 3
+# Functions of a block that leave a state, and give neither values nor a residual.
+ONLY_STATE = {
+    _blockwise.move_along, _blockwise.keep_probabilities, _blockwise.keep_mixture,
+    _blockwise.curvature_weights, _blockwise.pair_weights, _blockwise.log_totals,
+    _draws.row_curvature, _draws.row_weight, _draws.draw, _draws.take_all,
+    _draws.times_row_weight, _draws.times,
+}  # fmt: skip
+# Those, and functions that give values alone: there is no product with X.
+WITHOUT_X = ONLY_STATE | {
+    _blockwise.try_steps, _blockwise.class_curvature, _blockwise.beyond, _blockwise.divergence,
+    _blockwise.separation, _blockwise.share_of_new, _draws.chance, _draws.expected,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,19 @@ class Part:
         )  # fmt: skip
 
 
+class Rest(BlockSums):
+    """Rows without X: targets, weights and blocks, for sums that need no product."""
+
+    def __init__(self, rows):
+        self.n_total, self.xp, self.work = rows.n_total, rows.xp, rows.work
+        # Copies: out of a part that comes from disk, they are views of all that was read.
+        self._blocks = [
+            replace(block, target=block.target.copy(), weight=block.weight.copy())
+            for block in rows.local_blocks
+        ]
+        self.blocks = rows.blocks
+
+
 def cast_rows(X, dtype):
     """X in a type, itself where it has that."""
     return X if X.dtype == dtype else X.astype(dtype)
@@ -148,9 +175,19 @@ class Call:
     key: int | None = None
     merge: object = None
 
+    @property
+    def needs_X(self):
+        """Whether a part must be there, X and all."""
+        if self.function in (cut, carry, joined):
+            return False
+        base = getattr(self.arguments[0], "func", self.arguments[0]) if self.arguments else None
+        return not (
+            self.function is sum_blocks and base in WITHOUT_X and self.arguments[1] is None
+        )
+
 
 class Lost(Exception):
-    """A state is not here, and there is no recipe for it."""
+    """A state is not here, and there is no recipe for it; or a part is not."""
 
 
 class Store:
@@ -158,6 +195,20 @@ class Store:
 
     def __init__(self, limit=None):
         self.limit, self.lock, self.held, self.size = limit, Lock(), OrderedDict(), 0
+        self.rests = {}  # of the last view of every part
+
+    def rows(self, part, number, call):
+        """The rows of a call: those of a part, or without one what there is of them."""
+        token = getattr(call.view, "token", None)
+        if part is None:
+            known, rest = self.rests.get(number, (None, None))
+            if call.needs_X or known != token:
+                raise Lost
+            return rest
+        rows = part.rows(call.view, number)
+        if token is not None and self.rests.get(number, (None, None))[0] != token:
+            self.rests[number] = token, Rest(rows)
+        return rows
 
     def put(self, key, number, value):
         with self.lock:
@@ -203,7 +254,10 @@ def size_of(value):
 
 
 def perform(part, number, store, call):
-    """The answer of a call for one part, and what it leaves."""
+    """The answer of a call for one part, and what it leaves.
+
+    Without the part (None), where the call needs no product with X.
+    """
 
     def found(argument):
         if isinstance(argument, Each):
@@ -217,7 +271,7 @@ def perform(part, number, store, call):
             _, value = perform(part, number, store, argument.recipe)
         return value
 
-    rows = part.rows(call.view, number)
+    rows = store.rows(part, number, call)
     answer, kept = call.function(rows, *map(found, call.arguments))
     if call.key is not None:
         store.put(call.key, number, kept)
@@ -258,11 +312,14 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
 
     async def one(number, key):
         async with gate:  # as many chunks at a time as there are threads: others may be on disk
-            try:
-                part = fetch(dask_worker.data, key)
-            except KeyError:
-                return number, ()
-            return await asyncio.to_thread(attempt, part, number, store, call)
+            found = number, ()
+            if not call.needs_X:
+                found = await asyncio.to_thread(attempt, None, number, store, call)
+            if not found[1]:
+                with suppress(KeyError):
+                    part = fetch(dask_worker.data, key)
+                    found = await asyncio.to_thread(attempt, part, number, store, call)
+            return found
 
     found = await asyncio.gather(*(one(*item) for item in homes[dask_worker.address]))
     return collected(call, found)
@@ -302,11 +359,6 @@ def ask(rows, method, *arguments):
     return getattr(rows, method)(*arguments), None
 
 
-def keep(rows, method, *arguments):
-    """What a method gives stays."""
-    return None, getattr(rows, method)(*arguments)
-
-
 def attribute(rows, name):
     """An attribute."""
     return getattr(rows, name), None
@@ -320,6 +372,16 @@ def logits_at(rows, theta):
 def look_at(block, logits):
     """Keep the logits."""
     return (), None, (logits,)
+
+
+def prominence(rows):
+    """The prominence of the rows stays."""
+    return None, rows.with_prominence([()] * len(rows.blocks))
+
+
+def joined(rows, first, second):
+    """Two states stay as one."""
+    return None, [(*a, *b) for a, b in zip(first, second, strict=True)]
 
 
 def cut(rows, state, columns):
