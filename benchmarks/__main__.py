@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": "two revisions of skfc in alternation",
     "growth": "passes and seconds as rows, features and classes grow",
     "memory": "peak memory of a fit",
+    "cores": "seconds by the number of threads, beside solvers of scikit-learn",
     "grid": "a search over C by cross-validation",
     "figures": "the tables of README and docs/solvers.md, from docs/benchmarks.md",
     "streams": "one pass of partial_fit beside a fit, SGDClassifier and MLPClassifier",

@@ -31,8 +31,8 @@ NEVER = 2**62
 OFF = {
     # memory and blocks
     "block_bytes": NEVER, "min_block_rows": 1, "small_block_bytes": NEVER, "piece_bytes": NEVER,
-    "min_block_values": 1, "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
-    "few_numbers": 0,
+    "block_operations": 1, "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
+    "few_numbers": 0, "batch_share": 1,
     # precision
     "single_from": NEVER, "single_until": 0.0, "single_until_coarse": 1e-6, "small_loss": 0.0,
     "near_zero": np.inf, "few_single": 0, "stored_share": np.inf,

@@ -4,12 +4,15 @@ Where NumPy has a faster or a more exact way than the array API standard, the ch
 the two is made here, so that everything above has one copy.
 """
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes import byref, c_int
+from functools import cache
 from mmap import mmap
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import cython_lapack, lapack
 
 from skfc._namespaces import (
     HALF,
@@ -249,6 +252,15 @@ def exp(array):
     return np.exp(array, out=array) if xp is np else xp.exp(array)
 
 
+def product(a, b):
+    """a @ b for matrices, or a vector and a matrix.
+
+    NumPy's `matmul` keeps the interpreter's lock where the product has few numbers, `dot` never.
+    """
+    xp = namespace(a)
+    return np.dot(a, b) if xp is np else xp.matmul(a, b)
+
+
 def outer(a, b):
     """The outer product of two vectors."""
     return a[:, None] * b[None, :]
@@ -319,12 +331,32 @@ def cholesky(A):
     return L if bool(namespace(A).all(namespace(A).isfinite(L))) else None
 
 
+@cache
+def lapack_routine(name):
+    """A routine of SciPy's LAPACK that frees the interpreter's lock, which those of `lapack` keep.
+
+    It takes pointers, eight of them.
+    """
+    capsule, api = cython_lapack.__pyx_capi__[name], ctypes.pythonapi
+    signature = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", api)
+    )
+    address = pointer(capsule, signature(capsule))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 8)(address)
+
+
 def cholesky_solve(L, b):
     """(L Lᵀ)⁻¹ b for a vector or columns b."""
     xp = namespace(L)
     if xp is np:
-        solve = lapack.spotrs if L.itemsize == 4 else lapack.dpotrs
-        return solve(L.T, b.astype(L.dtype, copy=False))[0]
+        x = np.array(b.T, dtype=L.dtype, order="C")  # columns one after the other, as in Fortran
+        n, n_columns, info = c_int(len(L)), c_int(x.size // max(len(L), 1)), c_int()
+        L = np.ascontiguousarray(L)
+        routine = lapack_routine("spotrs" if L.itemsize == 4 else "dpotrs")
+        routine(b"U", byref(n), byref(n_columns), L.ctypes.data, byref(n), x.ctypes.data, byref(n),
+                byref(info))  # fmt: skip
+        return x.T
     columns = cast(b if b.ndim == 2 else b[:, None], L.dtype)
     with decomposition():
         x = solve_triangular(L, solve_triangular(L, columns), transposed=True)

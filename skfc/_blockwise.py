@@ -2,7 +2,9 @@
 
 Each takes the block, the logits of the weights or direction that was given (K, n_rows), and
 the arrays that an earlier function left with the block, and returns
-`(values, residual, state)`. They can be pickled and sent to where the block lives.
+`(values, residual, state)`. The logits given are in memory that the next block is written to: a
+function may overwrite them, and copies what it keeps. They can be pickled and sent to where the
+block lives.
 """
 
 import numpy as np
@@ -13,18 +15,25 @@ from skfc._softmax import log_probabilities, one_hot
 
 def evaluate(block, logits):
     """Loss and residual at logits, which stay with the block."""
-    loss, residual = block.kernel.residual(block.stack(logits + 0), block.target, block.weight)
-    return (loss,), block.flat(residual), (logits,)
+    return residual_of(block, logits, block.kernel.keep(logits))
+
+
+def residual_of(block, logits, kept):
+    """Loss and residual at logits, which are overwritten; `kept` stays with the block."""
+    loss, residual = block.kernel.residual(block.stack(logits), block.target, block.weight)
+    return (loss,), block.flat(residual), (kept,)
 
 
 def evaluate_again(block, _, logits, *unused):
     """Loss and residual at the logits that are with the block."""
-    return evaluate(block, logits)
+    return residual_of(block, block.kernel.scratch(logits), logits)
 
 
 def evaluate_shifted(block, _, logits, *unused, shift):
     """Loss and residual with intercepts moved by `shift` (K,)."""
-    return evaluate(block, logits + block.like(shift)[:, None])
+    shifted = block.kernel.scratch(logits)
+    shifted += block.like(shift)[:, None]
+    return evaluate(block, shifted)
 
 
 def difference(block, logits):
@@ -51,8 +60,10 @@ def try_steps(block, _, logits, direction, *, steps, columns=None, problems=None
     z, dz, weight = logits, direction, block.weight
     if problems is not None:
         z, dz, weight = take(z, columns), take(dz, columns), take(weight, problems)
-    z = z + block.like(steps)[:, None] * dz
-    loss, residual = block.kernel.residual(block.stack(z), block.target, weight)
+    tried = block.kernel.scratch(dz)
+    tried *= block.like(steps)[:, None]
+    tried += z
+    loss, residual = block.kernel.residual(block.stack(tried), block.target, weight)
     return (loss, block.kernel.inner(residual, block.stack(dz))), None, (logits, direction)
 
 
@@ -138,16 +149,14 @@ def pair_weights(block, _, proba, *, n_classes):
     return (), None, (block.flat(concatenate(out, axis=1)),)
 
 
-def class_curvature(block, _, logits, *unused, stride):
-    """Sums over every `stride`-th row of m (diag(p) - p pᵀ), and of m; the logits stay."""
+def class_products(block, _, logits, *unused, stride):
+    """Sums over every `stride`-th row of m p pᵀ, of m p and of m; the logits stay."""
     xp = namespace(logits)
     p = block.kernel.probabilities(block.stack(logits[:, ::stride] + 0))
     weight = block.weight[:, ::stride]
     weighted = p * weight[:, None, :]
-    S = -xp.matmul(weighted, permute(p, (0, 2, 1)))
-    diagonal = xp.sum(weighted, axis=2)
-    S = S + xp.eye(p.shape[1], dtype=p.dtype)[None, ...] * diagonal[:, None, :]
-    return (cast(S, xp.float64), cast(xp.sum(weight, axis=1), xp.float64)), None, (logits,)
+    products = xp.matmul(weighted, permute(p, (0, 2, 1)))
+    return (products, xp.sum(weighted, axis=2), xp.sum(weight, axis=1)), None, (logits,)
 
 
 def movement(block, direction, proba):

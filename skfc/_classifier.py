@@ -506,7 +506,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             return _dask.reduced(self, X, y, sample_weight, _dask.loss_of_chunk)
         logits = self._logits(X, "log_loss")
         return _scoring.mean_log_loss(
-            logits.blocks(), logits.shape[1], self.classes_, y, sample_weight
+            logits.over_blocks, logits.shape[1], self.classes_, y, sample_weight
         )
 
     def sparsify(self):

@@ -21,6 +21,7 @@ from skfc._array import (
     refuse_times,
     to_numpy,
 )  # fmt: skip
+from skfc._pool import n_threads
 from skfc._prediction import Logits, most_probable
 from skfc._problem import Problem
 from skfc._reading import check_several
@@ -35,7 +36,6 @@ from skfc._rows import (
     read,
     summary,
 )  # fmt: skip
-from skfc._runtime import n_threads
 from skfc._targets import Targets
 from skfc._tuned import TUNED
 
@@ -245,7 +245,7 @@ def cluster_of(X, y, weight, classes, names):
     if client is not None:
         cluster = OnWorkers(client, client.compute(parts))
     else:
-        cluster = Here(list(dask.compute(*parts)), threads)
+        cluster = Here(list(dask.compute(*parts)))
     try:
         yield cluster
     finally:
@@ -425,7 +425,7 @@ def reduce_chunk(x, y, weight, model, names, function):
 def loss_of_chunk(logits, y, weight, classes):
     """The sum of the losses of a chunk."""
     _, target = _targets.encode(y, classes)
-    mean = _scoring.mean_loss_of_targets(logits.blocks(), target, weight)
+    mean = _scoring.mean_loss_of_targets(logits.over_blocks, target, weight)
     return mean * float(weight.sum())
 
 

@@ -7,9 +7,9 @@ from skfc._array import cast, namespace
 
 def row_curvature(block, _, logits, *unused):
     """The trace of the curvature m (1 - |p|²) of every row, summed over problems."""
-    p = block.kernel.probabilities(block.stack(logits + 0))
+    p = block.kernel.probabilities(block.stack(block.kernel.scratch(logits)))
     xp = namespace(p)
-    trace = xp.maximum(1.0 - xp.sum(p * p, axis=1), block.like(1e-12))
+    trace = xp.maximum(1.0 - block.kernel.squares(p), block.like(1e-12))
     return (), None, (xp.sum(trace * block.weight, axis=0),)
 
 

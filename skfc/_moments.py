@@ -12,7 +12,7 @@ stored, not its square, which may leave the range of float64.
 from dataclasses import dataclass
 from functools import reduce
 
-from skfc._array import Array, cast, concatenate, host, namespace, take, to_numpy
+from skfc._array import Array, cast, concatenate, host, namespace, product, take, to_numpy
 
 # Values whose squares stay within the range of their type, by its itemsize.
 SQUARES_IN_RANGE = {4: (1e-15, 1e15), 8: (1e-140, 1e140)}
@@ -64,11 +64,11 @@ class Moments:
         unit = unit_of(low, high)
         if unit is not None:
             x = x / unit
-        centre = xp.matmul(share, x)[0, :]
+        centre = product(share, x)[0, :]
         centred = x - centre
         # The rounding of the centre is measured and taken out again.
-        offset = cast(xp.matmul(share, centred), xp.float64)
-        squares = cast(xp.matmul(share, xp.square(centred)), xp.float64)
+        offset = cast(product(share, centred), xp.float64)
+        squares = cast(product(share, xp.square(centred)), xp.float64)
         std = xp.sqrt(xp.maximum(squares - offset**2, xp.zeros_like(squares)))
         mean = cast(centre, xp.float64) + offset
         if unit is not None:

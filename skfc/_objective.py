@@ -16,8 +16,8 @@ from functools import partial
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take, to_numpy
 from skfc._penalty import Penalty, inner, sums_of_problems
+from skfc._pool import over_rows
 from skfc._rows import LocalRows, columns_of
-from skfc._runtime import over_rows
 from skfc._tuned import TUNED
 
 
@@ -306,6 +306,20 @@ class Movement:
         function = partial(_blockwise.beyond, far=far)
         found = self.rows.sum(function, state=self.state, count=False)
         return on_host(found.values[0]) > 0
+
+
+def class_curvature(rows, state, stride):
+    """The mean of m (diag(p) - p pᵀ) over every `stride`-th row, and of m, by problem.
+
+    They are (n_problems, T, T) and (n_problems,), and divided by the number of all rows.
+    """
+    function = partial(_blockwise.class_products, stride=stride)
+    products, diagonal, total = (
+        on_host(v) for v in rows.sum(function, state=state, count=False).values
+    )
+    S = -products
+    host.einsum("bii->bi", S)[...] += diagonal
+    return S, total
 
 
 def on_host(values):

@@ -19,7 +19,7 @@ from functools import partial
 from skfc import _blockwise
 from skfc._array import Array, host, take
 from skfc._conjugate_gradients import newton_step
-from skfc._objective import HessianOperator, on_host
+from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact
 from skfc._tuned import TUNED
 
@@ -170,7 +170,7 @@ def slack_of_intercepts(objective, evaluation):
 def with_better_intercepts(objective, evaluation):
     """The evaluation after a Newton step of the intercepts alone, in which W stays."""
     rows, B, T = objective.rows, objective.n_problems, objective.rows.n_classes
-    S = class_curvature(objective, evaluation)
+    S, _ = class_curvature(rows, evaluation.state, 1)
     # The null direction has no curvature of its own: it gets some.
     trace = host.trace(S, axis1=1, axis2=2)[:, None, None]
     S = S + trace / T**2 + host.eye(T) * (trace * TUNED.no_curvature + host.finfo(float).tiny)
@@ -182,10 +182,3 @@ def with_better_intercepts(objective, evaluation):
     theta[-1, :] += rows.xp.asarray(shift.ravel(), dtype=theta.dtype)
     function = partial(_blockwise.evaluate_shifted, shift=shift.ravel())
     return objective.from_sums(theta, rows.sum(function, state=evaluation.state))
-
-
-def class_curvature(objective, evaluation):
-    """The weighted mean of diag(p) - p pᵀ over all rows, (n_problems, T, T)."""
-    function = partial(_blockwise.class_curvature, stride=1)
-    sums = objective.rows.sum(function, state=evaluation.state, count=False)
-    return on_host(sums.values[0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from skfc._array import Array, cast, host, namespace, take, to_numpy
-from skfc._runtime import over_rows
+from skfc._pool import over_rows
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from skfc._array import (
     to_numpy,
     working_type,
 )
+from skfc._pool import in_order, room, thread_map
+from skfc._runtime import computing
 
 # What the logits of a block fill: few enough to stay in the caches between two passes.
 BLOCK_BYTES = 2**22
@@ -61,10 +63,27 @@ class Logits:
         like = np.empty(0) if self.by_rows else self.X
         return cast(as_like(array, like), self.dtype)
 
-    def blocks(self):
-        """Pairs of a slice of rows and their logits, a new array that may be overwritten."""
-        for block in self.rows():
-            yield block, self.of(block)
+    def over_blocks(self, function):
+        """Yield `function(rows, logits)` for blocks of rows, in order; several threads take part.
+
+        The logits may be overwritten, and not kept.
+        """
+        blocks = self.rows()
+
+        def piece(rows):
+            return function(rows, self.of(rows, self._room(rows)))
+
+        if len(blocks) == 1 or self.xp is not np:
+            yield from map(piece, blocks)
+            return
+        with computing():
+            yield from in_order(piece, blocks)
+
+    def _room(self, rows):
+        if self.xp is not np:
+            return None
+        shape = self.shape[0], len(range(*rows.indices(self.shape[1])))
+        return room("logits", shape, self.dtype)
 
     def rows(self):
         T, n = self.shape
@@ -90,7 +109,7 @@ class Logits:
 
     def each(self, function):
         """`function` of the logits of every block, one number per row: (n_rows,)."""
-        parts = [function(Z) for _, Z in self.blocks()]
+        parts = list(self.over_blocks(lambda _, Z: function(Z)))
         return parts[0] if len(parts) == 1 else concatenate(parts)
 
     def all(self, function):
@@ -99,11 +118,12 @@ class Logits:
         if len(rows) == 1:
             return function(self.of(rows[0]))
         whole = self.xp.empty(self.shape, dtype=self.dtype)
+        if self.xp is np:
+            with computing():
+                thread_map(lambda block: function(self.of(block, out=whole[:, block])), rows)
+            return whole
         for block in rows:
-            if self.xp is np:
-                function(self.of(block, out=whole[:, block]))
-            else:
-                whole[:, block] = function(self.of(block))
+            whole[:, block] = function(self.of(block))
         return whole
 
 
@@ -111,8 +131,8 @@ def logits_of(X, coef, intercept):
     """NumPy logits (n_rows, n_classes) of all rows."""
     if is_numpy(X) or hasattr(X, "tocsr"):
         return X @ coef.T + intercept
-    blocks = Logits(X, coef, intercept).blocks()
-    return np.concatenate([to_numpy(Z).T for _, Z in blocks]).astype(np.float64)
+    parts = Logits(X, coef, intercept).over_blocks(lambda _, Z: to_numpy(Z).T)
+    return np.concatenate(list(parts)).astype(np.float64)
 
 
 def labels(classes, index):

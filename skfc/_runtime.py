@@ -1,29 +1,17 @@
-"""What a fit takes from the machine: threads, freed memory, and how overflow is treated."""
+"""What a fit takes from the machine: cores, BLAS's threads, freed memory, and no warnings."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from itertools import pairwise
-from threading import Lock, Thread
+from threading import Lock, Thread, get_ident, local
 
-import joblib
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from skfc._tuned import TUNED
+from skfc._pool import caller, n_threads
 
 # The largest block that glibc learns from: 32 MB, less its header and some pages.
 LARGEST_LEARNT = 2**25 - 2**16
-
-_pool = None
-
-
-def n_threads():
-    """Threads that a fit may use: the processors joblib sees, at most OMP_NUM_THREADS."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    count = joblib.cpu_count()
-    return max(1, min(count, int(limit))) if limit.isdigit() else count
 
 
 @cache
@@ -32,81 +20,101 @@ def blas_libraries():
     return ThreadpoolController().select(user_api="blas")
 
 
-class _Fits:
-    """The fits that run in this process now, and their share of BLAS's threads."""
+def blas_threads():
+    """The most threads that one of them may use now."""
+    return max((library.num_threads for library in blas_libraries().lib_controllers), default=None)
+
+
+class _Blas:
+    """BLAS's threads while fits run in this process.
+
+    A fit on the pool leaves BLAS one thread: its own would wait for one another, and cut and
+    round products by their number. Fits off the pool share them. Limits hold for the process,
+    and a limit can only be changed by the thread that set it, if that thread is alive: the
+    thread of a fit that is alone sets and lifts it, else one that lives no longer.
+    """
 
     def __init__(self):
-        self.lock, self.running, self.on_pool, self.limits = Lock(), 0, 0, None
+        self.lock, self.running, self.on_pool = Lock(), 0, 0
+        self.limits = self.owner = self.before = None
 
-    def change(self, by, on_pool):
+    def enter(self, on_pool):
+        """Count a fit in; returns how many threads the fits on the pool may be."""
         with self.lock:
-            self.running += by
-            self.on_pool += by * on_pool
-            if self.running > 1 or self.on_pool or self.limits is not None:
-                # A limit can only be changed by the thread that set it first, if that thread
-                # is alive. A fit may outlive it, so a thread of its own sets every limit.
-                setter = Thread(target=self._share)
-                setter.start()
-                setter.join()
+            if self.limits is None:
+                self.before = blas_threads()
+            self._count(1, on_pool)
+            return min(n_threads(), self.before or n_threads())
 
-    def _share(self):
-        self.restore()
-        if self.running > 1 or self.on_pool:
-            blas = blas_libraries()
-            counts = [library["num_threads"] for library in blas.info()]
-            share = 1 if self.on_pool else max(counts, default=1) // self.running
-            self.limits = blas.limit(limits=max(1, share))
+    def leave(self, on_pool):
+        with self.lock:
+            self._count(-1, on_pool)
 
-    def restore(self):
+    def _count(self, by, on_pool):
+        self.running += by
+        self.on_pool += by * on_pool
+        wanted = self._wanted()
+        alone = self.running == (1 if by > 0 else 0)
+        if by < 0 and not alone and self.owner == get_ident():
+            self.lift()  # others go on: the limit must not be this thread's
+        if self.limits is None and wanted == self.before:
+            return
+        if alone and (self.limits is None or self.owner == get_ident()):
+            self._set(wanted, get_ident())
+        elif self.limits is None or wanted != blas_threads():
+            setter = Thread(target=self._set, args=(wanted, None))
+            setter.start()
+            setter.join()
+
+    def _wanted(self):
+        """The threads that BLAS should have now."""
+        if self.on_pool:
+            return 1
+        return self.before and max(1, self.before // max(self.running, 1))
+
+    def _set(self, wanted, owner):
+        self.lift()
+        if wanted != self.before:
+            self.limits, self.owner = blas_libraries().limit(limits=wanted), owner
+            self.limits.__enter__()
+
+    def lift(self):
         """Give BLAS the threads back that it had before the first fit."""
         if self.limits is not None:
-            self.limits.restore_original_limits()
-            self.limits = None
+            self.limits.__exit__(None, None, None)
+            self.limits = self.owner = None
 
 
-_fits = _Fits()
+_blas = _Blas()
+_this = local()  # whether this thread computes
 
 
 @contextmanager
-def one_of_several(*, on_pool=False):
-    """Around a fit: fits in several threads share the processors.
+def computing(*, on_pool=True):
+    """Around what computes: its threads, and those of BLAS. Once more inside changes nothing.
 
-    Each would call BLAS with all of its threads, which then wait for one another. So would
-    they and the pool, where a fit's products run `on_pool`: BLAS then has one thread. The
-    limit holds for the process, and is taken back when the fit is over.
+    Fits in several threads share the cores.
     """
-    _fits.change(1, on_pool)
-    try:
+    if getattr(_this, "computes", False):
         yield
+        return
+    blas = _blas
+    limit = blas.enter(on_pool)
+    _this.computes = True
+    try:
+        with caller(limit):
+            yield
     finally:
-        _fits.change(-1, on_pool)
+        _this.computes = False
+        blas.leave(on_pool)
 
 
 @contextmanager
 def fit_arithmetic(rows):
-    """Around a fit: no floating-point warnings, a share of the threads, memory that is kept."""
+    """Around a fit: no floating-point warnings, its threads, memory that is kept."""
     keep_freed_memory()
-    with np.errstate(all="ignore"), one_of_several(on_pool=rows.on_pool):
+    with np.errstate(all="ignore"), computing(on_pool=rows.on_pool):
         yield
-
-
-def thread_map(function, items):
-    """`[function(item) for item in items]`, on the pool when there are several."""
-    if len(items) < 2:
-        return [function(item) for item in items]
-    return list(_get_pool().map(function, items))
-
-
-def over_rows(function, array):
-    """`function(rows)` over pieces of the rows of `array`, on the pool where it is large.
-
-    For sums and products of arrays like it: pieces and their temporaries stay in the cache.
-    """
-    n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
-    if n_pieces < 2:
-        return [function(slice(None))]
-    edges = [len(array) * k // n_pieces for k in range(n_pieces + 1)]
-    return thread_map(function, [slice(a, b) for a, b in pairwise(edges)])
 
 
 @cache
@@ -123,18 +131,11 @@ def keep_freed_memory():
     np.empty(LARGEST_LEARNT, dtype=np.uint8)
 
 
-def _get_pool():
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(n_threads(), thread_name_prefix="skfc")
-    return _pool
-
-
 def _after_fork():
-    """A forked child has the pool but not its threads, and the limit but not the fit."""
-    global _pool, _fits
-    _fits.restore()
-    _pool, _fits = None, _Fits()
+    """A forked child has the limit but not the fit."""
+    global _blas, _this
+    _blas.lift()
+    _blas, _this = _Blas(), local()
 
 
 if hasattr(os, "register_at_fork"):

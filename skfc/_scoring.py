@@ -47,31 +47,33 @@ def read_target(y, classes, sample_weight, n_samples):
     return target, weight / weight.max()
 
 
-def mean_log_loss(blocks, n_samples, classes, y, sample_weight=None):
+def mean_log_loss(over_blocks, n_samples, classes, y, sample_weight=None):
     """Weighted mean of -log p in float64.
 
-    `blocks` are pairs of a slice of rows and their logits (n_classes, n_rows).
+    `over_blocks` is a function as `Logits.over_blocks`: it yields what a function gives for
+    slices of rows and their logits (n_classes, n_rows).
     """
     target, weight = read_target(y, classes, sample_weight, n_samples)
-    return mean_loss_of_targets(blocks, target, weight)
+    return mean_loss_of_targets(over_blocks, target, weight)
 
 
-def mean_loss_of_targets(blocks, target, weight):
+def mean_loss_of_targets(over_blocks, target, weight):
     """:func:`mean_log_loss` of targets and weights as `read_target` gives them."""
-    return float(mean_losses(blocks, target, weight)[0])
+    return float(mean_losses(over_blocks, target, weight)[0])
 
 
-def mean_losses(blocks, target, weight, n_models=1):
+def mean_losses(over_blocks, target, weight, n_models=1):
     """The same of several models (n_models,), whose logits stand below one another."""
-    total = np.zeros(n_models)
-    for rows, logits in blocks:
+
+    def loss(rows, logits):
         xp = namespace(logits)
         if xp is np:
             logits = np.array(logits, dtype=np.float64, order="C")  # a copy: it is overwritten
         stack = xp.reshape(cast(logits, xp.float64), (n_models, -1, logits.shape[1]))
         some = (as_like(a, stack) for a in (target[..., rows], weight[None, rows]))
-        total += to_numpy(kernel(xp).residual(stack, *some)[0])
-    return total / float(weight.sum())
+        return to_numpy(kernel(xp).residual(stack, *some)[0])
+
+    return sum(over_blocks(loss)) / float(weight.sum())
 
 
 def mean_target(predicted, classes, y, sample_weight=None):
@@ -129,8 +131,11 @@ class NegLogLossScorer:
         """The score of a fitted classifier on X (n_samples, ...) and y, a float."""
         classes, log_proba = predict(estimator, X)
         n, T = log_proba.shape
-        blocks = ((rows, log_proba[rows].T) for rows in row_blocks(n, T))
-        return -mean_log_loss(blocks, n, classes, y, sample_weight)
+
+        def over_blocks(function):
+            return (function(rows, log_proba[rows].T) for rows in row_blocks(n, T))
+
+        return -mean_log_loss(over_blocks, n, classes, y, sample_weight)
 
     def set_score_request(self, *, sample_weight):
         """A scorer that asks metadata routing for sample weights.

@@ -281,8 +281,8 @@ def log_losses(X, target, weight, fold, coef, intercept):
     rows, n_models = frame_rows(X, test), len(coef)
     stacked = coef.reshape(-1, X.shape[1]), intercept.ravel()
     held_out = weight[test] / weight[test].max()
-    blocks = Logits(rows, *stacked).blocks()
-    return mean_losses(blocks, target[..., test], held_out, n_models)
+    over_blocks = Logits(rows, *stacked).over_blocks
+    return mean_losses(over_blocks, target[..., test], held_out, n_models)
 
 
 def select(scores, Cs, selection):

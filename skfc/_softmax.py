@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from skfc._array import cast, itemsize, namespace, subtract_at, take
+from skfc._pool import room
 
 # Shifted logits are clipped here before `exp`: exp(-80) and exp(-600), times a weight,
 # stay clear of subnormal numbers, which slow matrix products down tenfold.
@@ -107,6 +108,21 @@ def _inner_numpy(a, b):
     return np.einsum("bkn,bkn->b", a, b, dtype=np.float64, casting="same_kind")
 
 
+def _scratch_numpy(values):
+    """A copy of `values` in the memory of this thread, until the next."""
+    if values.flags.c_contiguous:
+        out = room("scratch", values.shape, values.dtype)
+    else:
+        out = room("scratch", values.shape[::-1], values.dtype).T
+    np.copyto(out, values)
+    return out
+
+
+def _squares_numpy(a):
+    """Sums over the classes of a², (n_problems, n_rows)."""
+    return np.einsum("bkn,bkn->bn", a, a)
+
+
 def _shift(logits, axis=1):
     xp = namespace(logits)
     return logits - xp.max(logits, axis=axis, keepdims=True)
@@ -171,13 +187,23 @@ def _inner_generic(a, b):
     return xp.sum(xp.sum(cast(a * b, xp.float64), axis=2), axis=1)
 
 
+def _scratch_generic(values):
+    return values + 0
+
+
+def _squares_generic(a):
+    return namespace(a).sum(a * a, axis=1)
+
+
 IN_PLACE = SimpleNamespace(
     residual=_residual_numpy, probabilities=_probabilities_numpy,
-    curvature=_curvature_numpy, inner=_inner_numpy,
+    curvature=_curvature_numpy, inner=_inner_numpy, scratch=_scratch_numpy,
+    squares=_squares_numpy, keep=np.copy,
 )  # fmt: skip
 GENERIC = SimpleNamespace(
     residual=_residual_generic, probabilities=_probabilities_generic,
-    curvature=_curvature_generic, inner=_inner_generic,
+    curvature=_curvature_generic, inner=_inner_generic, scratch=_scratch_generic,
+    squares=_squares_generic, keep=lambda logits: logits,
 )  # fmt: skip
 
 

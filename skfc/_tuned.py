@@ -15,12 +15,12 @@ class Tuned:
     # -- memory and blocks, in bytes and numbers ------------------------------------------------
     block_bytes: int = 16 * 2**20  # a block of dense rows: X is read once for both products
     min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
+    block_operations: int = 2**26  # of a block that pays for a thread
     batch_share: int = (
         16  # batches of an epoch; in a stream, the share of new rows that asks for steps
     )
     small_block_bytes: int = 2**20  # stays in the cache: copied rows, residuals of sparse ones
-    piece_bytes: int = 2**18  # weights that a thread adds at a time
-    min_block_values: int = 50_000  # stored values of a block that pay for a thread
+    piece_bytes: int = 2**19  # weights that a thread adds at a time
     dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
     row_major_from: int = 16  # classes from which sparse logits stay as products give them
     few: int = 64  # classes, features: matrices that are cheap all at once

@@ -27,7 +27,7 @@ class HeldOut:
     def log_loss(self, coef, intercept):
         """Weighted mean log loss of a model of all classes."""
         logits = Logits(self.rows, coef, intercept)
-        return mean_loss_of_targets(logits.blocks(), self.target, self.weight)
+        return mean_loss_of_targets(logits.over_blocks, self.target, self.weight)
 
 
 class Validation(Quiet):

@@ -184,7 +184,10 @@ def test_gram_matrices_of_pairs(library, n_blocks, rng):
     X, targets = data(raw=False)
     x = np.column_stack([X, np.ones(n)])
     weight = rng.standard_normal((5, n))
-    with override(block_bytes=n * N * 8 // n_blocks, min_block_rows=1):
+    size = {"min_block_rows": 1, "block_operations": 1}
+    with override(
+        block_bytes=n * N * 8 // n_blocks, small_block_bytes=n * (N + T) * 4 // n_blocks, **size
+    ):
         problem = Problem(library.asarray(X), targets, fit_intercept=True)
         rows = problem.rows
         sample = rows.select([(rows.xp.asarray(np.ones((1, n))[:, b]),) for b in rows.blocks],

@@ -1,6 +1,7 @@
 """The benchmark package: the common objective, the climb, the runner on a toy problem."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from skfc._tuned import TUNED, Tuned
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import ablate, probe, problems, report, runner, streams
+from benchmarks import ablate, cores, probe, problems, report, runner, streams
 from benchmarks.objective import mean_objective
 from benchmarks.rivals import Rival, all_rivals, two_rows
 from benchmarks.worker import Failed, Worker
@@ -197,3 +198,18 @@ def test_the_probe_measures_all_by_one_objective(monkeypatch):
     assert len(lines) == 2 + len(values)
     assert probe.seconds_to([(1.0, 2.0), (2.0, 1.001), (3.0, 1.0)], 1.0, 1e-2) == 2.0
     assert probe.seconds_to([(1.0, 2.0)], 1.0, 1e-2) == np.inf
+
+
+def test_numbers_of_threads_end_with_all_cores():
+    assert [cores.numbers_of_threads(n) for n in (1, 2, 6, 16)] == [
+        [1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8, 16]
+    ]  # fmt: skip
+
+
+def test_threads_are_told_to_processes_and_taken_back(monkeypatch):
+    monkeypatch.setenv(cores.VARIABLES[0], "7")
+    monkeypatch.delenv(cores.VARIABLES[1], raising=False)
+    with cores.threads(3):
+        assert {os.environ[name] for name in cores.VARIABLES} == {"3"}
+    assert os.environ[cores.VARIABLES[0]] == "7"
+    assert cores.VARIABLES[1] not in os.environ

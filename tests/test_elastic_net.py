@@ -278,7 +278,7 @@ def assert_same_optimum(first, second, X, y, weight=None, *, tol=TOL):
         {"mixed": 0.0},
         {"stronger": 1e9},
         {"sweeps": 1},
-        {"block_bytes": 10**3, "min_block_rows": 10},
+        {"small_block_bytes": 10**3, "min_block_rows": 10, "block_operations": 1},
     ],
     ids=str,
 )

@@ -74,7 +74,7 @@ def test_bounds_of_sparse_columns_are_found_piece_by_piece():
     X = rng.normal(size=(500, 30)) * (rng.random((500, 30)) < 0.3)
     X[:, 3], X[:, 4], X[:250, 5] = 2.0 + rng.random(500), -1.5, 0.0
     A, std = sparse.csr_array(X), np.ones(30)
-    pieces = even_blocks(A, 7, least=1)
+    pieces = even_blocks(A, 7)
     assert len(pieces) == 7
     low, high = extremes(A, std, pieces)
     np.testing.assert_array_equal(low, X.min(axis=0))

@@ -71,7 +71,7 @@ class Container:
 
 def single(rows):
     """The copy for cheap products: scaled values, and Xᵀ beside X, in small blocks."""
-    with override(single_from=0, small_block_bytes=256, min_block_values=1):
+    with override(single_from=0, small_block_bytes=256):
         return rows.single()
 
 
@@ -301,7 +301,7 @@ def test_blocks_can_be_pickled(container, tmp_path):
     logits = case.like(np.random.default_rng(3).standard_normal((case.K, n)))
     for block in case.rows._blocks:
         other = pickle.loads(pickle.dumps(block)) if case.array is np.asarray else block
-        here, there = (evaluate(b, logits[:, b.rows]) for b in (block, other))
+        here, there = (evaluate(b, logits[:, b.rows] + 0) for b in (block, other))
         assert_array_equal(host(there[0][0]), host(here[0][0]))
         assert_array_equal(host(there[1]), host(here[1]))
 
@@ -336,7 +336,7 @@ def test_large_rows_are_cut(rng):
     """Rows that do not fit into a block: the sums are those with the whole."""
     X = rng.standard_normal((5000, 6))
     y, weight = np.arange(len(X)) % T, np.ones((1, len(X)))
-    with override(block_bytes=2**14):
+    with override(small_block_bytes=2**14, min_block_rows=256, block_operations=1):
         rows = make_rows(X, y, weight, T)
     assert len(rows.blocks) > 5
     rows = rows.in_frame(Frame.of(rows.moments().pooled(), True))

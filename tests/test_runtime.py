@@ -8,7 +8,7 @@ import sys
 import joblib
 import pytest
 
-from skfc._runtime import n_threads
+from skfc._pool import n_threads
 
 
 @pytest.mark.parametrize("processors", [1, 2, 8])
@@ -32,7 +32,7 @@ POOL = """
 import json
 import joblib
 joblib.cpu_count = lambda: 4
-from skfc._runtime import thread_map
+from skfc._pool import thread_map
 from threading import current_thread
 
 print(json.dumps(sorted(set(thread_map(lambda _: current_thread().name, range(200))))))

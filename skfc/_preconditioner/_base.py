@@ -1,9 +1,7 @@
 """What the preconditioners share, and the two that need no matrix."""
 
 from copy import copy
-from functools import partial
 
-from skfc import _blockwise
 from skfc._array import (
     add_to_diagonal,
     cast,
@@ -17,10 +15,10 @@ from skfc._array import (
     take,
     with_diagonals,
 )  # fmt: skip
-from skfc._objective import on_host
+from skfc._objective import class_curvature
+from skfc._pool import over_rows, thread_map
 from skfc._row_samples import CurvatureSampler
 from skfc._rows import columns_of
-from skfc._runtime import over_rows
 from skfc._tuned import TUNED
 
 # Sizes that float32 holds with room to spare.
@@ -140,7 +138,6 @@ class Diagonal(Preconditioner):
     def _invert(self, objective, M):
         o, xp = objective, namespace(M)
         rounding = TUNED.no_curvature * xp.max(M)
-        M = xp.where(rounding < M, M, xp.zeros_like(M))
         ridge = ridge_of(o, M.dtype)
         if o.n_problems > 1:
             ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)
@@ -148,13 +145,15 @@ class Diagonal(Preconditioner):
 
         def invert(rows):
             m = M[rows, :]
-            m += ridge[rows, :]
-            m[...] = xp.where((m > 0) & ~idle[rows][:, None], 1.0 / m, xp.zeros_like(m))
+            m = xp.where(rounding < m, m, xp.zeros_like(m)) + ridge[rows, :]
+            positive = (m > 0) & ~idle[rows][:, None]
+            m = xp.where(positive, 1.0 / m, xp.ones_like(m))
+            M[rows, :] = xp.where(positive, m, xp.zeros_like(m))
+            return float(xp.min(m)), float(xp.max(m))
 
-        over_rows(invert, M)
+        low, high = zip(*over_rows(invert, M), strict=True)
         smallest, largest = SINGLE_RANGE
-        positive = xp.where(M > 0, M, xp.ones_like(M))
-        fits = bool(xp.max(M) < largest) and bool(xp.min(positive) > smallest)
+        fits = max(high) < largest and min(low) > smallest
         self.inverse = cast(M, xp.float32) if fits else M
 
     def _data_part(self, objective, evaluation):
@@ -191,11 +190,8 @@ class Diagonal(Preconditioner):
 def mean_class_curvature(objective, evaluation):
     """The weighted mean of diag(p) - p pᵀ over a part of the rows, (n_problems, T, T)."""
     rows = objective.rows
-    function = partial(
-        _blockwise.class_curvature, stride=max(1, rows.shape[0] // TUNED.pilot_rows)
-    )
-    sums = rows.sum(function, state=evaluation.state, count=False)
-    S, total = (on_host(v) for v in sums.values)
+    stride = max(1, rows.shape[0] // TUNED.pilot_rows)
+    S, total = class_curvature(rows, evaluation.state, stride)
     return S / host.maximum(total, host.finfo(float).tiny)[:, None, None]
 
 
@@ -251,10 +247,13 @@ def factorise(A):
     """
     jitter = jitter_of(A)
     A = with_diagonals(A, diagonals(A) + jitter)
+    K, P = A.shape[:2]
+    if namespace(A) is host:
+        return thread_map(lambda k: factor_of(A[k], jitter), range(K), work=K * P**3 // 3)
     L = cholesky(A)
     if L is not None:
-        return [L[k, ...] for k in range(A.shape[0])]
-    return [factor_of(A[k, ...], jitter) for k in range(A.shape[0])]
+        return [L[k, ...] for k in range(K)]
+    return [factor_of(A[k, ...], jitter) for k in range(K)]
 
 
 def is_singular(L):

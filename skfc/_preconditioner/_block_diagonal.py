@@ -9,6 +9,7 @@ from skfc._array import (
     cholesky_solve,
     diagonals,
     inverse_factor,
+    is_numpy,
     namespace,
     permute,
     random_normal,
@@ -16,6 +17,7 @@ from skfc._array import (
     triangular_solve,
     with_diagonals,
 )  # fmt: skip
+from skfc._pool import thread_map
 from skfc._preconditioner._base import (
     Preconditioner,
     centred_over_classes,
@@ -29,6 +31,9 @@ from skfc._preconditioner._kronecker import Kronecker
 from skfc._row_samples import draw
 from skfc._rows import columns_of
 from skfc._tuned import TUNED
+
+# Operations for every number of a factor that a solution reads: it is bound by memory.
+SOLVE = 50
 
 
 class BlockDiagonal(Preconditioner):
@@ -138,12 +143,21 @@ class BlockDiagonal(Preconditioner):
         gradient = centred_over_classes(gradient, self.n_classes)
         flat = cast(gradient / cast(self.unit, gradient.dtype), self.grams.dtype).T
         if self.inverse is None:
-            solved = [cholesky_solve(L, flat[k, :]) for k, L in enumerate(self.factor)]
-            x = xp.stack(solved, axis=1)
+            x = xp.stack(self._solve_blocks(flat), axis=1)
         else:
             x = xp.matmul(self.inverse, flat[:, :, None])[:, :, 0].T
         x = cast(x, gradient.dtype) / cast(self.unit, gradient.dtype)
         return centred_over_classes(x, self.n_classes)
+
+    def _solve_blocks(self, flat):
+        """The solutions of every block, a list."""
+
+        def solve(k):
+            return cholesky_solve(self.factor[k], flat[k, :])
+
+        if not is_numpy(flat):
+            return [solve(k) for k in range(flat.shape[0])]
+        return thread_map(solve, range(len(flat)), work=SOLVE * flat.size * flat.shape[1])
 
 
 def thinned(rows, weights, probes, size):

@@ -15,6 +15,7 @@ from skfc._array import (
     take,
     to_numpy,
 )  # fmt: skip
+from skfc._pool import product
 from skfc._preconditioner._base import (
     LARGEST,
     Diagonal,
@@ -82,12 +83,12 @@ class Factored(Preconditioner):
         return self._rotate(x, permute(self.U, (0, 2, 1)))
 
     def _rotate(self, x, U):
-        xp = namespace(x)
         U = cast(U, x.dtype)
         if U.shape[0] == 1:
-            return xp.matmul(x, U[0, ...])
+            return product(x, U[0, ...])
+        xp = namespace(x)
         stack = xp.reshape(x, (x.shape[0], *U.shape[:2]))
-        parts = [xp.matmul(stack[:, b, :], U[b, ...]) for b in range(U.shape[0])]
+        parts = [product(stack[:, b, :], U[b, ...]) for b in range(U.shape[0])]
         return concatenate(parts, axis=1)
 
 
@@ -172,9 +173,8 @@ class Kronecker(Factored):
         return self.Q * inverse[None, :] / self.unit[:, None]
 
     def _solve(self, x):
-        xp = namespace(x)
         Q, unit = self._basis(x.dtype)
-        return xp.matmul(Q, self._divide(xp.matmul(Q.T, x / unit))) / unit
+        return product(Q, self._divide(product(Q.T, x / unit))) / unit
 
     def _basis(self, dtype):
         """Q, and the unit as a column, in `dtype`."""
@@ -232,13 +232,13 @@ class LowRank(Factored):
         unit = cast(self.unit, x.dtype)[:, None]
         Q = cast(self.Q, x.dtype)
         W = x[:N, :] * unit
-        inside = xp.matmul(Q.T, W)
-        outside = W - xp.matmul(Q, inside)
+        inside = product(Q.T, W)
+        outside = W - product(Q, inside)
         if self.intercept:
             inside = concatenate([inside, x[N:, :]])
         inside = self._divide(inside)
         scale = xp.asarray(self.of_outside, dtype=x.dtype)
-        W = (outside * scale + xp.matmul(Q, inside[: Q.shape[1], :])) * unit
+        W = (outside * scale + product(Q, inside[: Q.shape[1], :])) * unit
         return concatenate([W, inside[Q.shape[1] :, :]]) if self.intercept else W
 
 

@@ -246,7 +246,7 @@ class LocalRows(BlockSums):
         """A state and, in front of it, 1 + |x̃|² / N of every row: what stands in for leverage."""
         if not hasattr(self, "_prominence"):
             N = max(self.shape[1], 1)
-            self._prominence = [1.0 + self._norms(block) / N for block in self._blocks]
+            self._prominence = list(self.each(lambda block: 1.0 + self._norms(block) / N))
         return [(p, *kept) for p, kept in zip(self._prominence, state, strict=True)]
 
     def select(self, importance, dtype):
@@ -255,14 +255,12 @@ class LocalRows(BlockSums):
         `importance` is a state (1, n_rows): what a row stands for, zero where it is not drawn.
         """
         xp = self.xp
-        index = [nonzero(kept[0]) for kept in importance]
-        X = concatenate(
-            [self._standard(b, i, dtype) for b, i in zip(self._blocks, index, strict=True)]
-        )
+        index = list(self.each(lambda _, kept: nonzero(kept[0]), importance))
+        X = self._standard_rows(index, dtype)
         start = [block.rows.start for block in self._blocks]
         chosen = concatenate([i + s for i, s in zip(index, start, strict=True)])
         scale = concatenate(
-            [take(kept[0][0, :], i) for kept, i in zip(importance, index, strict=True)]
+            list(self.each(lambda _, kept, i: take(kept[0][0, :], i), importance, index))
         )
         sample = self._dense_kind(
             X, take(self.target, chosen, axis=-1),
@@ -271,6 +269,10 @@ class LocalRows(BlockSums):
             share=self.share * chosen.shape[0] / max(self.shape[0], 1), work=self.work,
         )  # fmt: skip
         return Sample(sample, index)
+
+    def _standard_rows(self, index, dtype):
+        """Standardised rows, those `index` of every block, one below the other."""
+        return concatenate(list(self.each(lambda b, i: self._standard(b, i, dtype), index)))
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ are put together: a function of every block, and the sums of what it gives, in o
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import reduce
 from types import SimpleNamespace
 
 import numpy as np
 
 from skfc._array import as_like, cast, namespace, to_numpy
+from skfc._pool import even, in_order
 from skfc._softmax import kernel
 from skfc._tuned import TUNED
 
@@ -99,8 +100,7 @@ class BlockSums:
             inner = self._enter(theta)
             forward = inner[0] is not None
 
-        def run(item):
-            block, kept = item
+        def run(block, kept):
             logits = None if inner is None else self._logits(inner, block)
             values, residual, kept = function(block, logits, *kept)
             if residual is None:
@@ -108,8 +108,7 @@ class BlockSums:
             sums = self.xp.sum(residual, axis=1)
             return values, sums, self._adjoint(residual, block, power), kept
 
-        items = list(zip(self._blocks, state, strict=True))
-        values, product, states = self._reduce(run, items, power)
+        values, product, states = self._reduce(self.each(run, state), power)
         values = tuple(v / self.n_total for v in values)
         adjoint = product is not None
         if count:
@@ -117,10 +116,10 @@ class BlockSums:
             self.work.steps += adjoint
         return Sums(values, product, states)
 
-    def _reduce(self, run, items, power):
-        """The sums of what `run` gives for `items`, blocks in order."""
+    def _reduce(self, found_in_blocks, power):
+        """The sums of what blocks gave, one after the other."""
         values, total, sums, states = (), None, None, []
-        for found, part, product, kept in self._map(run, items):
+        for found, part, product, kept in found_in_blocks:
             states.append(kept)
             values = add(values, found)
             if product is None:
@@ -132,8 +131,14 @@ class BlockSums:
                 sums, total = sums + cast(part, sums.dtype), accumulate(total, product)
         return values, None if total is None else self._leave(total, sums, power), states
 
-    def _map(self, run, items):
-        return map(run, items)
+    def each(self, function, *states):
+        """`function` of every block, and what states have for it, in order: an iterator.
+
+        Several threads take part where the container is one for them.
+        """
+        items = list(zip(self._blocks, *states, strict=True))
+        run = lambda item: function(*item)  # noqa: E731
+        return in_order(run, items) if self.on_pool else map(run, items)
 
     def loss_of(self, coef, intercept):
         """The mean loss (1,) at coefficients and intercepts of X as it is, in float64.
@@ -143,15 +148,16 @@ class BlockSums:
         coef, intercept = (
             cast(as_like(a, self.weight), self.xp.float64) for a in (coef, intercept)
         )
-        total = 0.0
-        for block in self._blocks:
-            logits = self._user_logits(block, coef) + intercept[:, None]
+
+        def loss(block):
+            logits = self._user_logits(block, coef)
+            logits += intercept[:, None]
             if self.dtype == self.xp.float32 and bool(self.xp.max(self.xp.abs(logits)) > 3.4e38):
-                return np.full(1, np.inf)
+                return self.xp.full(1, self.xp.inf, dtype=self.xp.float64)
             weight = cast(block.weight, self.xp.float64)
-            loss, _ = block.kernel.residual(block.stack(logits), block.target, weight)
-            total = total + loss
-        return to_numpy(total / self.n_total)
+            return block.kernel.residual(block.stack(logits), block.target, weight)[0]
+
+        return to_numpy(sum(self.each(loss)) / self.n_total)
 
     def hessian_on(self, proba, features, classes, dtype):
         """The second derivatives of the mean loss in some weights of one problem, (m, m).
@@ -163,26 +169,33 @@ class BlockSums:
         dtype : of the products
         """
         used, place = np.unique(features, return_inverse=True)
-        parts = [
-            self._pairs_of(block, p, used, place, classes, dtype)
-            for block, (p,) in zip(self._blocks, proba, strict=True)
-        ]
-        return to_numpy(sum(parts[1:], start=parts[0])).astype(np.float64) / self.n_total
+
+        def pairs(block, kept):
+            return self._pairs_of(block, kept[0], used, place, classes, dtype)
+
+        total = reduce(accumulate, self.each(pairs, proba))
+        return to_numpy(total).astype(np.float64) / self.n_total
 
 
-def row_blocks(n_rows, bytes_per_row, block_bytes=None, min_rows=None):
-    """Slices that cut `n_rows` into equal blocks of about `block_bytes`."""
+def row_blocks(n_rows, bytes_per_row, block_bytes=None, min_rows=None, most=None):
+    """Slices that cut `n_rows` into equal blocks of about `block_bytes`, `most` at the most."""
     block_bytes = block_bytes or TUNED.block_bytes
     min_rows = min_rows or TUNED.min_block_rows
-    n_blocks = max(1, round(n_rows * bytes_per_row / block_bytes))
-    n_blocks = min(n_blocks, max(1, n_rows // min_rows))
-    edges = [n_rows * k // n_blocks for k in range(n_blocks + 1)]
-    return [slice(a, b) for a, b in pairwise(edges)]
+    n_blocks = round(n_rows * bytes_per_row / block_bytes)
+    n_blocks = min(n_blocks, n_rows // min_rows, n_blocks if most is None else most)
+    return even(n_rows, max(1, n_blocks))
 
 
 def add(values, more):
-    """The sums of two tuples of arrays; an empty one is zero."""
-    return tuple(a + b for a, b in zip(values, more, strict=True)) if values else more
+    """The sums of two tuples of arrays in float64, in the place of the first; () is zero."""
+    if not values:
+        return tuple(cast(value, namespace(value).float64) for value in more)
+    return tuple(accumulate(a, b) for a, b in zip(values, more, strict=True))
+
+
+def work_of(n_values, n_rows, n_columns):
+    """Operations of a pass over rows of so many values, about; columns are classes."""
+    return n_columns * (4 * n_values + int(TUNED.operations_per_logit) * n_rows)
 
 
 def accumulate(total, part):

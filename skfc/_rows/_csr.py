@@ -4,13 +4,17 @@ from itertools import pairwise
 
 import numpy as np
 
+from skfc._array import product
 from skfc._moments import Moments
+from skfc._pool import in_order, over_rows, thread_map
 from skfc._rows._base import LocalRows, is_small
-from skfc._rows._blocks import add
+from skfc._rows._blocks import add, row_blocks, work_of
 from skfc._rows._dense import DenseRows
 from skfc._rows._pairs import sparse_pairs
-from skfc._runtime import n_threads, over_rows, thread_map
 from skfc._tuned import TUNED
+
+# Stored values for every feature in a block: its product with residuals is summed.
+VALUES_PER_SUM = 4
 
 
 class CSRRows(LocalRows):
@@ -26,11 +30,14 @@ class CSRRows(LocalRows):
         self.scaled = scaled
         super().__init__(X, target, weight, **kept)
         self._views = views(X, self.blocks)
-        self._columns = {} if transposed is None else {1: by_columns(transposed)}
+        self._columns = {} if transposed is None else {1: by_columns(transposed, self.n_columns)}
         self._transposed, self._residuals = transposed, None
 
     def _cut(self):
-        return even_blocks(self.X, n_threads())
+        """Blocks of work enough for a thread: for products, and for sums of what they give."""
+        X, K = self.X, self.n_columns
+        n_blocks = work_of(X.nnz, X.shape[0], K) // TUNED.block_operations
+        return even_blocks(X, min(n_blocks, X.nnz // (VALUES_PER_SUM * (1 + X.shape[1]))))
 
     @property
     def _dense_kind(self):
@@ -70,9 +77,6 @@ class CSRRows(LocalRows):
 
     # -- products ----------------------------------------------------------------------------
 
-    def _map(self, run, items):
-        return thread_map(run, items)
-
     def _logits(self, inner, block):
         logits = super()._logits(inner, block)
         if inner[0] is None and len(logits) >= TUNED.row_major_from:
@@ -102,18 +106,21 @@ class CSRRows(LocalRows):
             self._residuals = np.empty((self.shape[0], self.n_columns), dtype=self.dtype)
         return super().sum(function, theta, state, power=power, count=count)
 
-    def _reduce(self, run, items, power):
+    def _reduce(self, found_in_blocks, power):
         if not self._columns:
-            return super()._reduce(run, items, power)
+            return super()._reduce(found_in_blocks, power)
         values, sums, states = (), 0.0, []
-        for found, part, _, kept in self._map(run, items):
-            values, sums = add(values, found), None if part is None else sums + part
+        for found, part, _, kept in found_in_blocks:
+            values = add(values, found)
+            sums = None if part is None else sums + part
             states.append(kept)
         if sums is None:
             return values, None, states
         if power not in self._columns:
             features = np.repeat(np.arange(self.shape[1]), np.diff(self._transposed.indptr))
-            self._columns[power] = by_columns(self._squared(self._transposed, features))
+            self._columns[power] = by_columns(
+                self._squared(self._transposed, features), self.n_columns
+            )
         total = np.empty((self.n_parameters, self.n_columns), dtype=self.parameter_dtype)
 
         def multiply(item):
@@ -133,7 +140,7 @@ class CSRRows(LocalRows):
             def piece(rows):
                 if not self.scaled:
                     np.multiply(W[rows], inverse[rows, None], out=inner[rows], casting="same_kind")
-                return shift[rows] @ W[rows]
+                return product(shift[rows], W[rows])
 
             slopes = over_rows(piece, W)
             return inner, (b - sum(slopes)).astype(self.dtype)
@@ -179,10 +186,10 @@ class CSRRows(LocalRows):
             transposed, blocks = None, self.blocks
             if X.nnz <= 2 * self.n_parameters * self.n_columns:
                 transposed = self._transpose_of(X)
-                # Residuals of a block, in float32, stay in the cache.
+                # Residuals of a block, in float32, stay in the cache; nothing is summed.
                 n_blocks = self.shape[0] * self.n_columns // (TUNED.small_block_bytes // 4)
-                least = TUNED.min_block_values // self.n_columns
-                blocks = even_blocks(X, max(len(blocks), n_blocks), least)
+                most = work_of(X.nnz, self.shape[0], self.n_columns) // TUNED.block_operations
+                blocks = even_blocks(X, max(len(blocks), n_blocks, most))
             self._single = self._like(
                 X, self.target, self.weight, scaled=True, transposed=transposed, blocks=blocks
             )
@@ -275,8 +282,7 @@ class CSRRows(LocalRows):
         shift, sums = self.frame.shift, x.T @ weight
         A = np.empty((self.n_parameters,) * 2)
         if x.nnz > TUNED.dense_share * len(rows) * N and is_small((len(rows), N)):
-            dense = x.toarray() * np.sqrt(weight)[:, None]
-            A[:N, :N] = dense.T @ dense
+            A[:N, :N] = dense_gram(x, np.sqrt(weight))
         else:
             A[:N, :N] = (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
         A[:N, :N] += total * np.outer(shift, shift) - np.outer(shift, sums) - np.outer(sums, shift)
@@ -323,10 +329,22 @@ def extremes(X, std, pieces):
     return low, high
 
 
-def even_blocks(X, n_blocks, least=None):
-    """Slices of the rows of a CSR with about equal numbers of stored values, `least` or more."""
-    least = TUNED.min_block_values if least is None else least
-    n_blocks = max(1, min(n_blocks, X.nnz // max(least, 1), X.shape[0]))
+def dense_gram(x, root):
+    """The Gram matrix of rows of a CSR times `root`, in pieces that are made dense."""
+    n, N = x.shape
+    pieces = row_blocks(n, 8 * N, min_rows=1, most=n * N**2 // TUNED.block_operations)
+
+    def part(rows):
+        dense = view(x, rows).toarray()
+        dense *= root[rows, None]
+        return dense.T @ dense
+
+    return sum(in_order(part, pieces))
+
+
+def even_blocks(X, n_blocks):
+    """Slices of the rows of a CSR with about equal numbers of stored values."""
+    n_blocks = max(1, min(n_blocks, X.nnz, X.shape[0]))
     targets = [X.nnz * k // n_blocks for k in range(1, n_blocks)]
     inner = np.searchsorted(X.indptr, targets).tolist()
     edges = sorted({0, *inner, X.shape[0]})
@@ -361,6 +379,7 @@ def views(X, blocks):
     return {(rows.start, rows.stop): view(X, rows) for rows in blocks}
 
 
-def by_columns(transposed):
-    """Views of a CSR of Xᵀ for products on threads."""
-    return views(transposed, even_blocks(transposed, 4 * n_threads()))
+def by_columns(transposed, n_columns):
+    """Views of a CSR of Xᵀ for products with so many columns on threads."""
+    n_blocks = work_of(transposed.nnz, 0, n_columns) // (TUNED.block_operations // 4)
+    return views(transposed, even_blocks(transposed, n_blocks))

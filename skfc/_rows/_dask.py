@@ -6,7 +6,6 @@ state on a worker that is lost, or has no room, is made again.
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
 from uuid import uuid4
@@ -17,6 +16,7 @@ import numpy as np
 from skfc import _blockwise
 from skfc._array import any_nonzero, take
 from skfc._moments import Moments
+from skfc._pool import thread_map
 from skfc._rows import _tasks
 from skfc._rows._base import LocalRows, columns_of
 from skfc._rows._blocks import Sums, Work
@@ -146,18 +146,18 @@ class Cluster:
 
 
 class Here(Cluster):
-    """Parts in this process, on `n_threads` threads.
+    """Parts in this process, on its pool.
 
     Parameters
     ----------
     parts : list of :class:`skfc._rows._tasks.Part`
     """
 
-    def __init__(self, parts, n_threads=1):
+    on_pool = True
+
+    def __init__(self, parts):
         super().__init__(len(parts))
         self.parts, self.store = parts, Store()
-        self.on_pool = n_threads > 1
-        self.pool = ThreadPoolExecutor(n_threads) if self.on_pool else None
 
     def _send(self, call, numbers, dropped):
         self.store.drop(dropped)
@@ -165,13 +165,10 @@ class Here(Cluster):
         def attempt(number):
             return _tasks.attempt(self.parts[number], number, self.store, call)
 
-        over = self.pool.map if self.on_pool else map
-        return _tasks.collected(call, list(over(attempt, numbers)))
+        return _tasks.collected(call, thread_map(attempt, numbers))
 
     def close(self):
         self.store = Store()
-        if self.on_pool:
-            self.pool.shutdown()
 
 
 class OnWorkers(Cluster):

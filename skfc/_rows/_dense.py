@@ -10,13 +10,15 @@ from skfc._array import (
     epsilon,
     itemsize,
     pair_places,
+    product,
     rows_that_fit,
     take,
     to_numpy,
 )
 from skfc._moments import Moments
+from skfc._pool import in_order, room, thread_map
 from skfc._rows._base import LocalRows, is_small
-from skfc._rows._blocks import row_blocks
+from skfc._rows._blocks import row_blocks, work_of
 from skfc._rows._pairs import dense_pairs
 from skfc._tuned import TUNED
 
@@ -144,7 +146,18 @@ class ArrayRows(LocalRows):
 class DenseRows(ArrayRows):
     """Rows of a NumPy array."""
 
+    on_pool = True
     _pairs = None
+
+    def _cut(self):
+        """Blocks that stay in the cache with their logits, of work enough for a thread.
+
+        And of rows enough that sums of what they give, (P, K), cost little.
+        """
+        (n, N), K = self.shape, self.n_columns
+        most = work_of(n * N, n, K) // TUNED.block_operations
+        bytes_per_row, least = (N + K) * self.dtype.itemsize, 2 * TUNED.min_block_rows
+        return row_blocks(n, bytes_per_row, 2 * TUNED.small_block_bytes, least, most)
 
     @property
     def _dense_kind(self):
@@ -156,9 +169,10 @@ class DenseRows(ArrayRows):
 
     def _forward(self, W, block):
         X, n = self._rows_of(block), W.shape[1]
+        W = W.T
         if X.itemsize == 4 and (full := FULL.get(n)):
-            return np.matmul(padded(W.T, full), X.T)[:n]
-        return np.matmul(W.T, X.T)
+            W = padded(W, full)
+        return np.matmul(W, X.T, out=room("logits", (len(W), len(X)), X.dtype))[:n]
 
     def _adjoint(self, residual, block, power):
         if power == 2:
@@ -166,10 +180,10 @@ class DenseRows(ArrayRows):
         X, n = self._rows_of(block), len(residual)
         # What BLAS does best: in float32 the longer side of the product first.
         if X.itemsize == 8 or n > self.shape[1]:
-            return np.matmul(residual, X).T
+            return product(residual, X).T
         if full := FULL.get(n):
-            return np.matmul(X.T, padded(residual, full).T)[:, :n]
-        return np.matmul(X.T, residual.T)
+            return product(X.T, padded(residual, full).T)[:, :n]
+        return product(X.T, residual.T)
 
     def _rows_of(self, block):
         return self.X[block.rows]
@@ -178,32 +192,51 @@ class DenseRows(ArrayRows):
         """Residuals times squared features, in pieces: squares need memory of their own."""
         out = 0.0
         for piece in self._pieces(block):
-            x = self._standardised(self.X[block.rows][piece])
+            x = self._standardised(self._copy(self.X[block.rows][piece]))
             np.square(x, out=x)
-            out = out + x.T @ residual[:, piece].T
+            out = out + product(x.T, residual[:, piece].T)
+        return out
+
+    @staticmethod
+    def _copy(x):
+        out = room("rows", x.shape, x.dtype)
+        np.copyto(out, x)
         return out
 
     def _standardised(self, x):
-        """A standardised copy of rows of X, in its type."""
-        if self.standard:
-            return x.copy()
-        x = x - self.frame.mean.astype(x.dtype)
-        x *= self.frame.inverse.astype(x.dtype)
+        """A copy of rows of X, standardised in its type, in its place."""
+        if not self.standard:
+            x -= self.frame.mean.astype(x.dtype)
+            x *= self.frame.inverse.astype(x.dtype)
         return x
 
-    def _standard(self, block, index, dtype):
+    def _standard(self, block, index, dtype, out=None):
         if self._single is not None and dtype == np.float32:
-            return self._single._standard(block, index, dtype)
+            return self._single._standard(block, index, dtype, out)
         x = self.X[block.rows]
         every = len(index) == len(x)
         if self.standard:
-            return (x if every else x[index]).astype(dtype, copy=False)
-        out = np.empty((len(index), self.shape[1]), dtype=dtype)
+            x = x if every else x[index]
+            if out is None:
+                return x.astype(dtype, copy=False)
+            out[...] = x
+            return out
+        out = np.empty((len(index), self.shape[1]), dtype=dtype) if out is None else out
         for piece in row_blocks(len(index), 8 * self.shape[1], TUNED.small_block_bytes, 64):
             part = x[piece] if every else x[index[piece]]
             part = part - self.frame.mean
             part *= self.frame.inverse
             out[piece] = part
+        return out
+
+    def _standard_rows(self, index, dtype):
+        ends = np.cumsum([len(i) for i in index]).tolist()
+        out = np.empty((ends[-1], self.shape[1]), dtype=dtype)
+
+        def write(block, i, end):
+            self._standard(block, i, dtype, out[end - len(i) : end])
+
+        list(self.each(write, index, ends))
         return out
 
     def _norms(self, block):
@@ -212,17 +245,17 @@ class DenseRows(ArrayRows):
         out = np.empty(block.weight.shape[1])
         for piece in self._pieces(block):
             x = self.X[block.rows][piece]
-            x = x if self.standard else self._standardised(x)
+            x = x if self.standard else self._standardised(self._copy(x))
             out[piece] = np.einsum("ij,ij->i", x, x)
         return out
 
     def moments(self):
-        parts = (
-            Moments.of(self.X[block.rows][piece], block.weight[:, piece])
-            for block in self._blocks
-            for piece in self._pieces(block)
-        )
-        return reduce(Moments.__add__, parts)
+        def of(block):
+            x = self.X[block.rows]
+            parts = (Moments.of(x[p], block.weight[:, p]) for p in self._pieces(block))
+            return reduce(Moments.__add__, parts)
+
+        return reduce(Moments.__add__, self.each(of))
 
     def _pieces(self, block):
         """Small parts of a block for sums that need a temporary of their own."""
@@ -243,48 +276,78 @@ class DenseRows(ArrayRows):
         return self._single
 
     def _standardised_single(self):
-        X = np.empty(self.shape, dtype=np.float32)
-        for block in self._blocks:
-            X[block.rows] = self._standard(block, np.arange(block.weight.shape[1]), np.float32)
-        return X
+        index = [np.arange(block.weight.shape[1]) for block in self._blocks]
+        return self._standard_rows(index, np.float32)
 
     def gram(self, weights, *, pairs=False):
         if pairs:
             return self._gram_of_pairs(weights)
+        P, M = self.n_parameters, weights[0][0].shape[0]
         total = 0.0
-        for block, (weight,) in zip(self._blocks, weights, strict=True):
-            x = self._single.X if self._single is not None else self.X
-            x = x[block.rows]
-            total = total + np.stack([self._weighted_gram(x, w) for w in weight])
+
+        def part(item):
+            k, blocks = item
+            return k, self._weighted_gram([(self._blocks[b], weights[b][0][k]) for b in blocks])
+
+        for k, A in in_order(part, self._groups(weights)):
+            total = np.zeros((M, P, P), dtype=A.dtype) if np.ndim(total) == 0 else total
+            total[k] += A
         return total / self.n_total
 
-    def _weighted_gram(self, x, weight):
-        rows, N, copied = np.flatnonzero(weight), self.shape[1], False
-        if len(rows) < len(weight):
-            x, weight, copied = x[rows], weight[rows], True
-        if not self.standard and self._single is None:
-            x, copied = self._standardised(x), True
+    def _groups(self, weights):
+        """Pairs of a weight and blocks next to each other, with rows enough for one product."""
+        least = max(TUNED.min_block_rows, TUNED.block_operations // self.n_parameters**2)
+        counts = np.stack(list(self.each(lambda _, kept: (kept[0] != 0).sum(axis=1), weights)))
+        groups = []
+        for k, count in enumerate(counts.T.tolist()):
+            rows, blocks = 0, []
+            for b, more in enumerate(count):
+                rows, blocks = rows + more, [*blocks, b]
+                if rows >= least or b == len(count) - 1:
+                    groups.append((k, blocks))
+                    rows, blocks = 0, []
+        return groups
+
+    def _weighted_gram(self, parts):
+        """The Gram matrix of some blocks, pairs of a block and the weights of its rows."""
+        X = self._single.X if self._single is not None else self.X
+        index = [np.flatnonzero(weight) for _, weight in parts]
+        weight = np.concatenate([w[i] for (_, w), i in zip(parts, index, strict=True)])
+        N, end = self.shape[1], 0
+        x = room("rows", (len(weight), N), X.dtype)
+        for (block, _), i in zip(parts, index, strict=True):
+            start, end = end, end + len(i)
+            np.take(X[block.rows], i, axis=0, out=x[start:end], mode="clip")
+        if self._single is None:
+            x = self._standardised(x)
         root = np.sqrt(weight, dtype=x.dtype)
-        x = np.multiply(x, root[:, None], out=x if copied else None)
+        x *= root[:, None]
         A = np.empty((self.n_parameters,) * 2, dtype=x.dtype)
-        A[:N, :N] = x.T @ x
+        A[:N, :N] = product(x.T, x)
         if self.frame.fit_intercept:
-            A[N, :N] = A[:N, N] = root @ x
+            A[N, :N] = A[:N, N] = product(root, x)
             A[N, N] = weight.sum()
         return A
 
     def _gram_of_pairs(self, weights):
         """Gram matrices for many weights: one product with the products of all pairs."""
-        P = self.n_parameters
+        P, n = self.n_parameters, len(self.X)
         weight = weights[0][0] if len(weights) == 1 else np.concatenate([w for (w,) in weights], 1)
-        room = min(4 * TUNED.blocks_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
-        pieces = row_blocks(len(self.X), P * (P + 1) // 2 * self.X.itemsize, room, 1)
-        if self._pairs is None and len(pieces) == 1:
-            self._pairs = self._products(slice(None))
-        sums = 0.0
-        for rows in pieces:
-            products = self._products(rows) if self._pairs is None else self._pairs
-            sums = sums + weight[:, rows] @ products.T
+        n_pairs = P * (P + 1) // 2
+        bytes_per_row = n_pairs * self.X.itemsize
+        most = n * n_pairs * len(weight) // TUNED.block_operations
+        pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
+        memory = min(4 * TUNED.blocks_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
+        if self._pairs is None and n * bytes_per_row <= memory:
+            self._pairs = thread_map(self._products, pieces)
+
+        def part(item):
+            rows, products = item
+            products = self._products(rows) if products is None else products
+            return product(weight[:, rows], products.T)
+
+        products = [None] * len(pieces) if self._pairs is None else self._pairs
+        sums = sum(in_order(part, zip(pieces, products, strict=True)))
         return sums[:, pair_places(P)] / self.n_total
 
     def _products(self, rows):

@@ -130,7 +130,7 @@ LEFT = {
     _blockwise.curve: first,
     _blockwise.curvature_diagonal: first,
     _blockwise.margins: first,
-    _blockwise.class_curvature: first,
+    _blockwise.class_products: first,
     _blockwise.divergence: first,
     _blockwise.weights_alone: first,
     _blockwise.separation: first,
