@@ -6,11 +6,7 @@ iteration is a subtask of it; what a callback asks for is computed when it asks.
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
-
-    # How many calls `with_callbacks` puts between a method and its caller.
-    FRAMES = 1
 except ImportError:
-    FRAMES = 0
 
     class CallbackSupportMixin:
         """Nothing: this release of scikit-learn has no callbacks."""
@@ -20,7 +16,7 @@ except ImportError:
         return method
 
 
-__all__ = ["FRAMES", "CallbackMonitor", "CallbackSupportMixin", "FitTask", "with_callbacks"]
+__all__ = ["CallbackMonitor", "CallbackSupportMixin", "FitTask", "with_callbacks"]
 
 
 class FitTask:
@@ -49,7 +45,8 @@ class FitTask:
         """A task within this one."""
         part = FitTask(self.estimator, None, None, None, None)
         part.given = self.given
-        if self.context is not None:
+        # Nobody looks at the parts of a fit without callbacks.
+        if self.context is not None and hasattr(self.estimator, "_skl_callbacks"):
             part.context = self.context.subcontext(task_name=name, max_subtasks=max_subtasks)
         return part
 

@@ -1,6 +1,5 @@
 """The driver round a solver: stages, tolerance, iteration limit, monitors, status."""
 
-import warnings
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -9,10 +8,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _separation
 from skfc._array import take
-from skfc._callbacks import FRAMES
 from skfc._continuation import Stages
 from skfc._monitors import History, Progress
 from skfc._optimality import estimate, lower_bound, relative
+from skfc._runtime import warn_caller
 from skfc._separation import Separation
 from skfc._tuned import TUNED
 from skfc.solvers import GO_ON, Change
@@ -314,7 +313,7 @@ def warn(fit, tol, max_iter, method, labels, features, *, dtype=np.float64):
         text = named(fit, labels, features)
     else:
         return
-    warnings.warn(text, ConvergenceWarning, stacklevel=5 + FRAMES)
+    warn_caller(text, ConvergenceWarning)
 
 
 def distance(gap):

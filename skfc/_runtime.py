@@ -1,8 +1,10 @@
-"""What a fit takes from the machine: cores, BLAS's threads, freed memory, and no warnings."""
+"""What a fit takes from the machine: cores, BLAS's threads, freed memory; and its warnings."""
 
 import os
+import warnings
 from contextlib import contextmanager
 from functools import cache
+from inspect import currentframe
 from threading import Lock, Thread, get_ident, local
 
 import numpy as np
@@ -140,3 +142,16 @@ def _after_fork():
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def warn_caller(text, category):
+    """Warn at the line that called the package, past what scikit-learn wraps methods in."""
+    frame, level = currentframe(), 1
+    while frame.f_back is not None and is_inside(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
+
+
+def is_inside(name):
+    """Whether a module is one of this package, or wraps its methods."""
+    return name.partition(".")[0] == "skfc" or name.startswith("sklearn.callback.")

@@ -2,7 +2,6 @@
 
 import inspect
 import time
-import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral
@@ -14,11 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _targets
 from skfc._array import concatenate, is_array, is_numpy, numpy_type, readable, take, to_numpy
-from skfc._callbacks import FRAMES
 from skfc._continuation import step_in_log_C
 from skfc._driver import Status, distance
 from skfc._prediction import Logits
 from skfc._problem import Problem, finish
+from skfc._runtime import warn_caller
 from skfc._scoring import mean_losses
 from skfc._tuned import TUNED
 
@@ -330,11 +329,10 @@ def warn_of_grid(scores, Cs, best, selection, tol):
         if (mean[Cs != C] >= near).any():
             return
     end, beyond = ("smallest", "smaller") if low == C else ("largest", "larger")
-    warnings.warn(
+    warn_caller(
         f"C_={C:g} is the {end} of Cs: a {beyond} C may be chosen if there is one. Extend Cs, "
         "or see scores_ for how much there may be to gain.",
         UserWarning,
-        stacklevel=4 + FRAMES,
     )
 
 
@@ -343,19 +341,17 @@ def warn_of_paths(paths, tol, max_iter):
     total = paths.status.size
     early = sum(s in (Status.MAX_ITER, Status.STUCK) for s in paths.status.flat)
     if early:
-        warnings.warn(
+        warn_caller(
             f"{early} of {total} fits of the folds stopped before tol={tol:g} was met, at "
             f"max_iter={max_iter} or where the arithmetic ends; the objective of the worst is "
             f"{distance(paths.gap.max())}. Raise max_iter or tol, or leave out the largest Cs.",
             ConvergenceWarning,
-            stacklevel=4 + FRAMES,
         )
     separated = sum(s is Status.SEPARATED for s in paths.status.flat)
     if separated:
-        warnings.warn(
+        warn_caller(
             f"In {separated} of {total} fits of the folds the classes are separable or "
             "quasi-separable: with C=inf some coefficients grow for ever, and their scores are "
             "those of where the fits stopped. Finite Cs have unique answers.",
             ConvergenceWarning,
-            stacklevel=4 + FRAMES,
         )
