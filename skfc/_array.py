@@ -33,6 +33,7 @@ from skfc._namespaces import (
     place,
     refuse_distributed,
     refuse_foreign,
+    short_rounding,
     solve_triangular,
     to_numpy,
     writes_at,
@@ -40,7 +41,8 @@ from skfc._namespaces import (
 
 __all__ = [
     "Array", "all_beside", "as_like", "beside", "check_place", "is_array", "is_dispatched",
-    "is_distributed",    "is_numpy", "namespace", "place", "refuse_distributed", "to_numpy",
+    "is_distributed", "is_numpy", "namespace", "place", "refuse_distributed", "short_rounding",
+    "to_numpy",
 ]  # fmt: skip
 
 # How X is validated, in fit and in predict: no copy of what is already right.
@@ -242,8 +244,8 @@ def rows_that_fit(array, n_numbers):
 
 
 def epsilon(array):
-    """The machine epsilon of a floating-point array."""
-    return 2.0**-23 if itemsize(array) == 4 else 2.0**-52
+    """The machine epsilon of products with a floating-point array."""
+    return max(short_rounding(array), 2.0**-23 if itemsize(array) == 4 else 2.0**-52)
 
 
 def exp(array):

@@ -55,7 +55,8 @@ def draw(block, _, chance, *state, factor):
     """
     xp = namespace(chance)
     p = xp.minimum(chance * cast(xp.asarray(factor), chance.dtype)[:, None], xp.ones_like(chance))
-    drawn = xp.asarray(uniform(block.first, p.shape[1]))[None, :] < p
+    numbers = uniform(block.first, p.shape[1]) if xp is np else block.uniform
+    drawn = numbers[None, :] < p
     importance = xp.where(drawn, 1.0 / xp.where(drawn, p, xp.ones_like(p)), xp.zeros_like(p))
     return (), None, (importance, *state)
 

@@ -1,5 +1,6 @@
 """Array libraries, their devices and types: the only module that names them."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,8 @@ SUPPORTED = (*WRAPPED, "array_api_strict")
 CREATION = ("zeros", "ones", "empty", "full", "eye", "arange", "linspace")
 
 HALF = ("float16", "bfloat16")
+
+TF32 = 2.0**-11
 
 SETTING = "sklearn.set_config(array_api_dispatch=True)"
 
@@ -140,6 +143,19 @@ def free_memory(array):
 
         return device.mem_info[0] + cupy.get_default_memory_pool().free_bytes()
     return None
+
+
+def short_rounding(array):
+    """The rounding of numbers in products on a device that are shorter there, TF32's; else 0."""
+    if library(array) == "torch" and array.device.type == "cuda" and "32" in str(array.dtype):
+        import torch
+
+        settings = torch.backends.cuda.matmul
+        short = getattr(settings, "fp32_precision", "tf32" if settings.allow_tf32 else "ieee")
+        return TF32 if short == "tf32" else 0.0
+    if library(array) == "cupy" and array.dtype == np.float32:
+        return TF32 if os.environ.get("CUPY_TF32", "0") == "1" else 0.0
+    return 0.0
 
 
 def to_numpy(array):

@@ -19,6 +19,7 @@ from skfc._array import (
     itemsize,
     namespace,
     numpy_type,
+    short_rounding,
     take,
     to_numpy,
 )
@@ -109,6 +110,7 @@ class Problem:
         X = held_in_double(X)
         self.l1_ratio, self.kind = l1_ratio, ElasticNet if l1_ratio > 0 else Penalty
         self.n_classes, self.dtype = targets[0].n_classes, X.dtype
+        self.least_gap = short_rounding(X) ** 2
         self.changes = []  # orthogonal changes of features
         if self.kind.takes_rotations and not standardize:
             X = self.with_fewer_features(X, weight if fit_intercept else None)
@@ -150,6 +152,9 @@ class Problem:
                 xp = namespace(std)
                 std = xp.where(std > 0, std, xp.ones_like(std))
             self.factors = self.frame.penalty_factors(std)
+
+    # What can be known of a gap, where products round numbers of X to shorter ones.
+    least_gap = 0.0
 
     @property
     def n_problems(self):
@@ -309,7 +314,7 @@ class Problem:
         if not np.isfinite(after).all():
             raise ValueError(OVERFLOW.format(coef.dtype))
         rounding = (float(after[0]) - float(before[0])) / float(before[0])
-        return fit.gap + max(rounding, 0.0)
+        return max(fit.gap + max(rounding, 0.0), self.least_gap)
 
     def begin(self, method):
         """Where a cold fit starts."""

@@ -74,6 +74,7 @@ NUMBERS = {
     ("_stream.py", "FARTHEST"): "where squares leave no digits to others in a sum",
     ("_targets.py", "SUM_SLACK"): "rounding that is allowed to rows of probabilities",
     ("_array.py", "TEMPORARIES"): "a count of arrays",
+    ("_namespaces.py", "TF32"): "the rounding of a type",
     ("_search.py", "LOGIT_ARRAYS"): "a count of arrays",
     ("_search.py", "VECTORS"): "a count of arrays",
     ("_rows/_lean.py", "LOGIT_ARRAYS"): "a count of arrays",

@@ -6,12 +6,13 @@ are put together: a function of every block, and the sums of what it gives, in o
 """
 
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from types import SimpleNamespace
 
 import numpy as np
 
 from skfc._array import as_like, cast, namespace, to_numpy
+from skfc._draws import uniform
 from skfc._pool import even, in_order
 from skfc._softmax import kernel
 from skfc._tuned import TUNED
@@ -66,6 +67,11 @@ class Block:
         """Host values as an array of the library and type of the block."""
         xp = namespace(self.weight)
         return xp.asarray(values, dtype=self.weight.dtype)
+
+    @cached_property
+    def uniform(self):
+        """Random numbers of the rows on their device, sent there once; see `_draws.uniform`."""
+        return namespace(self.weight).asarray(uniform(self.first, self.weight.shape[1]))
 
     def __reduce__(self):
         data = (self.rows, self.target, self.weight, self.n_classes, self.unit_weight, self.first)

@@ -1,6 +1,6 @@
 """Dense rows: array-API arrays, and NumPy arrays (C or F order, memory maps)."""
 
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -52,11 +52,11 @@ class ArrayRows(LocalRows):
     @property
     def far(self):
         """Whether a column is so far from zero that products with X would lose its digits."""
-        xp, frame = self.xp, self.frame
-        if self.standard:
-            return False
-        largest = xp.max(xp.abs(frame.shift)) if self.shape[1] else 0.0
-        return float(largest) * epsilon(self.X) > TUNED.lost_digits
+        return not self.standard and self._loses_digits(epsilon(self.X))
+
+    def _loses_digits(self, rounding):
+        largest = self.xp.max(self.xp.abs(self.frame.shift)) if self.shape[1] else 0.0
+        return float(largest) * rounding > TUNED.lost_digits
 
     def _forward(self, W, block):
         return self.xp.matmul(W.T, self._rows_of(block).T)
@@ -381,7 +381,11 @@ class Centred:
 class CentredArrayRows(Centred, ArrayRows):
     """Centred rows of an array-API array."""
 
-    _plain, exact = ArrayRows, True
+    _plain = ArrayRows
+
+    @cached_property
+    def exact(self):
+        return itemsize(self.X) == 8 or self._loses_digits(2.0**-23)
 
 
 class CentredRows(Centred, DenseRows):
