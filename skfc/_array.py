@@ -23,6 +23,7 @@ from skfc._namespaces import (
     beside,
     check_place,
     free_memory,
+    has_namespace,
     in_memory,
     is_array,
     is_dispatched,
@@ -71,9 +72,9 @@ def cast(array, dtype):
 
 
 def as_array(values, what="the input"):
-    """`values` itself where it is an array of any library, else a NumPy array of it."""
+    """`values` itself where its library has a namespace for it, else a NumPy array of it."""
     refuse_distributed(values, what)
-    return values if is_array(values) else np.asarray(values)
+    return values if has_namespace(values) else np.asarray(values)
 
 
 def refuse_unread(value, what):

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 from sklearn import get_config
@@ -117,7 +118,14 @@ def is_numpy(array):
 
 def is_array(value):
     """Whether `value` is an array of any library."""
-    return is_numpy(value) or hasattr(value, "__array_namespace__") or library(value) in WRAPPED
+    wrapped = library(value) in WRAPPED and hasattr(value, "__dlpack__")
+    return wrapped or is_numpy(value) or hasattr(value, "__array_namespace__")
+
+
+def has_namespace(value):
+    """Whether `value` is an array whose namespace is at hand: some need array_api_compat."""
+    at_hand = library(value) not in WRAPPED or find_spec("array_api_compat") is not None
+    return is_array(value) and at_hand
 
 
 def is_dispatched(value):

@@ -297,3 +297,17 @@ def test_wrong_logits(logits, error, message):
 def test_wrong_arguments(wrong, error, message):
     with pytest.raises(error, match=message):
         softmax_cross_entropy(**{"logits": Z, "y": [0, 1], **wrong})
+
+
+def test_tensors_stay_tensors(monkeypatch):
+    """With array_api_compat; without it they are read as NumPy arrays."""
+    torch = pytest.importorskip("torch")
+    logits = np.array([[0.0, 1.0], [2.0, -1.0]])
+    for function in (softmax, log_softmax):
+        found = function(torch.asarray(logits))
+        assert isinstance(found, torch.Tensor)
+        assert_allclose(found, function(logits))
+    loss = softmax_cross_entropy(torch.asarray(logits), torch.asarray([0, 1]))
+    assert loss == softmax_cross_entropy(logits, [0, 1])
+    monkeypatch.setattr("skfc._namespaces.find_spec", lambda name: None)
+    assert isinstance(softmax(torch.asarray(logits)), np.ndarray)
