@@ -125,6 +125,8 @@ class Part:
 class Rest(BlockSums):
     """Rows without X: targets, weights and blocks, for sums that need no product."""
 
+    on_pool = False
+
     def __init__(self, rows):
         self.n_total, self.xp, self.work = rows.n_total, rows.xp, rows.work
         # Copies: out of a part that comes from disk, they are views of all that was read.
