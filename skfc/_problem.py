@@ -28,8 +28,9 @@ from skfc._frame import Frame
 from skfc._monitors import Progress, ProgressLines
 from skfc._objective import Objective
 from skfc._penalty import ElasticNet, Penalty
+from skfc._pool import thread_map
 from skfc._preconditioner import PRECONDITIONERS
-from skfc._rows import make_rows, merge_columns, some_rows, to_row_space
+from skfc._rows import LocalRows, make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
 from skfc._targets import Targets
 from skfc._tuned import TUNED
@@ -145,7 +146,7 @@ class Problem:
             pooled = self.moments.pooled()
             self.frame = Frame.of(pooled, fit_intercept, rows.typical(pooled))
             check_frame(self.frame, rows.dtype)
-            self.rows = rows.in_frame(self.frame)
+            self.rows, self.alone = rows.in_frame(self.frame), None
             std = None
             if standardize:
                 std = self.moments.std if unweighted is None else unweighted.moments().std
@@ -273,18 +274,44 @@ class Problem:
                 objective = objective.with_penalty(ElasticNet.of(objective.penalty))
             method = method.choose(objective)
             everything = np.arange(self.n_problems)
-            fits = []
-            batched = SOLVERS[method.solver].batched
-            for index in [everything] if batched else everything[:, None]:
-                (part,) = objective.problems(index)
-                columns = objective.columns(index)
-                begin = take(self.begin(method) if start is None else start, columns, axis=1)
+            start = self.begin(method) if start is None else start
+
+            def run(index, part):
+                begin = take(start, objective.columns(index), axis=1)
                 called = name(index) if callable(name) else name
-                fits += self._run(part, method, begin, index, monitors, cache, called, suspicious)
+                return self._run(part, method, begin, index, monitors, cache, called, suspicious)
+
+            if SOLVERS[method.solver].batched or self.n_problems == 1:
+                fits = run(everything, objective)
+            else:
+                quiet = not (monitors or method.verbose or SOLVERS[method.solver].options)
+                fits = self._one_by_one(run, objective, quiet)
         for fit, value in zip(fits, C, strict=True):
             fit.C = float(value)
         switched = any(fit.switched for fit in fits)
         return fits, method.other if switched else method.solver
+
+    def _one_by_one(self, run, objective, quiet):
+        """The fits of problems by themselves: side by side, where nobody watches their steps."""
+        indices = np.arange(self.n_problems)[:, None]
+        if not (isinstance(self.rows, LocalRows) and self.rows.on_pool):
+            parts = [objective.problems(index)[0] for index in indices]
+            return [fit for pair in zip(indices, parts, strict=True) for fit in run(*pair)]
+        if self.alone is None:  # they stay: preconditioners go on with their count of work
+            objective.rows.single()  # makes the copy that all of them share
+            self.alone = [self.rows.alone(index) for index in indices]
+        parts = [
+            Objective(rows, objective.penalty.problems(index))
+            for rows, index in zip(self.alone, indices, strict=True)
+        ]
+        before = [rows.work.steps for rows in self.alone]
+        each = thread_map if quiet else map
+        found = list(each(lambda pair: run(*pair), zip(indices, parts, strict=True)))
+        # To a preconditioner that is used again, the steps of the others have cost time, too.
+        taken = [rows.work.steps - b for rows, b in zip(self.alone, before, strict=True)]
+        for rows, own in zip(self.alone, taken, strict=True):
+            rows.work.steps += sum(taken) - own
+        return [fit for fits in found for fit in fits]
 
     def _show(self, fits, monitors):
         """Show the monitors fits that take no iteration."""

@@ -252,11 +252,16 @@ def test_so_it_does_with_every_preconditioner(container, preconditioner, monkeyp
 
 
 @pytest.mark.filterwarnings("ignore:C_=")
+@pytest.mark.parametrize("solver", ["auto", "newton-cg"])
 @pytest.mark.parametrize("container", ["C order", "CSR"])
-def test_so_does_a_search(container, monkeypatch, rng):
+def test_so_does_a_search(container, solver, monkeypatch, rng, capsys):
+    """Whether folds are solved together or side by side, and watched or not."""
     X, y = made(container, rng)
-    model = SoftmaxFCClassifierCV(Cs=[0.1, 1.0], cv=3)
-    assert len(set(of_threads(monkeypatch, model, X, y))) == 1
+    model = SoftmaxFCClassifierCV(Cs=[0.1, 1.0], cv=3, solver=solver)
+    found = set(of_threads(monkeypatch, model, X, y))
+    assert len(found) == 1
+    assert set(of_threads(monkeypatch, model.set_params(verbose=2), X, y)) == found
+    assert "skfc fold" in capsys.readouterr().out
 
 
 # -- limits that others set --------------------------------------------------------------------

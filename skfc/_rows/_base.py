@@ -169,6 +169,20 @@ class LocalRows(BlockSums):
                 setattr(part, name, getattr(self, name))
         return (part, *cut)
 
+    def alone(self, index):
+        """The rows of the problems `index` alone, with a count of work of their own.
+
+        Their blocks are two, where those of all problems are several: such fits run side by
+        side, and the last of them has the threads to itself.
+        """
+        middle, n = self.blocks[len(self.blocks) // 2].start, self.shape[0]
+        part = self._like(
+            self.X, self.target, take(self.weight, index), work=Work(),
+            blocks=[slice(0, middle), slice(middle, n)] if middle else self.blocks,
+        )  # fmt: skip
+        part._copies = self._copies
+        return part
+
     def features(self, index):
         """The rows with the features `index` alone, in the same blocks."""
         return self._like(
