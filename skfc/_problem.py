@@ -295,8 +295,7 @@ class Problem:
         """The fits of problems by themselves: side by side, where nobody watches their steps."""
         indices = np.arange(self.n_problems)[:, None]
         if not (isinstance(self.rows, LocalRows) and self.rows.on_pool):
-            parts = [objective.problems(index)[0] for index in indices]
-            return [fit for pair in zip(indices, parts, strict=True) for fit in run(*pair)]
+            return flat(run(index, *objective.problems(index)) for index in indices)
         if self.alone is None:  # they stay: preconditioners go on with their count of work
             objective.rows.single()  # makes the copy that all of them share
             self.alone = [self.rows.alone(index) for index in indices]
@@ -311,7 +310,7 @@ class Problem:
         taken = [rows.work.steps - b for rows, b in zip(self.alone, before, strict=True)]
         for rows, own in zip(self.alone, taken, strict=True):
             rows.work.steps += sum(taken) - own
-        return [fit for fits in found for fit in fits]
+        return flat(found)
 
     def _show(self, fits, monitors):
         """Show the monitors fits that take no iteration."""
@@ -371,6 +370,11 @@ class Problem:
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error
+
+
+def flat(lists):
+    """What lists hold, in one."""
+    return [item for items in lists for item in items]
 
 
 def held_in_double(X):
