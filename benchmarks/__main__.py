@@ -18,6 +18,7 @@ COMMANDS = {
     "grid": "a search over C by cross-validation",
     "figures": "the tables of README and docs/solvers.md, from docs/benchmarks.md",
     "streams": "one pass of partial_fit beside a fit, SGDClassifier and MLPClassifier",
+    "clusters": "fits of Dask collections beside a fit in memory",
     "l1": "L1 fits beside saga",
     "probe": "a linear probe on tensors beside PyTorch's optimisers and scikit-learn",
     "checks": "default fits of small data, predict_proba, import time",

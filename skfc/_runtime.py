@@ -1,5 +1,6 @@
 """What a fit takes from the machine: cores, BLAS's threads, freed memory; and its warnings."""
 
+import ctypes
 import os
 import warnings
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from skfc._pool import caller, n_threads
 
 # The largest block that glibc learns from: 32 MB, less its header and some pages.
 LARGEST_LEARNT = 2**25 - 2**16
+
+# Parameters of `mallopt`, and glibc's own threshold of blocks that are mapped.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MAPPED = -1, -3, 2**17
 
 
 @cache
@@ -131,6 +135,27 @@ def keep_freed_memory():
     changes.
     """
     np.empty(LARGEST_LEARNT, dtype=np.uint8)
+
+
+def hold_freed_memory(hold):
+    """Keep some megabytes of freed memory, or give all back as the environment has set it.
+
+    Dask starts its workers with MALLOC_TRIM_THRESHOLD_, by which glibc gives freed memory back at
+    once, and learns nothing (:func:`keep_freed_memory`): the pages of all temporaries would be
+    fetched anew, for half of the time of a fit. Where that is not set, nothing changes.
+    """
+    given = os.environ.get("MALLOC_TRIM_THRESHOLD_", "")
+    library = ctypes.CDLL(None) if given.isdigit() and os.name == "posix" else None
+    if not hasattr(library, "mallopt"):
+        return
+    mapped = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
+    before = int(given), int(mapped) if mapped.isdigit() else MAPPED
+    # Of chunks, which are larger, nothing is kept.
+    kept, largest = (LARGEST_LEARNT, LARGEST_LEARNT // 8) if hold else before
+    library.mallopt(M_TRIM_THRESHOLD, kept)
+    library.mallopt(M_MMAP_THRESHOLD, largest)
+    if not hold:
+        library.malloc_trim(0)
 
 
 def _after_fork():

@@ -20,6 +20,7 @@ from skfc._array import concatenate, take
 from skfc._rows._blocks import BlockSums, add
 from skfc._rows._csr import CSRRows
 from skfc._rows._dense import DenseRows
+from skfc._runtime import hold_freed_memory
 
 # The share of a worker's memory that states may take: chunks that do not fit go to its disk.
 STATES = 0.25
@@ -308,7 +309,10 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
     """
     limit = getattr(dask_worker.memory_manager, "memory_limit", None)
     own = fit, dask_worker.address
-    store = STORES.setdefault(own, Store(limit and int(limit * STATES)))
+    if own not in STORES:
+        STORES[own] = Store(limit and int(limit * STATES))
+        hold_freed_memory(True)
+    store = STORES[own]
     store.drop(dropped)
     gate = asyncio.Semaphore(dask_worker.state.nthreads)
 
@@ -339,6 +343,7 @@ def fetch(data, key):
 def forget(fit, dask_worker=None):
     """Forget the states of a fit."""
     STORES.pop((fit, dask_worker.address), None)
+    hold_freed_memory(bool(STORES))
 
 
 # -- functions of rows, for calls: answer, and what stays -----------------------------------------
