@@ -232,11 +232,7 @@ def cluster_of(X, y, weight, classes, names):
             'The scheduler "processes" keeps nothing in its processes. Fit with a '
             "dask.distributed.Client, or with the threaded or the synchronous scheduler."
         )
-    threads = 1
-    if client is not None:
-        threads = sum(client.nthreads().values())
-    elif "threaded" in get.__module__:
-        threads = dask.config.get("num_workers", None) or n_threads()
+    threads = n_threads() if client is None else sum(client.nthreads().values())
     chunks = [pieces(value) for value in (X, y, weight)]
     chunks[2] = chunks[2] or [None] * len(chunks[0])
     rows = zip(*chunks, strict=True)

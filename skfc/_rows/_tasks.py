@@ -20,7 +20,7 @@ from skfc._array import concatenate, take
 from skfc._rows._blocks import BlockSums, add
 from skfc._rows._csr import CSRRows
 from skfc._rows._dense import DenseRows
-from skfc._runtime import hold_freed_memory
+from skfc._runtime import computing, hold_freed_memory
 
 # The share of a worker's memory that states may take: chunks that do not fit go to its disk.
 STATES = 0.25
@@ -130,6 +130,7 @@ class Rest(BlockSums):
 
     def __init__(self, rows):
         self.n_total, self.xp, self.work = rows.n_total, rows.xp, rows.work
+        self.on_pool, self.parameter_dtype = rows.on_pool, rows.parameter_dtype
         # Copies: out of a part that comes from disk, they are views of all that was read.
         self._blocks = [
             replace(block, target=block.target.copy(), weight=block.weight.copy())
@@ -290,6 +291,12 @@ def attempt(part, number, store, call):
         return number, ()
 
 
+def attempt_alone(*arguments):
+    """:func:`attempt` in a thread of a worker, with the threads of a fit."""
+    with computing():
+        return attempt(*arguments)
+
+
 def collected(call, found):
     """Answers by the number of their part, or of the first of them where they are merged."""
     done = sorted((number, *answer) for number, answer in found if answer)
@@ -320,11 +327,11 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
         async with gate:  # as many chunks at a time as there are threads: others may be on disk
             found = number, ()
             if not call.needs_X:
-                found = await asyncio.to_thread(attempt, None, number, store, call)
+                found = await asyncio.to_thread(attempt_alone, None, number, store, call)
             if not found[1]:
                 with suppress(KeyError):
                     part = fetch(dask_worker.data, key)
-                    found = await asyncio.to_thread(attempt, part, number, store, call)
+                    found = await asyncio.to_thread(attempt_alone, part, number, store, call)
             return found
 
     found = await asyncio.gather(*(one(*item) for item in homes[dask_worker.address]))
