@@ -76,7 +76,7 @@ class Method:
             return replace(self, preconditioner="diagonal", solver=solver)
         name = self.preconditioner
         if name == "auto":
-            name = _preconditioner.choose(objective)
+            name = _preconditioner.choose(objective, in_batches=self.solver == "sgd")
         if self.solver != "auto":
             return replace(self, preconditioner=name)
         solver, other = choose_solver(PRECONDITIONERS[name])

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from skfc import SoftmaxFCClassifier, neg_log_loss_scorer
 from skfc._driver import Run
-from skfc._preconditioner import PRECONDITIONERS, make
+from skfc._preconditioner import PRECONDITIONERS, choose, make
 from skfc._tuned import TUNED, override
 from skfc.solvers import GO_ON, Change
 from skfc.solvers._gd import largest_curvature
@@ -474,6 +474,13 @@ def test_a_constant_rate_ends_in_a_cloud(scaled):
 def test_bad_batch_sizes(scaled, bad):
     with pytest.raises((TypeError, ValueError), match=f"'batch_size'.*'auto' or an int.*{bad}"):
         SoftmaxFCClassifier(batch_size=bad).fit(*scaled)
+
+
+def test_wide_batches_have_no_blocks(rng):
+    for N, name in ((200, "block-diagonal"), (600, "kronecker")):
+        objective = make_objective(rng.standard_normal((1300, N)), np.arange(1300) % 3)
+        assert choose(objective) == "block-diagonal"
+        assert choose(objective, in_batches=True) == name
 
 
 def test_rows_of_a_batch():

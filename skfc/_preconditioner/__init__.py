@@ -29,8 +29,12 @@ def make(objective, name):
     return kind(objective)
 
 
-def choose(objective):
-    """The name of the first of the ladder that is affordable beside a pass over the data."""
+def choose(objective, *, in_batches=False):
+    """The name of the first of the ladder that is affordable beside a pass over the data.
+
+    Blocks of many features miss the curvature of rows that only some batches have: steps
+    `in_batches` would have to be very short.
+    """
     rows = objective.rows
     n, N = rows.shape
     small = objective.shape[0] * rows.n_classes <= TUNED.hessian_size
@@ -38,7 +42,8 @@ def choose(objective):
     several = objective.n_problems > 1
     if small and (several or FullHessian.passes(objective) <= TUNED.hessian_passes):
         return "hessian"
-    dense = n >= 2 * N and rows.n_classes * N**2 <= TUNED.blocks_numbers
+    unsafe = in_batches and TUNED.heavy_features <= N
+    dense = n >= 2 * N and not unsafe and rows.n_classes * N**2 <= TUNED.blocks_numbers
     if dense and (
         not rows.sparse or passes_of(objective, blocks_operations(objective)) <= TUNED.most_passes
     ):
