@@ -42,6 +42,8 @@ class _Pool:
     def take(self, wanted):
         """Helpers for a job, `wanted` at most: as many as cores are left."""
         with self.lock:
+            if callable(self.limit):
+                self.limit = self.limit()
             limit = n_threads() if self.limit is None else self.limit
             n = max(0, min(wanted, limit - max(self.callers, 1) - self.helpers))
             self.helpers += n
@@ -145,6 +147,7 @@ _pool = _Pool()
 def caller(limit=None):
     """Around a fit: it computes in this thread, and with helpers up to `limit` threads in all.
 
+    A function gives the limit once it is needed: to count processors takes a small fit's time.
     Several that run at once share the cores, down to one thread each.
     """
     pool = _pool

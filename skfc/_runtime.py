@@ -45,12 +45,13 @@ class _Blas:
         self.limits = self.owner = self.before = None
 
     def enter(self, on_pool):
-        """Count a fit in; returns how many threads the fits on the pool may be."""
+        """Count a fit in; returns a function that says how many threads fits may have."""
         with self.lock:
             if self.limits is None:
                 self.before = blas_threads()
             self._count(1, on_pool)
-            return min(n_threads(), self.before or n_threads())
+            before = self.before
+        return lambda: min(n_threads(), before or n_threads())
 
     def leave(self, on_pool):
         with self.lock:
