@@ -478,7 +478,7 @@ def test_bad_batch_sizes(scaled, bad):
 
 def test_wide_batches_have_no_blocks(rng):
     for N, name in ((200, "block-diagonal"), (600, "kronecker")):
-        objective = make_objective(rng.standard_normal((1300, N)), np.arange(1300) % 3)
+        objective = make_objective(rng.standard_normal((4000, N)), np.arange(4000) % 10)
         assert choose(objective) == "block-diagonal"
         assert choose(objective, in_batches=True) == name
 

@@ -42,15 +42,14 @@ def choose(objective, *, in_batches=False):
     several = objective.n_problems > 1
     if small and (several or FullHessian.passes(objective) <= TUNED.hessian_passes):
         return "hessian"
-    unsafe = in_batches and TUNED.heavy_features <= N
+    even = passes_of(objective, eigen_operations(objective)) <= TUNED.most_passes
+    unsafe = in_batches and TUNED.heavy_features <= N and even
     dense = n >= 2 * N and not unsafe and rows.n_classes * N**2 <= TUNED.blocks_numbers
     if dense and (
         not rows.sparse or passes_of(objective, blocks_operations(objective)) <= TUNED.most_passes
     ):
         return "block-diagonal"
-    if passes_of(objective, eigen_operations(objective)) <= TUNED.most_passes:
-        return "kronecker"
-    return "diagonal"
+    return "kronecker" if even else "diagonal"
 
 
 def exact(objective, evaluation):
