@@ -69,7 +69,7 @@ def main(folder):
         memory, end = [], threading.Event()
         watcher = threading.Thread(target=watch, args=(workers, memory, end))
         watcher.start()
-        clf = SoftmaxFCClassifier().fit(X, y)
+        clf = SoftmaxFCClassifier(tol=1e-3).fit(X, y)
         end.set()
         watcher.join()
     seconds, *used = np.array(memory).T

@@ -330,7 +330,7 @@ def make_cluster():
     with dask.config.set(scheduler=None), dask.config.set({"logging.distributed": "critical"}):
         yield make
         for each in reversed(opened):
-            each.close()
+            each.close(timeout=60)
 
 
 def test_workers_of_a_client(data, make_cluster, monkeypatch):
@@ -383,3 +383,4 @@ def test_a_worker_that_is_killed(data, make_cluster):
     there = Killing(tol=TOL).fit(lazy(X, 100), lazy(y, 100), lazy(weight, 100))
     assert killed
     assert_same(here, there)
+    client.wait_for_workers(2, timeout=60)  # a cluster that is mending itself does not close well
