@@ -150,13 +150,20 @@ class Run:
         )  # fmt: skip
 
     def look_for_separation(self, iterate, asked, gap, floor, found):
-        """Note in `found` which doubtful problems without a penalty are quasi-separable."""
-        share = iterate.decrement / iterate.evaluation.value
-        small = share <= max(0.01 * min(self.tol, TUNED.small_tol), TUNED.no_curvature)
-        free = ~iterate.objective.penalty.strict & (small | floor) & ~(gap <= self.tol)
+        """Note in `found` which problems without a penalty are quasi-separable.
+
+        These are looked at in doubt, where steps lower the objective no more, and at their end.
+        """
+        value = iterate.evaluation.value
+        small = iterate.decrement / value <= max(
+            0.01 * min(self.tol, TUNED.small_tol), TUNED.no_curvature
+        )
+        arrived = gap <= self.tol
+        free = ~iterate.objective.penalty.strict & (small | floor | arrived)
         free &= ~self.bounded[self.which]
         for b in asked[free[asked]]:
-            found[b], certain = _separation.quasi(iterate, b)
+            left = self.tol * value[b] if arrived[b] else np.inf
+            found[b], certain = _separation.quasi(iterate, b, left)
             self.bounded[self.which[b]] = certain and found[b] is None
 
     def tell(self, n_iter, value, gap, iterate):

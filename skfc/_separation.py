@@ -10,13 +10,19 @@ A linear program decides whether there is such a direction (Konis 2007): the mos
 Newton steps show it. In the tail of a loss, e^-m of the margin m, a step raises the margin by
 one: rows that the direction helps move by about a logit at every iteration, however small the
 decrement has become, and none moves back.
+
+An objective may arrive at its infimum, to `tol`, before that shows. There, a direction that helps
+row i against class k lowers the objective by w_i p_ik at least, so that no pair with more than
+what is left of the objective is helped. Mostly these pairs pin down every direction.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
-from scipy import optimize, sparse
+from scipy import optimize, sparse, special
+from scipy.sparse import csgraph
 
 from skfc import _blockwise
 from skfc._array import take, to_numpy
@@ -54,36 +60,44 @@ def complete(iterate):
     return found
 
 
-def quasi(iterate, b):
+def quasi(iterate, b, left=np.inf):
     """The separation of problem `b`, at least of some rows, or None; and whether that is certain.
 
-    Call it where the decrement is next to nothing and rows still move.
+    Call it where the decrement is next to nothing and rows still move, or with what is `left` of
+    the objective above its infimum.
     """
-    rows = iterate.objective.rows
+    objective = iterate.objective
+    rows = objective.rows
     if 2 * rows.n_classes * rows.shape[0] * rows.n_parameters <= TUNED.largest_program:
-        return by_program(rows, b), True
-    return by_step(iterate, b), False
+        theta = to_numpy(take(iterate.evaluation.theta, objective.columns(np.array([b])), axis=1))
+        return by_program(rows, b, theta, left), True
+    return (by_step(iterate, b) if left == np.inf else None), False
 
 
-def by_program(rows, b):
+def by_program(rows, b, theta, left):
     """The separation of problem `b` as a linear program finds it, or None."""
     part = rows.select(everything(rows), rows.xp.float64).rows
     X, target, T = to_numpy(part.standardised()), to_numpy(part.target), rows.n_classes
     if rows.frame.fit_intercept:
         X = np.column_stack([X, np.ones(len(X))])
+    weight = to_numpy(part.weight)[b]
+    loss = weight[:, None] * special.softmax(X @ theta, axis=1) / rows.n_total
     own = target.T > 0 if target.ndim == 2 else np.arange(T) == target[:, None]
     size = np.abs(X).max(axis=1)
-    kept = (to_numpy(part.weight)[b] > 0) & (size > 0)
+    kept = (weight > 0) & (size > 0)
     if not kept.any():
         return None
-    X, own = X[kept] / size[kept, None], own[kept]
+    X, own, loss = X[kept] / size[kept, None], own[kept], loss[kept]
     first = own.argmax(axis=1)
+    # The margin among several classes of a row stays, and one that is worth more than is left.
+    stays = own | (loss > left)
+    if are_pinned(X, first, stays):
+        return None
     i, k = np.nonzero(np.arange(T) != first[:, None])  # margins of the label over class k
     sign = np.zeros((len(i), T, 1))
     sign[np.arange(len(i)), first[i]], sign[np.arange(len(i)), k] = 1.0, -1.0
     A = sparse.csr_array((sign * X[i, None, :]).reshape(len(i), -1))
-    tied = own[i, k]  # rows of several classes: the margin among them stays
-    most = np.where(tied, 0.0, 1.0)
+    most = np.where(stays[i, k], 0.0, 1.0)
     x = most_margins(A, most, np.inf)
     if x is not None and np.abs(x[: A.shape[1]]).max() > LARGEST:  # it tells rounding apart
         x = most_margins(A, most, LARGEST)
@@ -92,6 +106,22 @@ def by_program(rows, b):
     direction = x[: A.shape[1]].reshape(T, -1)
     direction = direction - direction.mean(axis=0)  # what all classes share changes nothing
     return Separation(False, direction.T, np.unique(first[i[helped]]))
+
+
+def are_pinned(X, first, stays):
+    """Whether margins that stay leave no direction but those that all classes share.
+
+    Two classes have one direction where the rows whose margin between them stays span all
+    features.
+    """
+    P, T = X.shape[1], stays.shape[1]
+    same = np.zeros((T, T), dtype=bool)
+    for c, k in combinations(range(T), 2):
+        rows = ((first == c) & stays[:, k]) | ((first == k) & stays[:, c])
+        if np.count_nonzero(rows) >= P:
+            spectrum = np.linalg.eigvalsh(X[rows].T @ X[rows])
+            same[c, k] = spectrum[0] > TUNED.rounding_of_gram * spectrum[-1]
+    return csgraph.connected_components(same, directed=False)[0] == 1
 
 
 def most_margins(A, most, largest):
