@@ -21,6 +21,7 @@ from skfc._array import Array, host, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact
+from skfc._row_samples import stands_out
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
@@ -69,26 +70,35 @@ def estimate(iterate, index, tol, *, thorough=False):
         objective, evaluation = objective.problems(index, evaluation)
     make = HessianOperator.of if thorough else iterate.hessian
     hessian = make(objective, evaluation)
-    least, newton = products_of(iterate, evaluation, thorough)
-    whole = exact(objective, evaluation) if thorough or iterate.poor else None
-    if whole is not None:
-        precondition, least, newton = whole.solve, whole.confirming_steps, None
     solve = partial(
-        newton_step, objective, hessian, evaluation.gradient, precondition,
+        newton_step, objective, hessian, evaluation.gradient,
         share=TUNED.share_to_come, most=TUNED.most_steps, by_condition=True,
     )  # fmt: skip
+    least, newton = products_of(iterate, evaluation, thorough)
     if newton is None or not newton.is_enough(least):
-        newton = solve(least=least)
+        newton = solve(precondition, least=least)
+    whole = None
+    near = (relative(newton.decrement, evaluation.value) <= tol).any()
+    if thorough or (near and iterate.poor and may_hide(objective, newton)):
+        whole = exact(objective, evaluation)
+    if whole is not None:
+        precondition = whole.solve
+        newton = solve(precondition, least=whole.confirming_steps)
     limits = Limits.of(objective, evaluation, tol)
     movement = hessian.movement(newton.step)
     far = limits.exceeded(movement)
     few = whole is None and newton.n_products < TUNED.decided_steps and not far.any()
     if few and limits.nearly(movement):
         # A few products may show only a part of how far a single row moves.
-        newton = solve(least=TUNED.decided_steps)
+        newton = solve(precondition, least=TUNED.decided_steps)
         far = limits.exceeded(hessian.movement(newton.step))
     broken = newton.broken | newton.is_blind
     return Estimate(newton.decrement, broken | far, broken)
+
+
+def may_hide(objective, newton):
+    """Whether products with the Hessian may miss curvature: that of a row, or of a small part."""
+    return newton.n_products >= TUNED.decided_steps or stands_out(objective.rows)
 
 
 def products_of(iterate, evaluation, thorough):

@@ -3,7 +3,7 @@
 from copy import copy
 from functools import partial
 
-from skfc import _draws
+from skfc import _blockwise, _draws
 from skfc._objective import HessianOperator, on_host
 from skfc._rows import is_small
 from skfc._tuned import TUNED
@@ -40,6 +40,15 @@ def draw(rows, chance, size, *, state, theta=None):
             break
         factor = factor / share
     return rows.sum(partial(_draws.draw, factor=factor), state=sums.state, count=False).state
+
+
+def stands_out(rows):
+    """Whether weight times prominence of a row is `farther` times the mean of all."""
+    weight = rows.sum(partial(_draws.row_weight, scale=1.0, least=0.0), count=False).state
+    found = rows.sum(_draws.chance, state=rows.with_prominence(weight), count=False)
+    far = TUNED.farther * on_host(found.values[0])
+    beyond = rows.sum(partial(_blockwise.beyond, far=far), state=found.state, count=False)
+    return bool(on_host(beyond.values[0])[0] > 0)
 
 
 def draw_by_prominence(rows, state, size):
