@@ -34,46 +34,38 @@ OFF = {
     "block_operations": 1, "dense_share": np.inf, "row_major_from": NEVER, "few": 0,
     "few_numbers": 0, "batch_share": 1,
     # precision
-    "single_from": NEVER, "single_until": 0.0, "single_until_coarse": 1e-6, "small_loss": 0.0,
-    "near_zero": np.inf, "few_single": 0, "stored_share": np.inf,
-    "next_to_one_another": 0.0, "lost_digits": np.inf, "cancelled": 0.0,
+    "single_from": NEVER, "small_loss": 0.0,
+    "few_single": 0,
+    "next_to_one_another": 0.0, "lost_digits": np.inf,
     # samples of rows
-    "nearly_all": 1.0, "least_chance": 0.0, "hessian_rows": 1, "rows_per_feature": 0,
-    "all_rows_small": 1.5, "gram_rows": 0,
+    "nearly_all": 1.0, "all_rows_small": 1.5, "least_chance": 0.0,
+    "hessian_rows": 1, "rows_per_feature": 0,
     "probes": 5,  # / 2
-    "pilot_rows": NEVER,
     # preconditioners
-    "no_curvature": 0.0, "rounding_of_gram": 1e-14, "least_ridge": 1e-8, "diagonal_price": 0.0,
-    "block_price": 0.0, "numbers_per_step": np.inf, "hessian_patience": np.inf,
+    "no_curvature": 0.0, "rounding_of_gram": 1e-14,
+    "block_price": 0.0, "numbers_per_step": np.inf,
     "hessian_rows_per_direction": 27,  # / 2
     "operations_per_logit": 0.0,
     # the ladder
-    "hessian_size": 0, "hessian_passes": np.inf, "blocks_numbers": NEVER, "most_passes": np.inf,
+    "hessian_size": 0, "most_passes": np.inf,
     "speed_of_matrices": 1.0, "merge_share": 0.0,
     # conjugate gradients and Newton
-    "look_back": 1, "most_steps": NEVER, "wolfe_newton": 0.9, "short_step": 0.0,
+    "look_back": 1, "most_steps": NEVER, "wolfe_newton": 0.9,
     "stronger": 100.0,  # twice as long a way in its logarithm
-    "most_damping": 0,
-    "arrived": 0.15,  # / 2
-    "kept": 0.0, "contraction": np.inf, "near": 0.0, "heavy_features": NEVER, "heavy_classes": 0,
     # streams, which no fit of the set reads
     "stream_refresh": 1.0, "stream_overfit": np.inf,
     # L-BFGS, gradient descent, line searches
-    "switch_after": NEVER,
     "memory": 5,  # / 2
-    "refresh_growth": 1.0, "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
-    "most_halvings": NEVER, "lanczos_accuracy": 0.0,
+    "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
     # proximal steps, which no fit of the set reads
-    "least_working_set": NEVER, "most_coordinates": 0, "pairs_operations": 0.0, "rough": np.inf,
-    "inner_accuracy": 1.0, "sweeps": 1, "mixed": 0.0, "mixed_steps": 0, "faces": 1,
-    "relaxation": 1.0,
+    "least_working_set": NEVER, "most_coordinates": 0, "pairs_operations": 0.0,
+    "sweeps": 1, "mixed": 0.0,
     # the gap
     "share_to_come": 1e300, "thorough_steps": 2, "small_tol": 1.0,
-    "far_logits": 0.0, "farther": np.inf, "loose": np.inf, "steps_per_root": 0.0,
-    "decided_loss": 0.0, "decided_steps": 2, "most_intercept_steps": 0, "farthest_intercept": 0.0,
-    "ask_again": 0.0, "least_claim": 0.0, "patience": NEVER, "largest_program": 0,
-    # searches
-    "apart": np.inf,
+    "far_logits": 0.0, "farther": np.inf, "steps_per_root": 0.0,
+    "decided_steps": 2, "farthest_intercept": 0.0,
+    "patience": NEVER, "largest_program": 0,
+
 }  # fmt: skip
 # Without these the same is done in other pieces: time alone tells. Of another field, fits that
 # are the same to the last digit are not timed.

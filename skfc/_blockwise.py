@@ -42,13 +42,8 @@ def difference(block, logits):
     return (), block.weight * (p[0, ...] - p[1, ...]), ()
 
 
-def look_along(block, direction, logits, room=None):
-    """Keep the logits of a direction beside those of the iterate."""
-    return (), None, (logits, fill(room, direction))
-
-
 def step_along(block, direction, logits, room=None):
-    """`look_along`, and loss and residual at step one, of the direction's logits."""
+    """Loss and residual at step one; the logits of the direction stay beside the iterate's."""
     kept = fill(room, direction)
     direction += logits  # what came from the product is free to be overwritten
     loss, residual = block.kernel.residual(block.stack(direction), block.target, block.weight)

@@ -8,7 +8,6 @@ Both are stages: an objective, and the rule when to leave it.
 
 import math
 
-from skfc._array import host
 from skfc._tuned import TUNED
 
 
@@ -64,7 +63,7 @@ class Stages:
                 return None
         elif self.level:
             value, stuck = iterate.evaluation.value[0], iterate.stalled[0]
-            if not (iterate.decrement[0] < TUNED.arrived * value or stuck):
+            if not (iterate.decrement[0] < TUNED.share_to_come * value or stuck):
                 return None
             self.level -= 1
         elif self.is_last or not (spent or self._is_spent(iterate, kept)):
@@ -79,11 +78,7 @@ class Stages:
     def _is_spent(self, iterate, kept):
         """Whether single precision has brought a problem as far as it can."""
         value, decrement = iterate.evaluation.value[kept], iterate.decrement[kept]
-        rows = self.objective.rows
-        near_zero = not rows.sparse or bool((host.abs(rows.frame.shift) <= TUNED.near_zero).all())
-        share = TUNED.single_until if near_zero else TUNED.single_until_coarse
-        share = host.where(self.exact.penalty.strict, share, TUNED.single_until_coarse)
-        spent = (decrement < share * value) | (value < TUNED.small_loss)
+        spent = (decrement < TUNED.single_digits * value) | (value < TUNED.small_loss)
         return bool((spent | iterate.stalled[kept]).any())
 
 
@@ -104,7 +99,7 @@ def level_of(iterate):
     if not (missing > 0 and penalty > 0):
         return 0
     levels = math.ceil(math.log(1 + missing / penalty) / math.log(TUNED.stronger))
-    return min(levels, TUNED.most_damping)
+    return min(levels, TUNED.patience)
 
 
 def step_in_log_C(Cs, i):

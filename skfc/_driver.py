@@ -223,7 +223,7 @@ class Run:
         self.remember(iterate, rest, found)
         # After a doubtful estimate, no gap below a share of tol is stated.
         past = self.doubted[self.which[rest]]
-        gap[rest] = np.where(past, np.maximum(gap[rest], TUNED.least_claim * self.tol), gap[rest])
+        gap[rest] = np.where(past, np.maximum(gap[rest], TUNED.accuracy * self.tol), gap[rest])
         sure = found.doubtful & ~last[rest]
         gap[rest[sure]] = np.inf
         self.doubted[self.which[rest[sure]]] = True
@@ -249,7 +249,7 @@ class Run:
         k, value = self.which[index], iterate.evaluation.value[index]
         own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
         ratio = np.maximum(found.decrement / own, 1.0) if iterate.newton is None else 1.0
-        waiting = np.maximum(self.ratio[k], self.tol * value * TUNED.ask_again / own)
+        waiting = np.maximum(self.ratio[k], self.tol * value * TUNED.stronger / own)
         self.ratio[k] = np.where(ratio > 1, ratio, self.ratio[k])
         self.ratio[k] = np.where(found.doubtful, np.maximum(waiting, self.ratio[k]), self.ratio[k])
 
@@ -269,7 +269,7 @@ def is_slow(iterate):
     than F, which is not negative. At the start it often does, and the first step mends it.
     """
     beyond = iterate.n_iter > 0 and (iterate.decrement > iterate.evaluation.value).any()
-    return iterate.n_iter >= TUNED.switch_after or beyond or iterate.stalled.any()
+    return iterate.n_iter >= TUNED.patience or beyond or iterate.stalled.any()
 
 
 def eps_of(iterate):

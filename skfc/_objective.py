@@ -141,13 +141,12 @@ class Objective:
         part = replace(self, rows=rows, penalty=self.penalty.features(index[: rows.shape[1]]))
         return part, replace(evaluation, theta=theta, gradient=gradient)
 
-    def line(self, evaluation, direction, *, with_gradient=True):
+    def line(self, evaluation, direction):
         """The half line from `evaluation` along `direction`.
 
-        It takes one pass, which gives value and gradient at step one. Without the gradient it
-        takes half a pass, and `move` the other half.
+        It takes one pass, which gives value and gradient at step one.
         """
-        return Line.start(self, evaluation, direction, with_gradient)
+        return Line.start(self, evaluation, direction)
 
     def hessian(self, evaluation):
         """The Hessian at `evaluation`, as a function of directions (P, K)."""
@@ -189,7 +188,7 @@ class Line:
         self.objective, self.evaluation, self.direction = objective, evaluation, direction
         self.slope = objective.dot(evaluation.gradient, direction)
         self.state, self.penalty_terms = state, penalty_terms
-        self._unit_evaluation = self.at_unit_step = None
+        self._unit_gradient = self.at_unit_step = None
 
     @property
     def itemsize(self):
@@ -197,19 +196,14 @@ class Line:
         return 4 if self.objective.rows.dtype == self.objective.rows.xp.float32 else 8
 
     @classmethod
-    def start(cls, objective, evaluation, direction, with_gradient):
+    def start(cls, objective, evaluation, direction):
         terms = objective.penalty.along(evaluation.theta, direction)
-        function = _blockwise.step_along if with_gradient else _blockwise.look_along
-        sums = objective.rows.sum(function, direction, evaluation.state)
+        sums = objective.rows.sum(_blockwise.step_along, direction, evaluation.state)
         line = cls(objective, evaluation, direction, sums.state, terms)
-        everything = host.arange(objective.n_problems)
-        if not with_gradient:
-            line.at_unit_step = line.at(host.ones(objective.n_problems), everything)
-            return line
         loss, slope = on_host(sums.values[0]), objective.dot(sums.gradient, direction)
         there, rise, curvature = terms
         line.at_unit_step = loss + there + rise + 0.5 * curvature, slope + rise + curvature
-        line._unit_evaluation = sums.gradient
+        line._unit_gradient = sums.gradient
         return line
 
     def at(self, t, problems):
@@ -233,8 +227,8 @@ class Line:
         unit = bool((t == 1.0).all())
         function = partial(_blockwise.move_along, steps=None if unit else o.spread(t))
         state = o.rows.sum(function, state=self.state, count=False).state
-        if unit and self._unit_evaluation is not None:
-            gradient = self._unit_evaluation
+        if unit:
+            gradient = self._unit_gradient
             o.penalty.add_gradient(gradient, theta)
             return Evaluation(theta, self.at_unit_step[0], gradient, state)
         moved = replace(evaluation, theta=theta, state=state)

@@ -105,7 +105,7 @@ def products_of(iterate, evaluation, thorough):
     """The least products of an estimate, and the Newton step of the solver, where that may do."""
     if thorough:
         return TUNED.thorough_steps, None
-    decided = (evaluation.value < TUNED.decided_loss).any()
+    decided = (evaluation.value < TUNED.small_loss).any()
     return TUNED.decided_steps if decided else iterate.least_steps, iterate.newton
 
 
@@ -119,7 +119,8 @@ class Limits:
     @classmethod
     def of(cls, objective, evaluation, tol):
         scale = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
-        loose = objective.penalty.conjugate(evaluation.gradient) > TUNED.loose * evaluation.value
+        bound = objective.penalty.conjugate(evaluation.gradient)
+        loose = TUNED.single_digits * bound > evaluation.value
         return cls(host.where(loose, TUNED.far_logits, min(scale, FARTHEST)), scale)
 
     def exceeded(self, movement):
@@ -155,7 +156,7 @@ def lower_bound(objective, evaluation, wanted):
     if not objective.penalty.strict.any():
         return host.full(objective.n_problems, -host.inf)
     slack = slack_of_intercepts(objective, evaluation)
-    for _ in range(TUNED.most_intercept_steps):
+    for _ in range(TUNED.look_back):
         if (slack <= wanted).all():
             break
         better = with_better_intercepts(objective, evaluation)

@@ -31,7 +31,7 @@ def draw(rows, chance, size, *, state, theta=None):
     """
     sums = rows.sum(chance, theta, state, count=False)
     factor = size / (on_host(sums.values[0]) * rows.n_total)
-    for _ in range(TUNED.most_halvings):
+    for _ in range(TUNED.patience):
         # Rows that are drawn for certain leave their surplus to the others.
         function = partial(_draws.expected, factor=factor)
         (found,) = rows.sum(function, state=sums.state, count=False).values

@@ -194,7 +194,7 @@ def problems_of(X, folds, which, parameters):
         weights = np.stack([fold.sample_weight for fold in folds])
     problem = Problem(X, solved, sample_weight=weights, **parameters)
     std, scale = to_numpy(problem.moments.std), to_numpy(problem.frame.scale)
-    if ((std > 0) & (std * TUNED.apart < scale)).any() and len(folds) > 1:
+    if ((std > 0) & (std * TUNED.farther < scale)).any() and len(folds) > 1:
         for k, targets in enumerate(solved):
             one = None if weights is None else weights[k : k + 1]
             yield [which[k]], Problem(X, [targets], sample_weight=one, **parameters)

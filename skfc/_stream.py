@@ -225,7 +225,7 @@ class Stream:
         past = Past(self.value, self.gradient, self.curvature, self.theta, ridge)
         objective = Objective(chunk.among(self.active), past)
         second = replace(objective, penalty=past.quadratic)
-        little = TUNED.inner_accuracy**2 * chunk.weight.sum()
+        little = TUNED.accuracy**2 * chunk.weight.sum()
         evaluation = objective.at(self.theta)
         for _ in range(TUNED.most_steps):
             proba = softened(objective.rows, evaluation.state)
@@ -239,7 +239,7 @@ class Stream:
             evaluation = line.move(t)
             self.n_steps += 1
             usual = self._surprise(chunk, evaluation.theta) + max(self.value, 0.0)
-            if found.decrement[0] <= TUNED.inner_accuracy * usual + little or t[0] == 0:
+            if found.decrement[0] <= TUNED.accuracy * usual + little or t[0] == 0:
                 break
         self.theta = evaluation.theta
         self.value, self.gradient = past.of_rows(self.theta)

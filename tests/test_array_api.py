@@ -21,7 +21,7 @@ n, N, T = 300, 4, 3
 TOL = 1e-8
 # Samples smaller than the rows: of curvature, for blocks, and for the Hessian.
 SAMPLES = {
-    "hessian_rows": 100, "rows_per_feature": 0, "all_rows_small": 1.5, "gram_rows": 40,
+    "hessian_rows": 100, "rows_per_feature": 0, "all_rows_small": 1.5,
     "hessian_rows_per_direction": 30,
 }  # fmt: skip
 every_preconditioner = pytest.mark.parametrize("preconditioner", PRECONDITIONERS)
@@ -256,8 +256,8 @@ def test_weights_stand_for_logits(n_problems, monkeypatch, rng):
         objective = problem.objective(np.ones(n_problems))
         evaluation = objective.at(xp.asarray(theta))
         states, numbers = [evaluation.state], [evaluation.value]
-        for step, with_gradient in ((1.0, True), (0.3, False)):
-            line = objective.line(evaluation, xp.asarray(direction), with_gradient=with_gradient)
+        for step in (1.0, 0.3):
+            line = objective.line(evaluation, xp.asarray(direction))
             states.append(line.state)
             numbers += [line.slope, *line.at_unit_step]
             evaluation = line.move(np.full(n_problems, step))

@@ -402,7 +402,7 @@ def test_coordinate_descent_minimises_the_model(m, rng):
     H, gradient, start = A.T @ A, 10 * rng.standard_normal(m), rng.standard_normal(m)
     thresholds = 10.0 ** rng.uniform(-1, 1, m)
     thresholds[::7] = 0.0
-    u = minimise(H, gradient, start, thresholds, 1e-9, TUNED.most_halvings)
+    u = minimise(H, gradient, start, thresholds, 1e-9, TUNED.patience)
     slope, t = gradient + H @ (u - start), thresholds
     off = np.where(u == 0, np.maximum(np.abs(slope) - t, 0), np.abs(slope + t * np.sign(u)))
     added = 2 * TUNED.rounding_of_gram * H.diagonal() * np.abs(u - start)

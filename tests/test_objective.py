@@ -155,8 +155,7 @@ def test_single_precision(data, hold, C, rng):
     assert_allclose(short.line(b, d).slope, exact.line(a, d).slope, rtol=1e-4)
 
 
-@pytest.mark.parametrize("with_gradient", [True, False])
-def test_several_problems_equal_one_at_a_time(data, hold, with_gradient, rng):
+def test_several_problems_equal_one_at_a_time(data, hold, rng):
     X, y, weight = data
     C = np.array([0.1, 10.0, np.inf])
     weights = np.stack([weight, rng.uniform(0, 1, n), (np.arange(n) % 3 > 0).astype(float)])
@@ -181,7 +180,7 @@ def test_several_problems_equal_one_at_a_time(data, hold, with_gradient, rng):
     assert_array_equal(part.theta, theta[:, columns])
     assert_array_equal(part.gradient, evaluation.gradient[:, columns])
     assert_allclose(cut.hessian(part)(d[:, columns]), applied[:, columns], **CLOSE)
-    line = together.line(evaluation, d, with_gradient=with_gradient)
+    line = together.line(evaluation, d)
     slope, unit = line.slope, [v.copy() for v in line.at_unit_step]
     tried = line.at(steps[:2], np.array([0, 1]))
     moved = line.move(steps)
@@ -189,7 +188,7 @@ def test_several_problems_equal_one_at_a_time(data, hold, with_gradient, rng):
         columns = slice(k * T, (k + 1) * T)
         e = alone[k].at(theta[:, columns])
         assert_allclose(applied[:, columns], alone[k].hessian(e)(d[:, columns]), **CLOSE)
-        other = alone[k].line(e, d[:, columns], with_gradient=with_gradient)
+        other = alone[k].line(e, d[:, columns])
         assert_allclose(slope[k], other.slope[0], **CLOSE)
         assert_allclose([v[k] for v in unit], [v[0] for v in other.at_unit_step], **CLOSE)
         if k < 2:
@@ -205,14 +204,13 @@ def test_several_problems_equal_one_at_a_time(data, hold, with_gradient, rng):
 
 @pytest.mark.parametrize("C", [1.0, np.inf])
 @pytest.mark.parametrize("t", [0.0, 0.1, 1.0, 3.5])
-@pytest.mark.parametrize("with_gradient", [True, False])
-def test_a_line_agrees_with_fresh_evaluations(data, hold, C, t, with_gradient, rng):
+def test_a_line_agrees_with_fresh_evaluations(data, hold, C, t, rng):
     X, y, weight = data
     objective = make(hold(X), y, weight, C)
     theta, d = direction(rng, objective), direction(rng, objective)
     fresh, begin = objective.at(theta + t * d), objective.at(theta)
     slope = np.sum(begin.gradient * d)
-    line = objective.line(begin, d, with_gradient=with_gradient)
+    line = objective.line(begin, d)
     assert_allclose(line.slope[0], slope, rtol=1e-12)
     found = line.at(np.array([t]), np.array([0]))
     expected = fresh.value, [np.sum(fresh.gradient * d)]
@@ -297,17 +295,17 @@ def test_separation_looks_at_rows_with_weight():
 
 
 @pytest.mark.parametrize(
-    ("with_gradient", "t", "passes"),
-    [(True, 1, 1), (True, 0.5, 1.5), (False, 1, 1), (False, 0.5, 1)],
+    ("t", "passes"),
+    [(1, 1), (0.5, 1.5)],
 )
-def test_a_step_costs_one_pass(data, hold, with_gradient, t, passes, rng):
+def test_a_step_costs_one_pass(data, hold, t, passes, rng):
     """Half more only where the gradient has come with step one and another was taken."""
     X, y, weight = data
     objective = make(hold(X), y, weight, 1.0)
     work = objective.rows.work
     evaluation = objective.at(np.zeros(objective.shape))
     assert work.passes == 0.5  # there are no logits to compute
-    line = objective.line(evaluation, direction(rng, objective), with_gradient=with_gradient)
+    line = objective.line(evaluation, direction(rng, objective))
     line.at(np.array([0.7]), np.array([0]))
     line.move(np.array([t]))
     assert work.passes == 0.5 + passes
@@ -327,8 +325,7 @@ def test_passes_are_counted_once_for_all_views(data, rng):
 
 @pytest.mark.parametrize("C", [1.0, np.inf])
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("with_gradient", [True, False])
-def test_array_api(data, C, soft, with_gradient, rng):
+def test_array_api(data, C, soft, rng):
     """Evaluations, lines and Hessians under the strict namespace equal those of NumPy."""
     xp = pytest.importorskip("array_api_strict")
     X, y, weight = data
@@ -348,7 +345,7 @@ def test_array_api(data, C, soft, with_gradient, rng):
     assert_allclose(np.asarray(Hd), plain.hessian(a)(d), **close)
     diagonals = (o.hessian(e).diagonal() for o, e in ((strict, b), (plain, a)))
     assert_allclose(*(np.asarray(v) for v in diagonals), **close)
-    p, q = plain.line(a, d), strict.line(b, xp.asarray(d), with_gradient=with_gradient)
+    p, q = plain.line(a, d), strict.line(b, xp.asarray(d))
     assert_allclose(np.asarray(q.slope), p.slope, **close)
     for s, r in zip(q.at_unit_step, p.at_unit_step, strict=True):
         assert_allclose(np.asarray(s), r, **close)

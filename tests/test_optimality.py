@@ -137,7 +137,7 @@ def test_a_bound_costs_little():
     evaluation = objective.at(zero_mean(rng.standard_normal(objective.shape)))
     before = objective.rows.work.passes
     lower_bound(objective, evaluation, np.array([0.0]))
-    assert objective.rows.work.passes - before <= 0.5 * TUNED.most_intercept_steps
+    assert objective.rows.work.passes - before <= 0.5 * TUNED.look_back
 
 
 @pytest.mark.parametrize("n_problems", [1, 3])

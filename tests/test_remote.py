@@ -18,7 +18,7 @@ n, N, T = 900, 4, 3
 TOL = 1e-8
 # Samples smaller than the rows: of curvature, for blocks, and for the Hessian.
 SAMPLES = {
-    "hessian_rows": 150, "rows_per_feature": 0, "all_rows_small": 1.5, "gram_rows": 60,
+    "hessian_rows": 150, "rows_per_feature": 0, "all_rows_small": 1.5,
     "hessian_rows_per_direction": 60,
 }  # fmt: skip
 

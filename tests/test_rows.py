@@ -383,7 +383,7 @@ def test_gram_with_weights_of_any_sign(container, tmp_path, fit_intercept, block
     sample = sample._like(sample.X, sample.target, sample.weight, blocks=blocks)
     weights = rng.integers(-3, 4, (5, n)).astype(float)
     state = [(case.array(weights[:, rows]),) for rows in blocks]
-    with override(blocks_numbers=numbers):
+    with override(few_numbers=2 * numbers):
         found = [host(sample.gram(state, pairs=True)) for _ in range(2)]
     expected = np.array([(case.X * w[:, None]).T @ case.X / n for w in weights], dtype=float)
     assert_allclose(found[0], expected, rtol=case.eps, atol=20 * case.eps)

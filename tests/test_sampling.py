@@ -22,7 +22,7 @@ from skfc.solvers._newton import newton
 
 n, N, T = 3000, 50, 3
 OFFSET = 1e6  # standard deviations from zero: float32 rows as they are would know nothing
-EVERYTHING = {"hessian_rows": 10**9, "gram_rows": 10**9, "hessian_rows_per_direction": 10**9}
+EVERYTHING = {"hessian_rows": 10**9, "hessian_rows_per_direction": 10**9}
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_the_expectation_of_the_sampled_hessian_is_the_hessian(weighted, seeds, 
     evaluation = objective.at(rng.standard_normal(objective.shape))
     exact = matrix(objective.hessian(evaluation), objective.shape)
     draws = []
-    with override(hessian_rows=200, rows_per_feature=0, all_rows_small=1.5):
+    with override(hessian_rows=200, rows_per_feature=0):
         for _ in range(100):
             sampler = CurvatureSampler(objective)
             assert not sampler.takes_all
@@ -207,7 +207,7 @@ def test_rows_drawn_by_leverage_weigh_the_inverse_of_their_chance(name, rng):
     X, y = long_rows(rng, 20_000)
     objective = objective_of(X, y)
     evaluation = objective.at(rng.standard_normal(objective.shape) / 10)
-    few = {"hessian_rows": 4000, "rows_per_feature": 0, "gram_rows": 1000,
+    few = {"hessian_rows": 4000, "rows_per_feature": 0,
            "all_rows_small": 1.5}  # fmt: skip
     found = []
     for values in (few, EVERYTHING):
@@ -224,7 +224,7 @@ def test_blocks_thinned_again_stay_right(name, rng):
     """A second refresh draws rows by the leverage in the first."""
     X, y = long_rows(rng, 20_000)
     objective = objective_of(X, y)
-    few = {"hessian_rows": 4000, "rows_per_feature": 0, "gram_rows": 1000,
+    few = {"hessian_rows": 4000, "rows_per_feature": 0,
            "all_rows_small": 1.5}  # fmt: skip
     first, second = (objective.at(rng.standard_normal(objective.shape) / 10) for _ in range(2))
     found = []

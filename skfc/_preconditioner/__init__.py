@@ -40,11 +40,11 @@ def choose(objective, *, in_batches=False):
     small = objective.shape[0] * rows.n_classes <= TUNED.hessian_size
     # Several problems take their steps together in it, and wait for it once.
     several = objective.n_problems > 1
-    if small and (several or FullHessian.passes(objective) <= TUNED.hessian_passes):
+    if small and (several or FullHessian.passes(objective) <= TUNED.most_passes):
         return "hessian"
     even = passes_of(objective, eigen_operations(objective)) <= TUNED.most_passes
-    unsafe = in_batches and TUNED.heavy_features <= N and even
-    dense = n >= 2 * N and not unsafe and rows.n_classes * N**2 <= TUNED.blocks_numbers
+    unsafe = in_batches and TUNED.hessian_size <= N and even
+    dense = n >= 2 * N and not unsafe and rows.n_classes * N**2 <= TUNED.few_numbers
     if dense and (
         not rows.sparse or passes_of(objective, blocks_operations(objective)) <= TUNED.most_passes
     ):

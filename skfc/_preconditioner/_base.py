@@ -31,8 +31,7 @@ class Preconditioner:
 
     `refresh` looks at an evaluation, and `solve` applies the inverse of M; it changes
     nothing. A refresh is due when the steps since the last one (passes and products with a
-    Hessian) have cost as much as it does: `price` of them. A solver that loses its memory with
-    a refresh asks for `growth` times as many every time.
+    Hessian) have cost as much as it does: `price` of them.
     """
 
     price = 0.0
@@ -49,14 +48,14 @@ class Preconditioner:
         self.sampler = CurvatureSampler(objective)
         self.l2, self._seen, self._clock, self._interval = objective.penalty.l2, None, 0, 0.0
 
-    def update(self, objective, evaluation, *, renew=False, growth=1.0):
+    def update(self, objective, evaluation, *, renew=False):
         """Refresh M if it is due, or `renew` it; follow a change of the penalty at once."""
         work = objective.rows.work
         first = self._seen is None
         due = first or work.steps - self._clock >= self._interval or renew
         if due and evaluation.state is not self._seen:
             self._form(objective, evaluation)
-            self._interval = max(self.price, growth * self._interval)
+            self._interval = self.price
         elif (objective.penalty.l2 != self.l2).any():
             self.follow(objective, evaluation)
         else:
@@ -129,7 +128,7 @@ class Diagonal(Preconditioner):
 
     def __init__(self, objective):
         super().__init__(objective)
-        self.price, self.n_classes = TUNED.diagonal_price, objective.rows.n_classes
+        self.price, self.n_classes = TUNED.block_price, objective.rows.n_classes
 
     def refresh(self, objective, evaluation):
         M = self._data_part(objective, evaluation)
@@ -190,7 +189,7 @@ class Diagonal(Preconditioner):
 def mean_class_curvature(objective, evaluation):
     """The weighted mean of diag(p) - p pᵀ over a part of the rows, (n_problems, T, T)."""
     rows = objective.rows
-    stride = max(1, rows.shape[0] // TUNED.pilot_rows)
+    stride = max(1, rows.shape[0] // TUNED.hessian_rows)
     S, total = class_curvature(rows, evaluation.state, stride)
     return S / host.maximum(total, host.finfo(float).tiny)[:, None, None]
 
@@ -266,7 +265,7 @@ def is_singular(L):
 
 def jitter_of(A):
     """What is added to unit diagonals, for their precision."""
-    return TUNED.least_ridge if itemsize(A) == 4 else TUNED.rounding_of_gram
+    return TUNED.single_digits if itemsize(A) == 4 else TUNED.rounding_of_gram
 
 
 def factor_of(A, added):

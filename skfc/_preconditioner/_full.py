@@ -42,7 +42,7 @@ class FullHessian(Preconditioner):
     def __init__(self, objective):
         super().__init__(objective)
         self.n_classes = objective.rows.n_classes
-        self.price = min(max(round(self.passes(objective)), 1), TUNED.hessian_patience)
+        self.price = min(max(round(self.passes(objective)), 1), TUNED.look_back)
         self.kronecker = self.spectrum = self.sample = None
         self.size = 0.0
 
@@ -50,7 +50,7 @@ class FullHessian(Preconditioner):
     def operations(objective):
         """Operations of a refresh, about."""
         rows, P = objective.rows, objective.shape[0]
-        sample = min(rows.shape[0], TUNED.gram_rows + TUNED.hessian_rows_per_direction * P)
+        sample = min(rows.shape[0], TUNED.hessian_rows + TUNED.hessian_rows_per_direction * P)
         return sample * (P * rows.n_classes) ** 2 / 2
 
     @classmethod
@@ -97,7 +97,7 @@ class FullHessian(Preconditioner):
         free = objective.shape[0]
         if self.spectrum is not None:
             free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
-        needed = TUNED.gram_rows + TUNED.hessian_rows_per_direction * free
+        needed = TUNED.hessian_rows + TUNED.hessian_rows_per_direction * free
         if needed <= TUNED.nearly_all * self.size and not self._outdated():
             return
         rows, P = objective.rows, objective.shape[0]

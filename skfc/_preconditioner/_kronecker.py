@@ -102,7 +102,7 @@ class Kronecker(Factored):
         super().__init__(objective)
         rows, P = objective.rows, objective.shape[0]
         self.n_classes = rows.n_classes
-        importance = leverage_sample(rows, TUNED.gram_rows + TUNED.rows_per_feature * P)
+        importance = leverage_sample(rows, TUNED.hessian_rows + TUNED.rows_per_feature * P)
         weights = rows.sum(_draws.times_row_weight, state=importance, count=False).state
         A = cast(rows.gram(weights)[0, ...], rows.xp.float64)
         l2 = objective.penalty.l2
@@ -201,7 +201,7 @@ class LowRank(Factored):
         squares = xp.where(squares > 0, squares, xp.ones_like(squares))
         factors = squares  # without a penalty: features of variance one
         if (l2 > 0).all():  # else none is next to nothing beside the curvature of its feature
-            floor = squares * (TUNED.least_ridge / self.n_classes / float(l2.min()))
+            floor = squares * (TUNED.single_digits / self.n_classes / float(l2.min()))
             factors = xp.maximum(shared_factors(objective), floor)
         self.outside = float(xp.min(factors))
         self.unit = xp.sqrt(self.outside / factors)

@@ -220,7 +220,7 @@ class LocalRows(BlockSums):
         """
         std, reach = to_numpy(moments.std[0, :]), to_numpy(moments.high - moments.low)
         columns = np.flatnonzero(reach > 2.01 * std)
-        rows = np.linspace(0, self.shape[0] - 1, min(self.shape[0], TUNED.gram_rows))
+        rows = np.linspace(0, self.shape[0] - 1, min(self.shape[0], TUNED.hessian_rows))
         x = np.sort(self._values(np.unique(rows.astype(int)), columns), axis=0)
         n = len(x)
         median, spread = np.zeros(self.shape[1]), np.zeros(self.shape[1])

@@ -250,7 +250,7 @@ class CSRRows(LocalRows):
             squares += X.T @ share[:, rows].T
         spread = squares - mean**2
         # Where the mean is most of the squares, their difference has lost its digits.
-        doubtful = (not tame) | (spread <= TUNED.cancelled * squares).any(axis=1)
+        doubtful = (not tame) | (spread <= TUNED.single_digits * squares).any(axis=1)
         std = np.sqrt(np.maximum(spread, 0.0))
         empty = (squares == 0).all(axis=1)
         spread = np.where(empty, 0.0, np.maximum(std.max(axis=1), 1e-300))
@@ -314,7 +314,7 @@ def extremes(X, std, pieces):
     """
     low, high = -std, std.copy()
     counts = sum(np.bincount(X.indices[stored(X, rows)], minlength=len(std)) for rows in pieces)
-    columns = np.flatnonzero(counts > TUNED.stored_share * X.shape[0])
+    columns = np.flatnonzero(counts > TUNED.dense_share * X.shape[0])
     if len(columns):
         # One that is not stored is zero.
         full = counts[columns] == X.shape[0]

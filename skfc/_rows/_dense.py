@@ -337,7 +337,7 @@ class DenseRows(ArrayRows):
         bytes_per_row = n_pairs * self.X.itemsize
         most = n * n_pairs * len(weight) // TUNED.block_operations
         pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
-        memory = min(4 * TUNED.blocks_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
+        memory = min(2 * TUNED.few_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
         if self._pairs is None and n * bytes_per_row <= memory:
             self._pairs = thread_map(self._products, pieces)
 

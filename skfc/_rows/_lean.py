@@ -137,7 +137,6 @@ LEFT = {
 }
 # The same of functions that do nothing else: there is nothing to run.
 LATER = {
-    _blockwise.look_along: beside,
     _blockwise.move_along: moved,
     _blockwise.keep_probabilities: made_later,
     _blockwise.keep_mixture: made_later,

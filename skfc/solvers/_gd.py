@@ -110,7 +110,7 @@ def backtrack(line, share):
     start = line.evaluation.value[0]
     noise = ROUNDING[line.itemsize] * abs(start)
     step, value = 1.0, line.at_unit_step[0]
-    for _ in range(TUNED.most_halvings):
+    for _ in range(TUNED.patience):
         if value[0] <= start + share * step * line.slope[0] + noise:
             return step
         step /= 2
@@ -152,7 +152,7 @@ def largest_curvature(objective):
             return host.inf
         values, vectors = host.linalg.eigh(T[:k, :k])
         missing = residual * abs(vectors[-1, -1])
-        if missing <= TUNED.lanczos_accuracy * values[-1] or residual == 0.0:
+        if missing <= TUNED.accuracy * values[-1] or residual == 0.0:
             break
         T[k, k - 1] = T[k - 1, k] = residual
         basis.append(v / residual)

@@ -19,7 +19,7 @@ def lbfgs(objective, preconditioner, theta):
     preconditioner.update(objective, evaluation)
     pairs = []
     fresh = stalled = host.zeros(objective.n_problems, dtype=bool)
-    n_iter, growth = 0, TUNED.refresh_growth if preconditioner.is_newton else 1.0
+    n_iter = 0
     while True:
         precondition = partial(inverse_product, objective, preconditioner, pairs)
         direction = -precondition(evaluation.gradient)
@@ -51,7 +51,7 @@ def lbfgs(objective, preconditioner, theta):
         fresh, n_iter = stuck, n_iter + moved
         if stalled.any() and preconditioner.in_double(objective):
             stalled = host.zeros(objective.n_problems, dtype=bool)
-        formed = preconditioner.update(objective, evaluation, growth=growth)
+        formed = preconditioner.update(objective, evaluation)
         if formed and preconditioner.is_newton:
             pairs = []
             continue

@@ -37,7 +37,7 @@ def by_coordinate_descent(model, evaluation, mask, proba, distance, rough):
     start = theta[features, classes]
     found = minimise(
         H, gradient[features, classes], start, thresholds[features],
-        TUNED.inner_accuracy * distance, TUNED.faces if rough else TUNED.most_halvings,
+        TUNED.accuracy * distance, TUNED.look_back if rough else TUNED.patience,
     )  # fmt: skip
     step = host.zeros(model.shape)
     step[features, classes] = found - start
@@ -59,7 +59,7 @@ def by_conjugate_gradients(model, evaluation, mask, proba):
 def face_steps(model, evaluation, mask, proba):
     """The step where the weights of `mask` (n_features, T) take part."""
     quadratic = Quadratic.of(model, evaluation, mask, proba)
-    for _ in range(TUNED.faces):
+    for _ in range(TUNED.look_back):
         quadratic.accelerate()
         if quadratic.on_face():
             break

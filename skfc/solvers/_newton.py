@@ -23,7 +23,7 @@ def newton(objective, preconditioner, theta):
     sampler = preconditioner.sampler
     evaluation = objective.at(cast(theta, objective.rows.parameter_dtype))
     preconditioner.update(objective, evaluation)
-    damping, before, n_products, n_iter = 0, host.inf, 0, 0
+    damping, n_products, n_iter = 0, 0, 0
     stalled, found, renew = host.zeros(1, dtype=bool), None, False
     decrement = evaluation.value  # not known yet
     while True:
@@ -39,18 +39,16 @@ def newton(objective, preconditioner, theta):
             objective, evaluation, moved = enter(objective, change.objective, evaluation, step)
             stalled, damping, n_iter = host.zeros(1, dtype=bool), 0, n_iter + moved
         elif found is not None:
-            line = objective.line(evaluation, -found.step, with_gradient=not is_heavy(objective))
+            line = objective.line(evaluation, -found.step)
             steps = search(line, TUNED.wolfe_newton)
             stuck = steps[0] == 0
             if not stuck or renew or fresh:
                 value, evaluation = evaluation.value, line.move(steps)
                 kept = ratio(value - evaluation.value, decrement)[0]
                 stalled, n_iter, renew = steps == 0, n_iter + 1, False
-                damping = damping_after(steps[0], damping, objective)
-                missed = decrement[0] > TUNED.contraction * before < TUNED.near * value[0]
-                if kept < TUNED.kept or missed:
+                damping = max(damping - 1, 0)
+                if kept < TUNED.share_to_come:
                     sampler.grow(2)
-                before = decrement[0]
             else:  # the step was from an old preconditioner: once more from a new one
                 renew = True
         found, damping = damped_step(
@@ -77,19 +75,6 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
         if found.broken.any() and preconditioner.in_double(objective):
             continue
         too_much = found.decrement[0] > evaluation.value[0]
-        if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
+        if not too_much or not model.penalty.active or damping >= TUNED.patience:
             return found, damping
         damping += 1
-
-
-def damping_after(step, damping, objective):
-    """The next damping: more after a short step, since the model did not hold, else less."""
-    short = 0 < step < TUNED.short_step and objective.penalty.active
-    return min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)
-
-
-def is_heavy(objective):
-    """Whether products with X are most of a pass: gradients then wait for the step."""
-    rows = objective.rows
-    many = rows.shape[1] >= TUNED.heavy_features and rows.n_columns >= TUNED.heavy_classes
-    return many and not rows.sparse

@@ -42,7 +42,7 @@ def newton_cd(objective, preconditioner, theta):
         function = partial(_blockwise.keep_mixture, share=share)
         proba = model.rows.sum(function, state=evaluation.state, count=False).state
         if mask.sum() <= most_coordinates(objective.rows):
-            rough = iterate.decrement[0] > TUNED.rough * iterate.evaluation.value[0]
+            rough = iterate.decrement[0] > TUNED.small_loss * iterate.evaluation.value[0]
             step = by_coordinate_descent(model, evaluation, mask, proba, worst, rough)
         else:
             step = by_conjugate_gradients(model, evaluation, mask, proba)
@@ -53,7 +53,7 @@ def newton_cd(objective, preconditioner, theta):
             moved = evaluation.theta - before.theta
             stuck = strength == 1.0 and not host.any(smooth.dot(moved, moved))
         if length < 1.0 and share == 0.0:
-            wait = TUNED.mixed_steps
+            wait = TUNED.look_back
         elif length == strength == 1.0:
             wait -= 1
         share = TUNED.mixed if length < 1.0 or strength > 1.0 or wait > 0 else 0.0
@@ -102,7 +102,7 @@ def descend(smooth, penalty, evaluation, direction):
     promised = line.slope + penalty.absolute(theta + direction) - here
     noise = ROUNDING[line.itemsize] * host.abs(start)
     step, value = 1.0, line.at_unit_step[0]
-    for _ in range(TUNED.most_halvings):
+    for _ in range(TUNED.patience):
         whole = value + penalty.absolute(theta + step * direction)
         if whole[0] <= start[0] + TUNED.armijo * step * promised[0] + noise[0]:
             break

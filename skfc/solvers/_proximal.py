@@ -51,7 +51,7 @@ def accelerated(objective, theta):
         beta, weight = next_beta("auto", weight, uphill, adaptive=True)
         beyond = ahead.theta + beta * (ahead.theta - at.theta)
         there = smooth.at(beyond) if beta else ahead
-        at, bound = ahead, bound * TUNED.relaxation
+        at = ahead
         yield at, stuck and not beta
 
 
@@ -62,7 +62,7 @@ def itemsize_of(rows):
 
 def proximal_step(smooth, penalty, there, bound):
     """The evaluation after a proximal step, and the bound of the curvature that it took."""
-    for _ in range(TUNED.most_halvings):
+    for _ in range(TUNED.patience):
         ahead = smooth.at(penalty.shrink(there.theta - there.gradient / bound, 1.0 / bound))
         step = ahead.theta - there.theta
         rise = smooth.dot(there.gradient, step) + 0.5 * bound * smooth.dot(step, step)
