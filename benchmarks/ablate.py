@@ -35,7 +35,7 @@ OFF = {
     "few_numbers": 0, "batch_share": 1,
     # precision
     "single_from": NEVER, "small_loss": 0.0,
-    "few_single": 0,
+    "few_single": 0, "single_digits": 1e-9,
     "next_to_one_another": 0.0, "lost_digits": np.inf,
     # samples of rows
     "nearly_all": 1.0, "all_rows_small": 1.5, "least_chance": 0.0,
@@ -50,7 +50,7 @@ OFF = {
     "hessian_size": 0, "most_passes": np.inf,
     "speed_of_matrices": 1.0, "merge_share": 0.0,
     # conjugate gradients and Newton
-    "look_back": 1, "most_steps": NEVER, "wolfe_newton": 0.9,
+    "accuracy": 0.1, "look_back": 1, "most_steps": NEVER, "wolfe_newton": 0.9,
     "stronger": 100.0,  # twice as long a way in its logarithm
     # streams, which no fit of the set reads
     "stream_refresh": 1.0, "stream_overfit": np.inf,

@@ -244,7 +244,7 @@ class Run:
     def remember(self, iterate, index, found):
         """Correct the solver's own decrement by the estimate, where that is larger.
 
-        After a doubtful estimate, the next is due when the decrement has fallen by `ask_again`.
+        After a doubtful estimate, the next is due when the decrement has fallen tenfold.
         """
         k, value = self.which[index], iterate.evaluation.value[index]
         own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)

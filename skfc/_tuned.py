@@ -16,28 +16,26 @@ class Tuned:
     block_bytes: int = 16 * 2**20  # a block of dense rows: X is read once for both products
     min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
     block_operations: int = 2**26  # of a block that pays for a thread
-    batch_share: int = (
-        16  # batches of an epoch; in a stream, the share of new rows that asks for steps
-    )
+    batch_share: int = 16  # batches of an epoch; of a stream, new rows that ask for steps
     small_block_bytes: int = 2**20  # stays in the cache: copied rows, residuals of sparse ones
     piece_bytes: int = 2**19  # weights that a thread adds at a time
-    dense_share: float = 0.02  # stored values from which a Gram matrix of dense rows is faster
+    dense_share: float = 0.02  # stored values from which columns are treated as dense ones
     row_major_from: int = 16  # classes from which sparse logits stay as products give them
     few: int = 64  # classes, features: matrices that are cheap all at once
-    few_numbers: int = 2**25  # of a copy of all rows, or of folds solved together
+    few_numbers: int = 2**25  # of a copy of all rows, of all blocks, of folds solved together
 
     # -- precision: float32-first.md --------------------------------------------------------------
-    single_digits: float = 1e-6  # what float32 holds of a sum, a variance, the curvature, F
+    single_digits: float = 1e-6  # relatively: what float32 tells from rounding, in any sum
     single_from: int = 2**17  # numbers from which float32 saves time
-    small_loss: float = 1e-3  # mean loss below which float32 has no digits, or classes part
+    small_loss: float = 1e-3  # mean loss below which nearly all rows are decided
     few_single: int = 2**21  # numbers of float32 rows that are held in float64
     next_to_one_another: float = 1e-2  # spread of most values, in standard deviations, that is
     lost_digits: float = 1e-3  # share of a standard deviation that rounding of a column may be
 
     # -- samples of rows: block-diagonal.md -------------------------------------------------------
-    nearly_all: float = 1.5  # rows, in sizes of a sample, of which all are taken; drawn anew
-    least_chance: float = 0.1  # chance of a row of no weight beside one of mean weight
+    nearly_all: float = 1.5  # rows, in sizes of a sample, of which all are taken
     all_rows_small: float = 10.0  # the same for a Hessian, where a copy of all rows is small
+    least_chance: float = 0.1  # chance of a row of no weight beside one of mean weight
     hessian_rows: int = 1000  # rows of a sampled Hessian or a Gram matrix, and more per feature
     rows_per_feature: int = 8  # more rows of a sample, for every feature
     probes: int = 10  # random vectors that tell the leverage of rows
@@ -45,23 +43,23 @@ class Tuned:
     # -- preconditioners ------------------------------------------------------------------------
     no_curvature: float = 1e-13  # relative to the largest: curvature that is rounding
     rounding_of_gram: float = 1e-10  # of its diagonal: what rounding of a Gram matrix may be
-    block_price: float = 4.0  # steps that blocks cost, and more with features x classes
-    numbers_per_step: float = 200.0
+    block_price: float = 4.0  # steps that a look at blocks, or at the diagonal, costs
+    numbers_per_step: float = 200.0  # features x classes of blocks for one step more
     hessian_rows_per_direction: int = 55  # rows of a Hessian per effective degree of freedom
     operations_per_logit: float = 100.0  # of exponentials, in operations of a matrix product
 
     # -- the ladder of "auto" -------------------------------------------------------------------
     hessian_size: int = 500  # features x classes of the largest Hessian
-    most_passes: float = 30.0  # what another preconditioner may cost to form
+    most_passes: float = 30.0  # what a preconditioner may cost to form
     speed_of_matrices: float = 10.0  # of operations of matrices, beside those of a pass
     merge_share: float = 0.8  # features left from which merging columns pays
 
     # -- conjugate gradients and Newton -----------------------------------------------------------
-    accuracy: float = 0.01  # of what is found in steps: what is left
-    look_back: int = 3  # terms that tell the speed of a series, iterations that tell of none
+    accuracy: float = 0.01  # of what is found step by step: what may be left
+    look_back: int = 3  # steps that tell how fast a series converges, or that it does not
     most_steps: int = 100  # products of a step, and of an estimate
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
-    stronger: float = 10.0  # from a penalty to the next
+    stronger: float = 10.0  # from a penalty to the next, from a doubtful estimate to the next
 
     # -- L-BFGS, gradient descent, line searches --------------------------------------------------
     memory: int = 10  # pairs of L-BFGS
@@ -77,16 +75,16 @@ class Tuned:
     mixed: float = 0.5  # share of the targets in the curvature, until full steps are taken
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
-    share_to_come: float = 0.3  # of the decrement: what steps and estimates may leave
+    share_to_come: float = 0.3  # of the decrement: what a step or an estimate may leave
     thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
     far_logits: float = 0.25  # nor may it by more than this if it is
-    farther: float = 20.0  # as many times what is typical
+    farther: float = 20.0  # as many times what is typical: a row, a movement, a scale stand out
     steps_per_root: float = 0.5  # products of an estimate, times the root of the condition
-    decided_steps: int = 12  # products of an estimate there
+    decided_steps: int = 12  # products of an estimate where few may miss a row
     farthest_intercept: float = 100.0  # logits that the intercepts may be from the minimum's
     largest_program: int = 2**19  # coefficients of a linear program that finds separation
-    patience: int = 25  # iterations without progress at the floor of the arithmetic
+    patience: int = 25  # iterations that a method may take before another goes on, or none
 
     # -- streams: streams.md ----------------------------------------------------------------------
     stream_refresh: float = 1.2  # growth of the rows that renews the preconditioner

@@ -157,17 +157,17 @@ def test_ablation_of_two_fields_and_one_that_nothing_reads(monkeypatch):
     assert set(ablate.OFF) == {field.name for field in dataclasses.fields(Tuned)}
     chosen = [ablate.Case("iris", 1.0, 1e-3), ablate.Case("iris", 100.0, 1e-6)]
     # The value that it has is no change; iris has no work for float32.
-    monkeypatch.setitem(ablate.OFF, "memory", TUNED.memory)
-    names = ("memory", "hessian_size", "least_ridge")
+    monkeypatch.setitem(ablate.OFF, "armijo", TUNED.armijo)
+    names = ("armijo", "hessian_size", "merge_share")
     rows, idle = ablate.run(names, chosen, repeats=1)
-    assert idle == ["least_ridge"]
+    assert idle == ["merge_share"]
     same, other = rows
     assert (same.n_cases, same.n_changed, same.passes, same.products) == (2, 0, 1.0, 1.0)
     assert (other.n_cases, other.n_changed) == (2, 2)
     assert not any((row.missed, row.failed) != ([], []) for row in rows)
     assert type(TUNED) is Tuned
     text = ablate.markdown(rows, idle, len(chosen))
-    assert text.index("| memory |") < text.index("Not judged") < text.index("least_ridge")
+    assert text.index("| armijo |") < text.index("Not judged") < text.index("merge_share")
 
 
 def test_a_stream_beside_its_fit():

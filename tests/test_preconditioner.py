@@ -506,13 +506,13 @@ def test_a_weaker_penalty_draws_more_rows(rng):
 
 def test_the_hessian_is_taken_where_it_costs_few_passes(rng):
     few, many = (
-        make_objective(rng.random((rows, 40)), np.arange(rows) % 6) for rows in (3000, 30_000)
+        make_objective(rng.random((rows, 70)), np.arange(rows) % 7) for rows in (3000, 90_000)
     )
     most = TUNED.most_passes
     assert FullHessian.passes(few) > most > FullHessian.passes(many)
     assert [choose(few), choose(many)] == ["block-diagonal", "hessian"]
-    y = np.arange(3000) % 6
-    assert choose(make_objective(rng.random((3000, 40)), y, C=np.ones(5))) == "hessian"
+    y = np.arange(3000) % 7
+    assert choose(make_objective(rng.random((3000, 70)), y, C=np.ones(5))) == "hessian"
 
 
 def test_rows_that_span_nothing():

@@ -11,8 +11,7 @@ from skfc import SoftmaxFCClassifier, _draws
 from skfc._conjugate_gradients import most_to_come
 from skfc._objective import HessianOperator
 from skfc._penalty import Penalty
-from skfc._preconditioner import choose, make
-from skfc._preconditioner._full import FullHessian
+from skfc._preconditioner import make
 from skfc._problem import Problem
 from skfc._row_samples import CurvatureSampler
 from skfc._targets import Targets
@@ -308,21 +307,6 @@ def test_a_weaker_penalty_draws_more_rows():
         preconditioner.refresh(other, other.at(theta))
         drawn.append(preconditioner.sample.rows.shape[0])
     assert drawn[0] == drawn[1] < drawn[2]
-
-
-def test_the_hessian_is_taken_where_it_costs_few_passes():
-    rng = np.random.default_rng(0)
-
-    def passes_and_choice(n_rows, n_problems=1):
-        y = np.arange(n_rows) % 6
-        objective = objective_of(rng.random((n_rows, 40)), y, 1.0, 6, n_problems)
-        return FullHessian.passes(objective), choose(objective)
-
-    few, many, together = passes_and_choice(3000), passes_and_choice(30_000), (
-        passes_and_choice(3000, 5)
-    )  # fmt: skip
-    assert few[0] > 10 > many[0]
-    assert [few[1], many[1], together[1]] == ["block-diagonal", "hessian", "hessian"]
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False])

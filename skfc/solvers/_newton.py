@@ -23,7 +23,7 @@ def newton(objective, preconditioner, theta):
     sampler = preconditioner.sampler
     evaluation = objective.at(cast(theta, objective.rows.parameter_dtype))
     preconditioner.update(objective, evaluation)
-    damping, n_products, n_iter = 0, 0, 0
+    damping, before, n_products, n_iter = 0, host.inf, 0, 0
     stalled, found, renew = host.zeros(1, dtype=bool), None, False
     decrement = evaluation.value  # not known yet
     while True:
@@ -46,9 +46,11 @@ def newton(objective, preconditioner, theta):
                 value, evaluation = evaluation.value, line.move(steps)
                 kept = ratio(value - evaluation.value, decrement)[0]
                 stalled, n_iter, renew = steps == 0, n_iter + 1, False
-                damping = max(damping - 1, 0)
-                if kept < TUNED.share_to_come:
+                damping = damping_after(steps[0], damping, objective)
+                missed = decrement[0] > TUNED.share_to_come * before < TUNED.accuracy * value[0]
+                if kept < TUNED.share_to_come or missed:
                     sampler.grow(2)
+                before = decrement[0]
             else:  # the step was from an old preconditioner: once more from a new one
                 renew = True
         found, damping = damped_step(
@@ -78,3 +80,9 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
         if not too_much or not model.penalty.active or damping >= TUNED.patience:
             return found, damping
         damping += 1
+
+
+def damping_after(step, damping, objective):
+    """The next damping: more after a short step, since the model did not hold, else less."""
+    short = 0 < step < 1 and objective.penalty.active
+    return min(damping + 1, TUNED.patience) if short else max(damping - 1, 0)
