@@ -303,7 +303,7 @@ class DaskRows:
         kept = State(self.cluster, call, theta if base is _blockwise.evaluate else None)
         values, gradient = (), None
         # One that leaves a state alone waits until another needs that, and goes with it.
-        if base not in _tasks.ONLY_STATE and base is not _blockwise.look_along:
+        if base not in _tasks.ONLY_STATE:
             values, gradient = self.cluster.run(call)
             kept.note()
         if count:
