@@ -68,22 +68,13 @@ def estimate(iterate, index, tol, *, thorough=False):
     if len(index) < objective.n_problems:
         precondition = on_part(iterate, index)
         objective, evaluation = objective.problems(index, evaluation)
-    make = HessianOperator.of if thorough else iterate.hessian
-    hessian = make(objective, evaluation)
+    hessian = (HessianOperator.of if thorough else iterate.hessian)(objective, evaluation)
     solve = partial(
         newton_step, objective, hessian, evaluation.gradient,
         share=TUNED.share_to_come, most=TUNED.most_steps, by_condition=True,
     )  # fmt: skip
-    least, newton = products_of(iterate, evaluation, thorough)
-    if newton is None or not newton.is_enough(least):
-        newton = solve(precondition, least=least)
-    whole = None
-    near = (relative(newton.decrement, evaluation.value) <= tol).any()
-    if thorough or (near and iterate.poor and may_hide(objective, newton)):
-        whole = exact(objective, evaluation)
-    if whole is not None:
-        precondition = whole.solve
-        newton = solve(precondition, least=whole.confirming_steps)
+    newton, whole = step_of(iterate, objective, evaluation, solve, precondition, tol, thorough)
+    precondition = precondition if whole is None else whole.solve
     limits = Limits.of(objective, evaluation, tol)
     movement = hessian.movement(newton.step)
     far = limits.exceeded(movement)
@@ -96,9 +87,32 @@ def estimate(iterate, index, tol, *, thorough=False):
     return Estimate(newton.decrement, broken | far, broken)
 
 
-def may_hide(objective, newton):
-    """Whether products with the Hessian may miss curvature: that of a row, or of a small part."""
-    return newton.n_products >= TUNED.decided_steps or stands_out(objective.rows)
+def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
+    """The Newton step of an estimate, and the factorised Hessian where it took that."""
+    least, newton = products_of(iterate, evaluation, thorough)
+    if newton is not None and not newton.is_enough(least):
+        newton = None
+    far_off = newton is not None and not is_near(newton, evaluation, tol)
+    suspect = thorough or (iterate.poor and may_hide(objective, least))
+    whole = exact(objective, evaluation) if suspect and not far_off else None
+    if whole is None:
+        newton = newton or solve(precondition, least=least)
+        unexpected = iterate.poor and not suspect and newton.n_products >= TUNED.decided_steps
+        if unexpected and is_near(newton, evaluation, tol):
+            whole = exact(objective, evaluation)
+    if whole is not None:
+        newton = solve(whole.solve, least=whole.confirming_steps)
+    return newton, whole
+
+
+def may_hide(objective, n_products):
+    """Whether products may hide curvature: where it takes many of them, or a row stands out."""
+    return n_products >= TUNED.decided_steps or stands_out(objective.rows)
+
+
+def is_near(newton, evaluation, tol):
+    """Whether a Newton step says of a problem that it is within `tol` of its minimum."""
+    return bool((relative(newton.decrement, evaluation.value) <= tol).any())
 
 
 def products_of(iterate, evaluation, thorough):

@@ -75,7 +75,7 @@ def sgd(
                 direction = step
             line = objective.line(evaluation, direction)
             t = search(line, TUNED.wolfe_newton)
-            rate *= 0.5 if uphill or t[0] < TUNED.short_step else 1.0
+            rate *= 0.5 if uphill or t[0] < 0.5 else 1.0
             evaluation, stalled = line.move(t), t == 0
         else:
             evaluation = objective.at(end)
