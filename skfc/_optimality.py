@@ -90,8 +90,6 @@ def estimate(iterate, index, tol, *, thorough=False):
 def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     """The Newton step of an estimate, and the factorised Hessian where it took that."""
     least, newton = products_of(iterate, evaluation, thorough)
-    if newton is not None and not newton.is_enough(least):
-        newton = None
     far_off = newton is not None and not is_near(newton, evaluation, tol)
     suspect = thorough or (iterate.poor and may_hide(objective, least))
     whole = exact(objective, evaluation) if suspect and not far_off else None
@@ -116,11 +114,12 @@ def is_near(newton, evaluation, tol):
 
 
 def products_of(iterate, evaluation, thorough):
-    """The least products of an estimate, and the Newton step of the solver, where that may do."""
+    """The least products of an estimate, and the solver's Newton step, where that took them."""
     if thorough:
         return TUNED.thorough_steps, None
     decided = (evaluation.value < TUNED.small_loss).any()
-    return TUNED.decided_steps if decided else iterate.least_steps, iterate.newton
+    least, newton = TUNED.decided_steps if decided else iterate.least_steps, iterate.newton
+    return least, newton if newton is not None and newton.is_enough(least) else None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from skfc import SoftmaxFCClassifier, neg_log_loss_scorer
 from skfc._driver import Run
 from skfc._preconditioner import PRECONDITIONERS, choose, make
-from skfc._tuned import TUNED, override
+from skfc._tuned import TUNED
 from skfc.solvers import GO_ON, Change
 from skfc.solvers._gd import largest_curvature
 from skfc.solvers._lbfgs import inverse_product, lbfgs, pair
