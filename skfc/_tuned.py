@@ -75,11 +75,11 @@ class Tuned:
     mixed: float = 0.5  # share of the targets in the curvature, until full steps are taken
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
-    share_to_come: float = 0.3  # of the decrement: what a step or an estimate may leave
+    share_to_come: float = 0.3  # of the decrement: what an estimate may leave; of the leverage
     thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
     far_logits: float = 0.25  # nor may it by more than this if it is
-    farther: float = 20.0  # as many times what is typical: a row, a movement, a scale stand out
+    farther: float = 20.0  # as many times what is typical: a movement, a scale stands out
     steps_per_root: float = 0.5  # products of an estimate, times the root of the condition
     decided_steps: int = 12  # products of an estimate where few may miss a row
     farthest_intercept: float = 100.0  # logits that the intercepts may be from the minimum's
