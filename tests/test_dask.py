@@ -169,7 +169,7 @@ def test_a_column_of_labels_is_ravelled(data):
 def test_threads_and_samples(data):
     """On the threaded scheduler, and with more rows than samples take."""
     X, y, weight = data
-    few = {"hessian_rows": 100, "rows_per_feature": 0, "all_rows_small": 1.5, "gram_rows": 60}
+    few = {"hessian_rows": 100, "rows_per_feature": 0, "all_rows_small": 1.5}
     with dask.config.set(scheduler="threads", num_workers=2), override(**few):
         here, there = fitted(X, y, weight), fitted(lazy(X), lazy(y), lazy(weight))
     assert_same(here, there)
