@@ -57,7 +57,7 @@ class Tuned:
     # -- conjugate gradients and Newton -----------------------------------------------------------
     accuracy: float = 0.01  # of what is found step by step: what may be left
     look_back: int = 3  # steps that tell how fast a series converges, or that it does not
-    most_steps: int = 100  # products of a step, and of an estimate
+    most_steps: int = 100  # products of a step or an estimate, trials on a line
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     stronger: float = 10.0  # from a penalty to the next, from a doubtful estimate to the next
 

@@ -140,13 +140,14 @@ def test_folds_have_the_deviations_of_their_training_rows(data, hold, class_weig
     weight = rng.uniform(0.1, 2, n)
     test = np.arange(n) % 3 == 1
     train = np.flatnonzero(~test)
-    options = {"standardize": True, "tol": TOL, "class_weight": class_weight}
+    # Two fits are apart by the errors of both: each ends well within what they may differ.
+    options = {"standardize": True, "tol": TOL / 100, "class_weight": class_weight}
     splits = [(train, np.flatnonzero(test)), (np.arange(n // 2), np.arange(n // 2, n))]
     search = SoftmaxFCClassifierCV(Cs=[0.3], cv=splits, **options)
     search.fit(hold(X * UNITS[0]), y, sample_weight=weight)
     for k, (rows, _) in enumerate(splits):
         alone = fit(hold((X * UNITS[0])[rows]), y[rows], weight[rows], C=0.3,
-                    class_weight=class_weight)  # fmt: skip
+                    class_weight=class_weight, tol=TOL / 100)  # fmt: skip
         size = np.abs(alone.coef_ * UNITS[0]).max()
         assert_allclose(search.coefs_paths_[k, 0] * UNITS[0], alone.coef_ * UNITS[0],
                         atol=np.sqrt(TOL) * size)  # fmt: skip

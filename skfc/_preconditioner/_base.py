@@ -43,6 +43,8 @@ class Preconditioner:
     double = False
     # Whether M is the whole Hessian, so that a refresh replaces what L-BFGS remembers.
     is_newton = False
+    # Whether M leaves out curvature even where it was formed.
+    is_poor = True
 
     def __init__(self, objective):
         self.sampler = CurvatureSampler(objective)

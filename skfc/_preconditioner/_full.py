@@ -46,6 +46,11 @@ class FullHessian(Preconditioner):
         self.kronecker = self.spectrum = self.sample = None
         self.size = 0.0
 
+    @property
+    def is_poor(self):
+        """While it is the Kronecker form, of other probabilities."""
+        return self.kronecker is not None
+
     @staticmethod
     def operations(objective):
         """Operations of a refresh, about."""

@@ -50,7 +50,7 @@ def gd(objective, preconditioner, theta, *, learning_rate="auto", momentum="auto
             raise_for_overflow(evaluation.value + decrement, learning_rate)
         change = yield Iterate(
             objective, evaluation, n_iter, decrement, measure.solve, whole_hessian,
-            measure.confirming_steps, stalled, not measure.is_newton,
+            measure.confirming_steps, stalled, measure.is_poor,
         )  # fmt: skip
         if change.objective is not None:
             objective, evaluation, _ = enter(objective, change.objective, evaluation)

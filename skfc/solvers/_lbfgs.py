@@ -26,7 +26,7 @@ def lbfgs(objective, preconditioner, theta):
         decrement = -0.5 * objective.dot(direction, evaluation.gradient)
         change = yield Iterate(
             objective, evaluation, n_iter, decrement, precondition, preconditioner.sampler.at,
-            preconditioner.confirming_steps, stalled, not preconditioner.is_newton,
+            preconditioner.confirming_steps, stalled, preconditioner.is_poor,
         )  # fmt: skip
         if change.keep is not None:
             keep = change.keep

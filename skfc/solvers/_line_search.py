@@ -21,7 +21,7 @@ def search(line, wolfe=None):
     f, s = (host.array(v) for v in line.at_unit_step)
     low, s_low = host.zeros_like(f0), s0.copy()
     high, s_high = host.full_like(f0, host.inf), host.full_like(f0, host.inf)
-    for _ in range(TUNED.patience):
+    for _ in range(TUNED.most_steps):
         with host.errstate(invalid="ignore"):
             falls = f <= f0 + TUNED.armijo * t * s0
             falls |= (f <= f0 + eps * host.abs(f0)) & (s <= (2 * TUNED.armijo - 1) * s0)

@@ -31,7 +31,7 @@ def newton(objective, preconditioner, theta):
         change = yield Iterate(
             objective, evaluation, n_iter, evaluation.value if damping else decrement,
             preconditioner.solve, sampler.at, max(preconditioner.confirming_steps, n_products),
-            stalled, not preconditioner.is_newton,
+            stalled, preconditioner.is_poor,
             found if fresh and not damping else None,
         )  # fmt: skip
         if change.objective is not None:

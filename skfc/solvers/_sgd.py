@@ -65,7 +65,7 @@ def sgd(
             raise_for_overflow(evaluation.value + decrement, learning_rate)
         yield Iterate(
             objective, evaluation, n_iter, decrement, measure.solve, preconditioner.sampler.at,
-            measure.confirming_steps, stalled, not measure.is_newton,
+            measure.confirming_steps, stalled, measure.is_poor,
         )  # fmt: skip
         start = evaluation if adaptive else None
         end = epoch(objective, preconditioner, evaluation.theta, start, size, rng, rate, beta)
