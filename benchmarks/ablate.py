@@ -52,13 +52,14 @@ OFF = {
     # conjugate gradients and Newton
     "accuracy": 0.1, "look_back": 1, "most_steps": NEVER, "wolfe_newton": 0.9,
     "stronger": 100.0,  # twice as long a way in its logarithm
+    "most_damping": 0,
     # streams, which no fit of the set reads
     "stream_refresh": 1.0, "stream_overfit": np.inf,
     # L-BFGS, gradient descent, line searches
     "memory": 5,  # / 2
     "armijo": 0.0, "wolfe": 1e300, "smooth_share": 1e-4,
     # proximal steps, which no fit of the set reads
-    "least_working_set": NEVER, "most_coordinates": 0, "pairs_operations": 0.0,
+    "least_working_set": NEVER, "most_coordinates": 0,
     "sweeps": 1, "mixed": 0.0,
     # the gap
     "share_to_come": 1e300, "thorough_steps": 2, "small_tol": 1.0,

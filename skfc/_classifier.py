@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skfc import _dask, _driver, _prediction, _scoring, _targets
 from skfc._array import beside, check_place, is_distributed, is_numpy, place, readable, to_numpy
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
+from skfc._namespaces import CAN_DISPATCH
 from skfc._parameters import check_parameters
 from skfc._partial_fit import PartialFitMixin
 from skfc._problem import Method, Problem, finish
@@ -550,7 +551,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.array_api_support = True
+        tags.array_api_support = CAN_DISPATCH
         return tags
 
 

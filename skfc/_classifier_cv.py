@@ -55,9 +55,10 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         The shares of the absolute values in the penalty to choose from, as `l1_ratio` of
         :class:`SoftmaxFCClassifier`.
     cv : int, cross-validation splitter or iterable of (train, test), default=None
-        How the rows are split: the number of stratified folds (None is 5), a splitter of
-        scikit-learn, or the indices of training and test rows themselves. For `y` of
-        probability rows the folds are stratified by the most probable class.
+        How the rows are split: the number of stratified folds (None is 5, or the size of
+        the largest class where that is less), a splitter of scikit-learn, or the indices of
+        training and test rows themselves. For `y` of probability rows the folds are
+        stratified by the most probable class.
     scoring : str, callable or None, default=None
         The score of the held-out rows, the greater the better: a name that scikit-learn
         knows, or `scorer(estimator, X, y)`, which gets rows of a frame where `X` is one.
@@ -428,7 +429,10 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         """The folds."""
         n = X.shape[0]
         labels = classes[target if target.ndim == 1 else target.argmax(axis=0)]
-        splits = list(check_cv(self.cv, labels, classifier=True).split(X, labels, **split_params))
+        cv = self.cv
+        if cv is None:  # five folds, where a class has as many rows
+            cv = int(np.clip(np.unique(labels, return_counts=True)[1].max(), 2, 5))
+        splits = list(check_cv(cv, labels, classifier=True).split(X, labels, **split_params))
         if not splits:
             raise ValueError("cv gives no split; at least one (train, test) pair is needed.")
         folds = []

@@ -99,7 +99,7 @@ def level_of(iterate):
     if not (missing > 0 and penalty > 0):
         return 0
     levels = math.ceil(math.log(1 + missing / penalty) / math.log(TUNED.stronger))
-    return min(levels, TUNED.patience)
+    return min(levels, TUNED.most_damping)
 
 
 def step_in_log_C(Cs, i):

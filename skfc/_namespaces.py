@@ -5,6 +5,7 @@ from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
+import scipy
 from sklearn import get_config
 
 # In annotations: an array of any library.
@@ -22,6 +23,9 @@ CREATION = ("zeros", "ones", "empty", "full", "eye", "arange", "linspace")
 HALF = ("float16", "bfloat16")
 
 TF32 = 2.0**-11
+
+# scikit-learn dispatches on arrays with SciPy 1.14 and later.
+CAN_DISPATCH = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 14)
 
 SETTING = "sklearn.set_config(array_api_dispatch=True)"
 

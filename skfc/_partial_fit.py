@@ -1,5 +1,7 @@
 """`partial_fit`: what the estimator does with a stream."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.utils.metaestimators import available_if
 
@@ -11,7 +13,13 @@ from skfc._stream_model import check_stream, learn, stream_classes
 
 
 def takes_batches(estimator):
-    """Whether an estimator learns from batches: a search needs all rows."""
+    """Whether an estimator learns from batches: a search needs all rows, a stream squares."""
+    ratio = getattr(estimator, "l1_ratio", 0.0)
+    if isinstance(ratio, Real) and ratio > 0:
+        raise AttributeError(
+            f"partial_fit has an L2 penalty only; got l1_ratio={ratio!r}. Set l1_ratio to 0, or "
+            "use fit."
+        )
     return not hasattr(estimator, "cv")
 
 
@@ -57,9 +65,9 @@ class PartialFitMixin:
         `fit` forgets the stream, and a stream forgets the fit before it. Solver,
         preconditioner, `tol`, `max_iter` and the parameters of early stopping play no part.
         With `standardize=True` standard deviations are those of the rows so far.
-        `class_weight="balanced"` would need all rows, and `l1_ratio` > 0 another penalty than
-        squares: both raise. Nothing is discounted: old
-        rows count like new ones.
+        `class_weight="balanced"` would need all rows, and raises. With `l1_ratio` > 0 there is
+        no `partial_fit`: a stream has an L2 penalty only. Nothing is discounted: old rows
+        count like new ones.
 
         Examples
         --------

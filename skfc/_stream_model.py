@@ -11,11 +11,6 @@ from skfc._stream import Stream
 
 def check_stream(estimator):
     """Raise for parameters of an estimator that a stream does not take."""
-    if estimator.l1_ratio > 0:
-        raise ValueError(
-            f"partial_fit has an L2 penalty only; got l1_ratio={estimator.l1_ratio!r}. Set "
-            "l1_ratio to 0, or use fit."
-        )
     if isinstance(estimator.class_weight, str):
         raise ValueError(
             "class_weight='balanced' needs the counts of all rows, which partial_fit does not "

@@ -60,17 +60,17 @@ class Tuned:
     most_steps: int = 100  # products of a step or an estimate, trials on a line
     wolfe_newton: float = 0.25  # a trial on the line costs less than a step
     stronger: float = 10.0  # from a penalty to the next, from a doubtful estimate to the next
+    most_damping: int = 12  # times that a penalty is made stronger, at the most
 
     # -- L-BFGS, gradient descent, line searches --------------------------------------------------
     memory: int = 10  # pairs of L-BFGS
     armijo: float = 1e-4
     wolfe: float = 0.9
-    smooth_share: float = 0.5  # of the slope's promise, for steps without momentum
+    smooth_share: float = 0.5  # of what the slope promises, of a step: less is a short step
 
     # -- proximal steps: elastic-net.md -----------------------------------------------------------
     least_working_set: int = 150  # zero weights that may enter at a time, and as many as are not
-    most_coordinates: int = 3000  # weights of the largest Hessian
-    pairs_operations: float = 1e11  # what it may cost
+    most_coordinates: int = 3000  # weights of the largest Hessian; fewer where rows are many
     sweeps: int = 10  # of coordinate descent before signs are tried
     mixed: float = 0.5  # share of the targets in the curvature, until full steps are taken
 

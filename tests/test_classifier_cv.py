@@ -53,14 +53,23 @@ DISTANCE = 2 * np.sqrt(2 * 10 * TOL * np.log(3))
 pytestmark = pytest.mark.filterwarnings("ignore:C_=.* of Cs. a .* C may be chosen:UserWarning")
 
 
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
 @checks_of(
     [
-        SoftmaxFCClassifierCV(cv=3),
+        SoftmaxFCClassifierCV(),
         SoftmaxFCClassifierCV(Cs=[1.0], cv=3, refit=False, scoring="accuracy"),
     ]
 )
 def test_estimator_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(("n_rows", "n_folds"), [(9, 3), (30, 5)])
+def test_few_rows_are_split_into_fewer_folds(n_rows, n_folds, rng):
+    X, y = rng.standard_normal((n_rows, 2)), np.arange(n_rows) % 3
+    assert SoftmaxFCClassifierCV(Cs=[1.0]).fit(X, y).scores_.shape == (n_folds, 1)
+    with pytest.raises(ValueError, match="n_splits"):
+        SoftmaxFCClassifierCV(Cs=[1.0], cv=n_rows).fit(X, y)
 
 
 @pytest.fixture(scope="module")

@@ -445,20 +445,9 @@ def test_wrong_ratios(l1_ratio):
         SoftmaxFCClassifierCV(l1_ratios=[[l1_ratio]] if l1_ratio is True else [l1_ratio]).fit(X, y)
 
 
-# scikit-learn's checks that call partial_fit, and in most cases fit before it.
-OF_STREAMS = {
-    "check_estimators_partial_fit_n_features", "check_fit_score_takes_y",
-    "check_n_features_in_after_fitting",
-}  # fmt: skip
-
-
 @checks_of([SoftmaxFCClassifier(l1_ratio=0.5)])
 def test_scikit_learn_accepts_it(estimator, check):
-    if check.func.__name__ in OF_STREAMS:
-        with pytest.raises(ValueError, match="partial_fit has an L2 penalty only"):
-            check(estimator)
-    else:
-        check(estimator)
+    check(estimator)
 
 
 def test_searches_and_selection_of_features():

@@ -474,12 +474,12 @@ def test_extreme_weights(data, rng):
 def test_a_stream_has_squares_only(data):
     """Raised before rows are read: what was learned stays."""
     X, y, *_ = data
-    with pytest.raises(ValueError, match=r"partial_fit has an L2 penalty only; got l1_ratio=0\.5"):
-        SoftmaxFCClassifier(l1_ratio=0.5).partial_fit(None, None)
+    assert not hasattr(SoftmaxFCClassifier(l1_ratio=0.5), "partial_fit")
     model = streamed(X[:500], y[:500])
     before = model.coef_.copy()
-    with pytest.raises(ValueError, match="L2 penalty only"):
+    with pytest.raises(AttributeError) as raised:
         model.set_params(l1_ratio=1.0).partial_fit(X[500:], y[500:])
+    assert "an L2 penalty only; got l1_ratio=1.0" in str(raised.value.__cause__)
     assert_array_equal(model.coef_, before)
     model.set_params(l1_ratio=0.0).partial_fit(X[500:], y[500:])
     assert not np.array_equal(model.coef_, before)

@@ -335,9 +335,11 @@ class DenseRows(ArrayRows):
         weight = weights[0][0] if len(weights) == 1 else np.concatenate([w for (w,) in weights], 1)
         n_pairs = P * (P + 1) // 2
         bytes_per_row = n_pairs * self.X.itemsize
-        most = n * n_pairs * len(weight) // TUNED.block_operations
-        pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
         memory = min(2 * TUNED.few_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
+        most = max(
+            n * n_pairs * len(weight) // TUNED.block_operations, n * bytes_per_row // memory
+        )
+        pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
         if self._pairs is None and n * bytes_per_row <= memory:
             self._pairs = thread_map(self._products, pieces)
 

@@ -77,12 +77,12 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
         if found.broken.any() and preconditioner.in_double(objective):
             continue
         too_much = found.decrement[0] > evaluation.value[0]
-        if not too_much or not model.penalty.active or damping >= TUNED.patience:
+        if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
             return found, damping
         damping += 1
 
 
 def damping_after(step, damping, objective):
     """The next damping: more after a short step, since the model did not hold, else less."""
-    short = 0 < step < 1 and objective.penalty.active
-    return min(damping + 1, TUNED.patience) if short else max(damping - 1, 0)
+    short = 0 < step < TUNED.smooth_share and objective.penalty.active
+    return min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)

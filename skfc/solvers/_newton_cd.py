@@ -65,7 +65,8 @@ def newton_cd(objective, preconditioner, theta):
 
 def most_coordinates(rows):
     """The most weights of which a step takes the Hessian as a matrix."""
-    return min(TUNED.most_coordinates, (TUNED.pairs_operations / rows.shape[0]) ** 0.5)
+    most = TUNED.most_coordinates
+    return min(most, (TUNED.few_numbers * most / rows.shape[0]) ** 0.5)
 
 
 def distance_of(penalty, evaluation):
