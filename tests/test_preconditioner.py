@@ -303,7 +303,11 @@ def test_a_refresh_is_due_when_steps_have_cost_as_much(data, name, rng):
     assert not M.update(objective, second, renew=True)  # it is the one of this iterate
     assert M.update(objective, third, renew=True)  # not due, but asked for
     steps_later(objective, 3)
-    assert M.update(objective, first)
+    assert M.update(objective, first, growth=3.0)
+    steps_later(objective, 8)
+    assert not M.update(objective, second, growth=3.0)
+    steps_later(objective, 1)
+    assert M.update(objective, second, growth=3.0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -31,7 +31,8 @@ class Preconditioner:
 
     `refresh` looks at an evaluation, and `solve` applies the inverse of M; it changes
     nothing. A refresh is due when the steps since the last one (passes and products with a
-    Hessian) have cost as much as it does: `price` of them.
+    Hessian) have cost as much as it does: `price` of them. A solver that loses its memory with
+    a refresh asks for `growth` times as many every time.
     """
 
     price = 0.0
@@ -50,14 +51,14 @@ class Preconditioner:
         self.sampler = CurvatureSampler(objective)
         self.l2, self._seen, self._clock, self._interval = objective.penalty.l2, None, 0, 0.0
 
-    def update(self, objective, evaluation, *, renew=False):
+    def update(self, objective, evaluation, *, renew=False, growth=1.0):
         """Refresh M if it is due, or `renew` it; follow a change of the penalty at once."""
         work = objective.rows.work
         first = self._seen is None
         due = first or work.steps - self._clock >= self._interval or renew
         if due and evaluation.state is not self._seen:
             self._form(objective, evaluation)
-            self._interval = self.price
+            self._interval = max(self.price, growth * self._interval)
         elif (objective.penalty.l2 != self.l2).any():
             self.follow(objective, evaluation)
         else:

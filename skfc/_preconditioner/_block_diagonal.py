@@ -54,7 +54,7 @@ class BlockDiagonal(Preconditioner):
         self.grams = self.warm = None
         self._of_size = TUNED.block_price + math.prod(objective.shape) / TUNED.numbers_per_step
 
-    def update(self, objective, evaluation, *, renew=False):
+    def update(self, objective, evaluation, *, renew=False, growth=1.0):
         if self.warm is None:
             N = objective.rows.shape[1]
             self.warm = bool(objective.rows.xp.any(evaluation.theta[:N, :] != 0))
@@ -64,8 +64,8 @@ class BlockDiagonal(Preconditioner):
                 self._seen, self._clock, self._interval = (), work.steps, self._of_size
             if work.steps - self._clock < self._interval:
                 self.l2 = objective.penalty.l2
-                return self.kronecker.update(objective, evaluation)
-        return super().update(objective, evaluation, renew=renew)
+                return self.kronecker.update(objective, evaluation, growth=growth)
+        return super().update(objective, evaluation, renew=renew, growth=growth)
 
     def is_fresh(self, evaluation):
         if self.kronecker is not None:

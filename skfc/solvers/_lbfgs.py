@@ -19,7 +19,8 @@ def lbfgs(objective, preconditioner, theta):
     preconditioner.update(objective, evaluation)
     pairs = []
     fresh = stalled = host.zeros(objective.n_problems, dtype=bool)
-    n_iter = 0
+    # What it remembers is lost with a new Hessian: the way to the next is twice as long.
+    n_iter, growth = 0, 2.0 if preconditioner.is_newton else 1.0
     while True:
         precondition = partial(inverse_product, objective, preconditioner, pairs)
         direction = -precondition(evaluation.gradient)
@@ -51,7 +52,7 @@ def lbfgs(objective, preconditioner, theta):
         fresh, n_iter = stuck, n_iter + moved
         if stalled.any() and preconditioner.in_double(objective):
             stalled = host.zeros(objective.n_problems, dtype=bool)
-        formed = preconditioner.update(objective, evaluation)
+        formed = preconditioner.update(objective, evaluation, growth=growth)
         if formed and preconditioner.is_newton:
             pairs = []
             continue
