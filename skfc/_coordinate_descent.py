@@ -11,6 +11,7 @@ model is smooth, and solved directly.
 """
 
 import warnings
+from threading import Lock
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
@@ -18,6 +19,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import enet_path
 
 from skfc._tuned import TUNED
+
+# The filters of warnings belong to the process, and fits run side by side.
+QUIET = Lock()
 
 
 def minimise(H, gradient, start, thresholds, accuracy, rounds):
@@ -98,7 +102,7 @@ class Lasso:
 
     def sweep(self, v):
         """Some sweeps of coordinate descent."""
-        with warnings.catch_warnings():
+        with QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             _, coef, _ = enet_path(
                 self.features, self.targets, l1_ratio=1.0, alphas=[1.0 / len(v)],
