@@ -7,13 +7,15 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skfc import _dask, _driver, _prediction, _scoring, _targets
-from skfc._array import beside, check_place, is_distributed, is_numpy, place, readable, to_numpy
+from skfc import _dask, _driver, _labels, _prediction, _scoring, _targets
+from skfc._absent import finish
+from skfc._array import beside, check_place, is_distributed, is_numpy, place, to_numpy
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
+from skfc._input import readable
 from skfc._namespaces import CAN_DISPATCH
 from skfc._parameters import check_parameters
 from skfc._partial_fit import PartialFitMixin
-from skfc._problem import Method, Problem, finish
+from skfc._problem import Method, Problem
 from skfc._reading import check_rows, read_data, unchanged_on_failure
 from skfc._rows import some_rows
 from skfc._validation import HeldOut, Validation, check_given, hold_out, most_probable
@@ -337,7 +339,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             held_out = HeldOut(some_rows(X, held), target[..., held], weight[held])
             return some_rows(X, ~held), (classes, target[..., ~held], weight[~held]), held_out
         X_val = check_rows(self, X_val)
-        _, target = _targets.encode(_targets.plain(y_val, "y_val"), classes, what="y_val")
+        _, target = _targets.encode(_labels.plain(y_val, "y_val"), classes, what="y_val")
         check_consistent_length(X_val, target.T)
         given = readable(sample_weight_val, "sample_weight_val")
         weight = _targets.check_weights(given, (X_val.shape[0],), "sample_weight_val")
@@ -476,8 +478,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         """
         if is_distributed(X):
             return _dask.reduced(self, X, y, sample_weight, _dask.accuracy_of_chunk)
-        y, sample_weight = _targets.plain(y), readable(sample_weight, "sample_weight")
-        if not _targets.is_rows(np.asarray(y)):
+        y, sample_weight = _labels.plain(y), readable(sample_weight, "sample_weight")
+        if not _labels.is_rows(np.asarray(y)):
             predicted = to_numpy(self.predict(X))
             return float(accuracy_score(y, predicted, sample_weight=sample_weight))
         predicted = self._logits(X, "score").each(_prediction.most_probable)

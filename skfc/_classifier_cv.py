@@ -11,12 +11,14 @@ from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted
 
-from skfc import _targets
-from skfc._array import all_beside, as_features, beside, is_dispatched, readable, to_numpy
+from skfc import _labels, _targets
+from skfc._absent import finish
+from skfc._array import all_beside, beside, is_dispatched, to_numpy
 from skfc._callbacks import CallbackMonitor, FitTask, with_callbacks
 from skfc._classifier import SoftmaxFCClassifier
+from skfc._input import as_features, readable
 from skfc._parameters import check_parameters, check_solver
-from skfc._problem import Method, Problem, finish
+from skfc._problem import Method, Problem
 from skfc._reading import read_data, unchanged_on_failure
 from skfc._scoring import neg_log_loss_scorer, with_labels
 from skfc._search import (
@@ -380,7 +382,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         model = self._model(*found, self.coef_, self.intercept_, self.classes_)
         X = X if is_dispatched(X) else as_features(X)
         given = {key: readable(value, key) for key, value in given.items()}
-        y, given = all_beside(_targets.plain(y), given, X)
+        y, given = all_beside(_labels.plain(y), given, X)
         return scorer(model, X, y, **given)
 
     def _model(self, C, l1_ratio, coef, intercept, classes):

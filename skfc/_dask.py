@@ -14,13 +14,9 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from skfc import _blockwise, _scoring, _targets
-from skfc._array import (
-    is_distributed,
-    readable,
-    refuse_times,
-    to_numpy,
-)  # fmt: skip
+from skfc import _blockwise, _labels, _scoring, _targets
+from skfc._array import is_distributed, to_numpy
+from skfc._input import readable, refuse_times
 from skfc._pool import n_threads
 from skfc._prediction import Logits, most_probable
 from skfc._problem import Problem
@@ -140,7 +136,7 @@ class Settle:
 
     def __call__(self, target, labels, weight):
         if labels is not None:
-            _, place = _targets.places(labels, self.classes)
+            _, place = _labels.places(labels, self.classes)
             target = place[target]
         elif self.one_hot:
             target = target.argmax(axis=0)
@@ -207,10 +203,10 @@ def collected(estimator, X, y, sample_weight):
 
 def known_classes(estimator, y):
     """The classes, as far as they are known without reading y, and the columns' names."""
-    classes = None if estimator.classes is None else _targets.check_classes(estimator.classes)
+    classes = None if estimator.classes is None else _labels.check_classes(estimator.classes)
     if y.ndim != 2:
         return classes, None
-    names = None if is_array(y) else _targets.column_names(y)
+    names = None if is_array(y) else _labels.column_names(y)
     n_columns = y.shape[1]
     if n_columns == 1:
         column_or_1d(np.zeros((1, 1)), warn=True)
@@ -335,7 +331,7 @@ def class_totals(found, classes):
         check_classification_targets(np.unique(everything))
     classes = np.unique(everything) if classes is None else classes
     check_several(classes)
-    classes, place = _targets.places(everything, classes)
+    classes, place = _labels.places(everything, classes)
     return classes, np.bincount(
         place, np.concatenate([part.totals for part in found]), len(classes)
     )
@@ -394,7 +390,7 @@ def reduced(estimator, X, y, sample_weight, function):
     y = aligned(y, X, "y")
     weight = None if sample_weight is None else aligned(sample_weight, X, "sample_weight")
     model = model_of(estimator)
-    names = _targets.column_names(y) if y.ndim == 2 and not is_array(y) else None
+    names = _labels.column_names(y) if y.ndim == 2 and not is_array(y) else None
     chunks = [pieces(value) for value in (X, y, weight)]
     chunks[2] = chunks[2] or [None] * len(chunks[0])
     make = dask.delayed(reduce_chunk, pure=False)
@@ -409,11 +405,11 @@ def reduce_chunk(x, y, weight, model, names, function):
     """The sum of `function` over the rows of a chunk, and that of their weights."""
     coef, intercept, classes = model
     X = features_of(x)
-    y, weight = plain_column(_targets.plain(y)), plain_column(readable(weight, "weights"))
+    y, weight = plain_column(_labels.plain(y)), plain_column(readable(weight, "weights"))
     weight = _targets.check_weights(weight, (X.shape[0],), some=False)
     if not weight.any():
         return 0.0, 0.0
-    if _targets.is_rows(y):
+    if _labels.is_rows(y):
         y = _targets.encode_rows(np.asarray(y), classes, names)[1]
     return function(Logits(X, coef, intercept), y, weight, classes), float(weight.sum())
 
@@ -428,6 +424,6 @@ def loss_of_chunk(logits, y, weight, classes):
 def accuracy_of_chunk(logits, y, weight, classes):
     """The weight of the rows of a chunk that are right; for rows, their share."""
     best = logits.each(most_probable)
-    if _targets.is_rows(y):
+    if _labels.is_rows(y):
         return float(weight @ y[np.arange(len(best)), best])
     return accuracy_score(y, classes[best], normalize=False, sample_weight=weight)

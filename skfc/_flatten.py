@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skfc._array import readable
+from skfc._input import readable
 
 # Letters of the axes after the samples', by their number; other numbers have none.
 AXES = {2: "hw", 3: "chw", 4: "cdhw"}

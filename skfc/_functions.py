@@ -3,7 +3,8 @@ r"""The layer's functions by themselves, on any array-API array, classes on the 
 import numpy as np
 
 from skfc import _targets
-from skfc._array import as_array, as_floating, as_like, cast, namespace
+from skfc._array import as_like, cast, namespace
+from skfc._input import as_array, as_floating
 from skfc._softmax import GENERIC, log_probabilities
 
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, sparse
+from scipy import sparse
 from sklearn.utils import check_random_state
 
 from skfc import _preconditioner
@@ -18,7 +18,6 @@ from skfc._array import (
     is_numpy,
     itemsize,
     namespace,
-    numpy_type,
     short_rounding,
     take,
     to_numpy,
@@ -32,7 +31,6 @@ from skfc._pool import thread_map
 from skfc._preconditioner import PRECONDITIONERS
 from skfc._rows import LocalRows, make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
-from skfc._targets import Targets
 from skfc._tuned import TUNED
 from skfc.solvers import SOLVERS, choose_solver
 
@@ -405,64 +403,3 @@ def check_frame(frame, dtype):
     """Raise where the values of X have no mean or standard deviation in float64."""
     if not all(np.isfinite(to_numpy(a)).all() for a in (frame.mean, frame.scale)):
         raise ValueError(OVERFLOW.format(dtype))
-
-
-def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
-    """Coefficients and intercepts of all classes, NumPy's in the type of X.
-
-    `coef` and `intercept` are those of the classes `active`. The classes without weight get
-    their stated row and intercept.
-    """
-    dtype = numpy_type(X)
-    if len(active) == 1:
-        return one_class_model(X.shape[1], dtype, targets, active, fit_intercept)
-    T = targets.n_classes
-    full, b = np.zeros((T, coef.shape[1])), np.zeros(T)
-    full[active], b[active] = coef, intercept
-    absent = np.setdiff1d(np.arange(T), active)
-    if len(absent):
-        share = targets.share_of_new(X, coef, intercept, len(absent))
-        b[absent] = absent_intercept(*share, targets.total, len(absent))
-        if fit_intercept:
-            b -= b.mean()
-    with np.errstate(over="ignore"):
-        full, b = full.astype(dtype), b.astype(dtype)
-    if not (np.isfinite(full).all() and np.isfinite(b).all()):
-        raise ValueError(
-            f"X holds values too small or too large for {dtype}: the coefficients overflow; "
-            "rescale its columns."
-        )
-    return full, b
-
-
-def one_class_model(n_features, dtype, targets, active, fit_intercept):
-    """Coefficients and intercepts where one class, `active`, has all the weight s.
-
-    Its logit is zero, that of the others -log 2s: each of u others has then the probability
-    0.5 / (s + 0.5 u) in every row, what `absent_intercept` gives on the average.
-    """
-    coef = np.zeros((targets.n_classes, n_features), dtype=dtype)
-    intercept = np.full(targets.n_classes, -np.log(2 * targets.total))
-    intercept[active] = 0.0
-    if fit_intercept:
-        intercept -= intercept.mean()
-    return coef, intercept.astype(dtype)
-
-
-def absent_intercept(log_mean, low, high, total, n_absent):
-    """The logit that gives each of `n_absent` classes mean probability 0.5 / (s + 0.5 u).
-
-    `log_mean` is the logarithm of that probability as a function of the logit, which is about
-    between `low` and `high`; `total` is the weight s.
-    """
-    log_target = np.log(0.5 / (total + 0.5 * n_absent))
-
-    def excess(b):
-        return log_mean(b) - log_target
-
-    low, high = low + log_target - 1, high + 1
-    while excess(low) > 0:
-        low -= 10
-    while excess(high) < 0:
-        high += 10
-    return optimize.brentq(excess, low, high)

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from skfc import _targets
-from skfc._array import (
+from skfc import _labels, _targets
+from skfc._array import check_place
+from skfc._input import (
     ACCEPTED,
     NO_NUMBERS,
     as_features,
-    check_place,
     columns_without_numbers,
     float_types,
     readable,
@@ -24,12 +24,12 @@ def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
 
     `classes` are those known; None: those of the parameter, else those of y.
     """
-    names = _targets.column_names(y)
-    X, y = as_features(X), _targets.plain(y)
+    names = _labels.column_names(y)
+    X, y = as_features(X), _labels.plain(y)
     X, y = validated(estimator, X, y, reset=reset, multi_output=True)
     X = without_duplicates(X) if sparse.issparse(X) else X
     if classes is None and estimator.classes is not None:
-        classes = _targets.check_classes(estimator.classes)
+        classes = _labels.check_classes(estimator.classes)
     classes, target = _targets.encode(y, classes, names=names)
     weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
     check_several(classes)

@@ -9,7 +9,8 @@ from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfc import _targets
-from skfc._array import as_like, cast, namespace, readable, refuse_distributed, to_numpy
+from skfc._array import as_like, cast, namespace, refuse_distributed, to_numpy
+from skfc._input import readable
 from skfc._prediction import row_blocks
 from skfc._softmax import kernel
 

@@ -12,11 +12,13 @@ from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _targets
-from skfc._array import concatenate, is_array, is_numpy, numpy_type, readable, take, to_numpy
+from skfc._absent import finish
+from skfc._array import concatenate, is_array, is_numpy, numpy_type, take, to_numpy
 from skfc._continuation import step_in_log_C
 from skfc._driver import Status, distance
+from skfc._input import readable
 from skfc._prediction import Logits
-from skfc._problem import Problem, finish
+from skfc._problem import Problem
 from skfc._runtime import warn_caller
 from skfc._scoring import mean_losses
 from skfc._tuned import TUNED

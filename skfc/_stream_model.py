@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from skfc import _targets
+from skfc import _labels, _targets
+from skfc._absent import finish
 from skfc._array import to_numpy
 from skfc._driver import OVERFLOW
-from skfc._problem import finish
 from skfc._stream import Stream
 
 
@@ -27,7 +27,7 @@ def stream_classes(estimator, y, classes, known):
     if known is None:
         if given is None and hasattr(estimator, "classes_"):
             return to_numpy(estimator.classes_)  # of a fit
-        if given is None and not _targets.is_rows(_targets.plain(y)):
+        if given is None and not _labels.is_rows(_labels.plain(y)):
             raise ValueError(
                 "classes must be named in the first call of partial_fit, or by the 'classes' "
                 "parameter: later batches may hold labels that this one misses."
@@ -46,8 +46,8 @@ def stream_classes(estimator, y, classes, known):
 
 def named_classes(estimator, classes):
     """The classes that a call or the parameter names, which agree; None where neither does."""
-    given = None if classes is None else _targets.check_classes(classes)
-    own = None if estimator.classes is None else _targets.check_classes(estimator.classes)
+    given = None if classes is None else _labels.check_classes(classes)
+    own = None if estimator.classes is None else _labels.check_classes(estimator.classes)
     if given is not None and own is not None and given.tolist() != own.tolist():
         raise ValueError(
             f"The classes of partial_fit, {given.tolist()}, are not those of the 'classes' "

@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 
 from skfc import SoftmaxFCClassifier
-from skfc._targets import Targets, check_classes, encode, settle, unique_labels
+from skfc._labels import check_classes, unique_labels
+from skfc._targets import Targets, encode, settle
 
 TOL = 1e-10
 # Probabilities agree with the optimum's to a small multiple of the root of `tol`.

@@ -6,7 +6,8 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 
 from skfc import SoftmaxFCClassifier
-from skfc._targets import encode, encode_labels
+from skfc._labels import encode_labels
+from skfc._targets import encode
 
 ROWS = np.full((4, 3), 1 / 3)
 LABELS = np.array([0, 1, 2, 0])

@@ -17,11 +17,11 @@ from skfc._array import (
     to_numpy,
     working_type,
 )
-from skfc._rows._blocks import BlockSums, Work, block_of, scale_by
+from skfc._rows._blocks import BlockSums, Sizes, Work, block_of, scale_by
 from skfc._tuned import TUNED
 
 
-class LocalRows(BlockSums):
+class LocalRows(Sizes, BlockSums):
     """Rows in the memory of this process, with targets, weights and a frame.
 
     A subclass gives `_forward`, `_adjoint` and `_standard`, which see X; nothing else does.
@@ -77,16 +77,6 @@ class LocalRows(BlockSums):
     def n_values(self):
         """The numbers that a product with X reads."""
         return self.shape[0] * self.shape[1]
-
-    @property
-    def n_columns(self):
-        """K: the classes of all problems."""
-        return self.n_problems * self.n_classes
-
-    @property
-    def n_parameters(self):
-        """P: the features, and the intercept."""
-        return self.frame.n_parameters
 
     @property
     def parameter_dtype(self):

@@ -82,6 +82,20 @@ def block_of(rows, target, weight, n_classes, unit_weight, first):
     return Block(rows, target, weight, n_classes, unit_weight, first, kernel(namespace(weight)))
 
 
+class Sizes:
+    """Sizes that follow from others."""
+
+    @property
+    def n_columns(self):
+        """K: the classes of all problems."""
+        return self.n_problems * self.n_classes
+
+    @property
+    def n_parameters(self):
+        """P: the features, and the intercept."""
+        return self.frame.n_parameters
+
+
 class BlockSums:
     """Sums over the blocks of rows: what a container is to everything that does not see X."""
 

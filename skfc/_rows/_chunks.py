@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skfc import _targets
-from skfc._array import ACCEPTED, NO_NUMBERS, as_features, columns_without_numbers, readable
+from skfc import _labels, _targets
+from skfc._input import ACCEPTED, NO_NUMBERS, as_features, columns_without_numbers, readable
 from skfc._rows._csr import without_duplicates
 from skfc._rows._tasks import Part
 
@@ -60,14 +60,14 @@ def read_chunk(x, y, sample_weight, classes, names):
     """The part of one chunk of X, y and weights; see :func:`read`."""
     X = features_of(x)
     n = X.shape[0]
-    y, weight = plain_column(_targets.plain(y)), plain_column(readable(sample_weight, "weights"))
+    y, weight = plain_column(_labels.plain(y)), plain_column(readable(sample_weight, "weights"))
     weight = _targets.check_weights(weight, (n,), some=False)
     if y.shape[0] != n:
         raise ValueError(f"A chunk of X has {n} rows, and that of y has {y.shape[0]}.")
     y = check_array(y, ensure_2d=False, ensure_min_samples=0, dtype=None, input_name="y")
     labels = None
     if y.ndim == 1:
-        _, labels, target = _targets.labels_of(y)
+        _, labels, target = _labels.labels_of(y)
     elif n:
         target = _targets.encode_rows(y, classes, names)[1].T
     else:

@@ -19,7 +19,7 @@ from skfc._moments import Moments
 from skfc._pool import thread_map
 from skfc._rows import _tasks
 from skfc._rows._base import LocalRows, columns_of
-from skfc._rows._blocks import Sums, Work
+from skfc._rows._blocks import Sizes, Sums, Work
 from skfc._rows._dense import DenseRows
 from skfc._rows._tasks import Call, Each, Ref, Store, View
 from skfc._softmax import one_hot
@@ -235,7 +235,7 @@ class OnWorkers(Cluster):
         self.futures = []
 
 
-class DaskRows:
+class DaskRows(Sizes):
     """Rows in the parts of a cluster; see :class:`skfc._rows.LocalRows`.
 
     Parameters
@@ -265,14 +265,6 @@ class DaskRows:
             n_problems=n_problems, sparse=sparse,
             n_values=shape[0] * shape[1] if n_values is None else n_values,
         )  # fmt: skip
-
-    @property
-    def n_columns(self):
-        return self.n_problems * self.n_classes
-
-    @property
-    def n_parameters(self):
-        return self.frame.n_parameters
 
     def _with(self, **changes):
         """The same rows in another view."""
