@@ -20,6 +20,7 @@ from skfc import (
     SoftmaxFCClassifier,
     SoftmaxFCClassifierCV,
     _array,
+    _input,
     _problem,
     l1_min_C,
     neg_log_loss_scorer,
@@ -69,7 +70,7 @@ LIBRARIES = {
 def library(request, monkeypatch):
     """A function from NumPy's arrays to those of a library."""
     if request.param == "torch device":  # as the memory of an accelerator is
-        monkeypatch.setattr(_array, "in_memory", lambda X: X)
+        monkeypatch.setattr(_input, "in_memory", lambda X: X)
     return LIBRARIES[request.param]
 
 
@@ -467,7 +468,7 @@ def test_the_gap_is_right_where_products_are_rounded_to_11_bits(tol, monkeypatch
     X, y = problems.overlapping(3000, 8, 3, raw=False)
     X = (X + 50 * (-1.0) ** np.arange(8)).astype(np.float32)
     least = objective(SoftmaxFCClassifier(tol=1e-12).fit(X.astype(float), y), X, y)
-    monkeypatch.setattr(_array, "in_memory", lambda rows: rows)
+    monkeypatch.setattr(_input, "in_memory", lambda rows: rows)
     for module in (_array, _problem):
         monkeypatch.setattr(module, "short_rounding", lambda rows: TF32)
     xp = namespace(torch.ones(1))
