@@ -261,6 +261,10 @@ class CSRRows(LocalRows):
             low[j], high[j] = column.low[0], column.high[0]
         return Moments(total, mean.T, std.T, low, high)
 
+    def stored_values(self):
+        """How many values are stored of every column, (n_features,)."""
+        return counts_of(self.X, self._pieces())
+
     def _values(self, rows, columns):
         return self.X[rows][:, columns].toarray().astype(np.float64)
 
@@ -313,7 +317,7 @@ def extremes(X, std, pieces):
     several times the memory of X.
     """
     low, high = -std, std.copy()
-    counts = sum(np.bincount(X.indices[stored(X, rows)], minlength=len(std)) for rows in pieces)
+    counts = counts_of(X, pieces)
     columns = np.flatnonzero(counts > TUNED.dense_share * X.shape[0])
     if len(columns):
         # One that is not stored is zero.
@@ -327,6 +331,11 @@ def extremes(X, std, pieces):
                 low[found] = np.minimum(low[found], np.minimum.reduceat(some.data, starts))
                 high[found] = np.maximum(high[found], np.maximum.reduceat(some.data, starts))
     return low, high
+
+
+def counts_of(X, pieces):
+    """Stored values of every column of a CSR, counted piece by piece."""
+    return sum(np.bincount(X.indices[stored(X, rows)], minlength=X.shape[1]) for rows in pieces)
 
 
 def dense_gram(x, root):

@@ -167,6 +167,13 @@ class Each:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """An array that is in the data of a worker, in the place of an argument."""
+
+    key: str
+
+
+@dataclass(frozen=True)
 class Call:
     """`function(rows, *arguments)` gives an answer, and what stays under `key` (None: nothing).
 
@@ -188,6 +195,17 @@ class Call:
         return not (
             self.function is sum_blocks and base in WITHOUT_X and self.arguments[1] is None
         )
+
+
+def mapped(call, change):
+    """A call with its arguments changed by a function, and those of its recipes."""
+
+    def changed(argument):
+        if isinstance(argument, Ref) and argument.recipe is not None:
+            return replace(argument, recipe=mapped(argument.recipe, change))
+        return change(argument)
+
+    return replace(call, arguments=tuple(map(changed, call.arguments)))
 
 
 class Lost(Exception):
@@ -321,6 +339,15 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
         hold_freed_memory(True)
     store = STORES[own]
     store.drop(dropped)
+    places = homes[dask_worker.address]
+
+    def found_here(argument):
+        return dask_worker.data[argument.key] if isinstance(argument, Sent) else argument
+
+    try:
+        call = mapped(call, found_here)
+    except KeyError:
+        return [], [number for number, _ in places]
     gate = asyncio.Semaphore(dask_worker.state.nthreads)
 
     async def one(number, key):
@@ -334,7 +361,7 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
                     found = await asyncio.to_thread(attempt_alone, part, number, store, call)
             return found
 
-    found = await asyncio.gather(*(one(*item) for item in homes[dask_worker.address]))
+    found = await asyncio.gather(*(one(*item) for item in places))
     return collected(call, found)
 
 
