@@ -22,6 +22,8 @@ from skfc._tuned import TUNED
 # Bytes between the starts of arrays in a room: as wide as the widest of registers.
 ALIGNED = 64
 
+WHOLE = (slice(None),)  # one piece: all rows
+
 
 def n_threads():
     """Threads that a fit may use: the processors joblib sees, at most OMP_NUM_THREADS."""
@@ -164,7 +166,12 @@ def in_order(function, items):
     What is yielded is let go of: no more of it is held than threads are ahead.
     """
     items = list(items)
-    free = len(items) > 1 and not isinstance(current_thread(), _Helper)
+    return map(function, items) if len(items) < 2 else _with_helpers(function, items)
+
+
+def _with_helpers(function, items):
+    """:func:`in_order` for a list of several."""
+    free = not isinstance(current_thread(), _Helper)
     n_helpers = _pool.take(len(items) - 1) if free else 0
     if not n_helpers:
         yield from map(function, items)
@@ -213,9 +220,7 @@ def even(n, n_pieces):
 def pieces_of(array):
     """Slices that cut the rows of an array of NumPy's into pieces that stay in the cache."""
     n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
-    if n_pieces < 2:
-        return [slice(None)]
-    return even(len(array), n_pieces)
+    return WHOLE if n_pieces < 2 else even(len(array), n_pieces)
 
 
 def over_rows(function, array):
@@ -224,6 +229,8 @@ def over_rows(function, array):
     For sums and products of arrays like it: pieces and their temporaries stay in the cache.
     """
     pieces = pieces_of(array)
+    if pieces is WHOLE:
+        return [function(pieces[0])]
     if len(pieces) * TUNED.piece_bytes < TUNED.small_block_bytes:
         return [function(rows) for rows in pieces]
     return thread_map(function, pieces)

@@ -268,9 +268,8 @@ def test_types_that_differ_between_chunks(data):
             fitted(half, lazy(y, half.chunks[0]))
 
 
-def drawn(k, seen):
+def drawn():
     """Other rows each time, and labels that belong to them."""
-    seen.append(k)
     X = np.random.default_rng().standard_normal((200, N))
     return X, (X[:, 0] > 0).astype(int)
 
@@ -278,7 +277,12 @@ def drawn(k, seen):
 def test_what_X_and_y_have_in_common_is_made_once():
     """They belong together though the graph gives other rows each time it runs."""
     seen = []
-    parts = [delayed(drawn, nout=2)(k, seen, pure=False) for k in range(3)]
+
+    def part(k):
+        seen.append(k)
+        return drawn()
+
+    parts = [delayed(part, nout=2)(k, pure=False) for k in range(3)]
     X = da.concatenate([da.from_delayed(x, (200, N), float) for x, _ in parts])
     y = da.concatenate([da.from_delayed(labels, (200,), int) for _, labels in parts])
     model = SoftmaxFCClassifier().fit(X, y)
@@ -293,7 +297,8 @@ def test_frames_that_share_a_source_are_read_once():
     dd = pytest.importorskip("dask.dataframe", reason="needs the extra dask")
 
     def part(k):
-        X, y = drawn(k, seen)
+        seen.append(k)
+        X, y = drawn()
         return pd.DataFrame(X, columns=list("abcde")).assign(y=y)
 
     seen = []
