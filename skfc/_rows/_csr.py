@@ -31,7 +31,7 @@ class CSRRows(LocalRows):
         super().__init__(X, target, weight, **kept)
         self._views = views(X, self.blocks)
         self._columns = {} if transposed is None else {1: by_columns(transposed, self.n_columns)}
-        self._transposed, self._residuals = transposed, None
+        self._transposed, self._residuals, self._units = transposed, None, {}
 
     def _cut(self):
         """Blocks of work enough for a thread: for products, and for sums of what they give."""
@@ -76,6 +76,11 @@ class CSRRows(LocalRows):
         return self.X[index]
 
     # -- products ----------------------------------------------------------------------------
+
+    def _transform(self, dtype):
+        if dtype not in self._units:  # of very many features every sum would cast them
+            self._units[dtype] = super()._transform(dtype)
+        return self._units[dtype]
 
     def _logits(self, inner, block):
         logits = super()._logits(inner, block)
