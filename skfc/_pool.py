@@ -8,7 +8,7 @@ come in order, so that sums have the same bits for any number.
 
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count, pairwise
 from queue import SimpleQueue
 from threading import Condition, Lock, Thread, current_thread, get_ident
@@ -48,10 +48,13 @@ class _Pool:
                 self.limit = self.limit()
             limit = n_threads() if self.limit is None else self.limit
             n = max(0, min(wanted, limit - max(self.callers, 1) - self.helpers))
+            with suppress(RuntimeError):  # no more threads can be had
+                while len(self.threads) < self.helpers + n:
+                    helper = _Helper(self)
+                    helper.start()
+                    self.threads.append(helper)
+            n = min(n, len(self.threads) - self.helpers)
             self.helpers += n
-            while len(self.threads) < self.helpers:
-                self.threads.append(_Helper(self))
-                self.threads[-1].start()
         return n
 
     def give(self, n):
@@ -177,9 +180,9 @@ def _with_helpers(function, items):
         yield from map(function, items)
         return
     pool, job = _pool, _Job(function, items, n_helpers)
-    for _ in range(n_helpers):
-        pool.jobs.put(job)
     try:
+        for _ in range(n_helpers):
+            pool.jobs.put(job)
         for i in range(len(items)):
             yield job.result(i)
     finally:

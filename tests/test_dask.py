@@ -523,6 +523,24 @@ def test_large_arrays_go_ahead_of_calls(data, make_cluster):
         assert_same(here, fitted(lazy(X, 100), lazy(y, 100), lazy(weight, 100)))
 
 
+def test_states_of_a_client_that_is_gone_are_let_go_of(data, make_cluster, monkeypatch):
+    from skfc._rows import OnWorkers, _tasks
+
+    make_cluster(n_workers=1, processes=False)
+    X, y, _ = data
+
+    def go(self):
+        self.futures = []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OnWorkers, "close", go)
+        fitted(lazy(X), lazy(y))
+    gc.collect()
+    assert len(_tasks.STORES) == 1
+    fitted(lazy(X), lazy(y))
+    assert not _tasks.STORES
+
+
 def test_a_fit_in_a_task_leaves_its_thread_to_others(data, make_cluster):
     client = make_cluster(n_workers=1, processes=False)
     X, y, _ = data

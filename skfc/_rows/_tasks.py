@@ -213,11 +213,15 @@ class Lost(Exception):
 
 
 class Store:
-    """States of parts by key and number: those used last, within `limit` bytes."""
+    """States of parts by key and number: those used last, within `limit` bytes.
 
-    def __init__(self, limit=None):
+    With `rests`, rows without X stay beside them, for calls that go without the part.
+    """
+
+    def __init__(self, limit=None, rests=False):
         self.limit, self.lock, self.held, self.size = limit, Lock(), OrderedDict(), 0
-        self.rests = {}  # of the last view of every part
+        self.rests = {} if rests else None  # of the last view of every part
+        self.parts = ()  # the keys of those that were asked last
 
     def rows(self, part, number, call):
         """The rows of a call: those of a part, or without one what there is of them."""
@@ -228,7 +232,9 @@ class Store:
                 raise Lost
             return rest
         rows = part.rows(call.view, number)
-        if token is not None and self.rests.get(number, (None, None))[0] != token:
+        if self.rests is None or token is None:
+            return rows
+        if self.rests.get(number, (None, None))[0] != token:
             self.rests[number] = token, Rest(rows)
         return rows
 
@@ -332,14 +338,9 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
 
     `homes` are lists of the numbers and keys of parts, by the addresses of workers.
     """
-    limit = getattr(dask_worker.memory_manager, "memory_limit", None)
-    own = fit, dask_worker.address
-    if own not in STORES:
-        STORES[own] = Store(limit and int(limit * STATES))
-        hold_freed_memory(True)
-    store = STORES[own]
+    places, store = homes[dask_worker.address], store_of(dask_worker, fit)
     store.drop(dropped)
-    places = homes[dask_worker.address]
+    store.parts = [key for _, key in places]
 
     def found_here(argument):
         return dask_worker.data[argument.key] if isinstance(argument, Sent) else argument
@@ -363,6 +364,20 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
 
     found = await asyncio.gather(*(one(*item) for item in places))
     return collected(call, found)
+
+
+def store_of(worker, fit):
+    """The states of a fit on a worker."""
+    own, address = (fit, worker.address), worker.address
+    if own not in STORES:
+        # Those of a client that is gone: the scheduler has let go of its parts.
+        for other, store in list(STORES.items()):
+            if other[1] == address and not any(key in worker.data for key in store.parts):
+                del STORES[other]
+        limit = getattr(worker.memory_manager, "memory_limit", None)
+        STORES[own] = Store(limit and int(limit * STATES), rests=True)
+        hold_freed_memory(True)
+    return STORES[own]
 
 
 def fetch(data, key):
