@@ -22,7 +22,7 @@ from skfc._tuned import TUNED
 # Bytes between the starts of arrays in a room: as wide as the widest of registers.
 ALIGNED = 64
 
-WHOLE = (slice(None),)  # one piece: all rows
+ALL = slice(None)  # rows
 
 
 def n_threads():
@@ -220,23 +220,16 @@ def even(n, n_pieces):
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def pieces_of(array):
-    """Slices that cut the rows of an array of NumPy's into pieces that stay in the cache."""
-    n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
-    return WHOLE if n_pieces < 2 else even(len(array), n_pieces)
-
-
 def over_rows(function, array):
     """`function(rows)` over pieces of the rows of `array`, by several threads where it is large.
 
-    For sums and products of arrays like it: pieces and their temporaries stay in the cache.
+    For sums and products of arrays like it: pieces of NumPy's, and their temporaries, stay in
+    the cache.
     """
-    pieces = pieces_of(array)
-    if pieces is WHOLE:
-        return [function(pieces[0])]
-    if len(pieces) * TUNED.piece_bytes < TUNED.small_block_bytes:
-        return [function(rows) for rows in pieces]
-    return thread_map(function, pieces)
+    n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
+    if n_pieces < 2:
+        return [function(ALL)]
+    return thread_map(function, even(len(array), n_pieces))
 
 
 def room(name, shape, dtype):

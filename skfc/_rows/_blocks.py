@@ -156,10 +156,11 @@ class BlockSums:
 
         Several threads take part where the container is one for them.
         """
-        if len(self._blocks) == 1 or not self.on_pool:
+        if len(self._blocks) == 1:
             return map(function, self._blocks, *states)
         items = list(zip(self._blocks, *states, strict=True))
-        return in_order(lambda item: function(*item), items)
+        run = lambda item: function(*item)  # noqa: E731
+        return in_order(run, items) if self.on_pool else map(run, items)
 
     def loss_of(self, coef, intercept):
         """The mean loss (1,) at coefficients and intercepts of X as it is, in float64.
