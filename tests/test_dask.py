@@ -310,6 +310,23 @@ def test_frames_that_share_a_source_are_read_once():
     assert model.score(X, y) > 0.9
 
 
+def test_frames_of_files(data, tmp_path):
+    """Dask reads small files together, fewer where there are fewer columns: not here."""
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="needs the extra dask")
+    pytest.importorskip("pyarrow")
+    X, y, _ = data
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(y=y, text="long text" * 30)
+    for start in range(0, n, 30):
+        frame[start : start + 30].to_parquet(tmp_path / f"{start:03}.parquet")
+    there = dd.read_parquet(tmp_path)
+    X_there = there[list("abcde")]
+    model = fitted(X_there, there["y"])
+    assert_same(fitted(frame[list("abcde")], y), model)
+    assert model.score(X_there, there["y"]) == pytest.approx(model.score(frame[list("abcde")], y))
+    assert_array_equal(model.predict(X_there).compute(), model.predict(frame[list("abcde")]))
+
+
 def test_an_index_in_another_order_is_refused(data):
     pd = pytest.importorskip("pandas")
     dd = pytest.importorskip("dask.dataframe", reason="needs the extra dask")
