@@ -442,6 +442,8 @@ def test_others_refuse_collections_by_name(data):
         SoftmaxFCClassifierCV().fit(lazy(X), lazy(y))
     with pytest.raises(TypeError, match="X is a Dask collection"):
         SoftmaxFCClassifier().partial_fit(lazy(X), lazy(y), classes=[0, 1, 2])
+    with pytest.raises(TypeError, match="X_val is a Dask collection"):
+        SoftmaxFCClassifier(early_stopping=True).fit(X, y, X_val=lazy(X), y_val=lazy(y))
     with pytest.raises(TypeError, match="X is a Dask collection"):
         neg_log_loss_scorer(fitted(X, y), lazy(X), lazy(y))
 
@@ -514,6 +516,30 @@ def test_workers_of_a_client(data, make_cluster, monkeypatch):
         fitted(lazy(np.where(X > 1e3, np.nan, X) * np.nan), lazy(y))
     gc.collect()
     assert not client.futures  # neither of fits that ended nor of one that failed
+
+
+def test_an_interrupt_leaves_the_earlier_fit_and_nothing_else(data, make_cluster, monkeypatch):
+    from skfc._rows import OnWorkers, _tasks
+
+    client = make_cluster(n_workers=1, processes=False)
+    X, y, _ = data
+    model = fitted(lazy(X), lazy(y))
+    before, calls, run = vars(model).copy(), [], OnWorkers.run
+
+    def interrupted(self, call):
+        calls.append(call)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return run(self, call)
+
+    monkeypatch.setattr(OnWorkers, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(lazy(X), lazy(1 + y))
+    assert vars(model) == before
+    calls.clear()
+    gc.collect()
+    assert not client.futures
+    assert not _tasks.STORES
 
 
 def test_large_arrays_go_ahead_of_calls(data, make_cluster):
