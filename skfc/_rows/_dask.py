@@ -200,6 +200,7 @@ class OnWorkers(Cluster):
                 self.homes = None
                 error = future.exception()  # waits
                 if future.status == "error":
+                    error = error.with_traceback(future.traceback())
                     del future  # what is raised holds this frame, and a future holds that
                     raise error
         if self.homes is None:
