@@ -252,6 +252,8 @@ def at_most(array, limit):
 def take(array, index, axis=0):
     """The entries `index` (host integers) along an axis."""
     xp = namespace(array)
+    if xp is np and not array.flags.c_contiguous:  # `take` would copy all of it first
+        return array[(slice(None),) * (axis % array.ndim) + (index,)]
     index = index if xp is np or not is_numpy(index) else xp.asarray(index)
     return xp.take(array, index, axis=axis)
 

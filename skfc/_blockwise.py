@@ -145,10 +145,10 @@ def pair_weights(block, _, proba, *, n_classes):
 
 
 def class_products(block, _, logits, *unused, stride):
-    """Sums over every `stride`-th row of m p pᵀ, of m p and of m; the logits stay."""
-    xp = namespace(logits)
-    p = block.kernel.probabilities(block.stack(logits[:, ::stride] + 0))
-    weight = block.weight[:, ::stride]
+    """Sums over every `stride`-th of all rows of m p pᵀ, of m p and of m; the logits stay."""
+    xp, start = namespace(logits), -block.first % stride
+    p = block.kernel.probabilities(block.stack(logits[:, start::stride] + 0))
+    weight = block.weight[:, start::stride]
     weighted = p * weight[:, None, :]
     products = xp.matmul(weighted, permute(p, (0, 2, 1)))
     return (products, xp.sum(weighted, axis=2), xp.sum(weight, axis=1)), None, (logits,)

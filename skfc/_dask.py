@@ -4,8 +4,7 @@ X, y and weights stay where their chunks are. What comes here are summaries of t
 and samples of rows. Dask is imported in functions: a collection is there when one is given.
 """
 
-import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from skfc import _blockwise, _labels, _scoring, _targets
 from skfc._array import is_distributed, to_numpy
-from skfc._input import readable, refuse_times
+from skfc._input import refuse_times
 from skfc._pool import n_threads
 from skfc._prediction import Logits, most_probable
 from skfc._problem import Problem
@@ -27,9 +26,10 @@ from skfc._rows import (
     Here,
     Layout,
     OnWorkers,
+    check_alike,
     features_of,
-    plain_column,
     read,
+    read_rows,
     summary,
 )  # fmt: skip
 from skfc._targets import Targets
@@ -74,6 +74,10 @@ def aligned(value, X, name):
     check_collection(value, name)
     if is_array(value) and value.ndim not in (1, 2):
         raise ValueError(f"{name} must have one or two axes; got shape {value.shape}.")
+    if value.ndim == 2 and np.isnan(value.shape[1]):
+        raise ValueError(
+            f"{name} has an unknown number of columns: call {name}.compute_chunk_sizes()."
+        )
     value, there, here = chunked(value), lengths(X), lengths(value)
     if not (np.isnan(there).any() or np.isnan(here).any()):
         if sum(here) != sum(there):
@@ -90,23 +94,28 @@ def aligned(value, X, name):
 
 
 def pieces(value):
-    """The chunks of a collection, a list of `Delayed`."""
+    """The chunks of a collection, a list of `Delayed`.
+
+    The graph is left as it is. Optimized for each collection by itself, what X and y have in
+    common would run twice; and where it gives other rows each time, they would not fit together.
+    """
     if value is None:
         return None
-    return value.to_delayed().ravel().tolist() if is_array(value) else value.to_delayed()
+    found = value.to_delayed(optimize_graph=False)
+    return found.ravel().tolist() if is_array(value) else found
 
 
 def check_features(estimator, X, reset):
     """Check names and number of the features of a collection, before any work."""
     check_collection(X, "X", "y")
+    if X.ndim != 2:
+        raise ValueError(f"X must have two axes, (n_samples, n_features); got {X.ndim}.")
     refuse_times(X)
     if not is_array(X):
         import pandas
 
         stub = pandas.DataFrame(columns=X.columns)
     else:
-        if X.ndim != 2:
-            raise ValueError(f"X must have two axes, (n_samples, n_features); got {X.shape}.")
         if np.isnan(X.shape[1]):
             raise ValueError("X has an unknown number of features: call X.compute_chunk_sizes().")
         stub = np.empty((1, X.shape[1]))
@@ -198,7 +207,7 @@ def collected(estimator, X, y, sample_weight):
     weight = None if sample_weight is None else aligned(sample_weight, X, "sample_weight")
     classes, names = known_classes(estimator, y)
     with cluster_of(X, y, weight, classes, names) as cluster:
-        yield make_problem(estimator, cluster, classes)
+        yield make_problem(estimator, cluster, classes, X.shape[1])
 
 
 def known_classes(estimator, y):
@@ -234,14 +243,32 @@ def cluster_of(X, y, weight, classes, names):
     rows = zip(*chunks, strict=True)
     make = dask.delayed(read, pure=False)
     parts = [make(group, classes, names) for group in grouped(list(rows), sizes(X), threads)]
-    if client is not None:
-        cluster = OnWorkers(client, client.compute(parts))
-    else:
-        cluster = Here(list(dask.compute(*parts)))
+    with nullcontext() if client is None else beside_tasks():
+        if client is None:
+            cluster = Here(list(dask.compute(*parts)))
+        else:
+            cluster = OnWorkers(client, client.compute(parts))
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
+@contextmanager
+def beside_tasks():
+    """Around a fit on a client: in a task, it leaves its thread to those that it waits for."""
+    from distributed import get_worker, rejoin, secede
+
     try:
-        yield cluster
+        get_worker()
+    except ValueError:  # no task
+        yield
+        return
+    secede()
+    try:
+        yield
     finally:
-        cluster.close()
+        rejoin()
 
 
 def sizes(X):
@@ -258,7 +285,7 @@ def grouped(chunks, sizes, threads):
     least = TUNED.block_bytes if np.isinf(total) else min(TUNED.block_bytes, total / threads)
     groups, size = [[]], 0
     for chunk, more in zip(chunks, sizes, strict=True):
-        if size >= least:
+        if size >= least and groups[-1]:
             groups.append([])
             size = 0
         groups[-1].append(chunk)
@@ -266,10 +293,13 @@ def grouped(chunks, sizes, threads):
     return groups
 
 
-def make_problem(estimator, cluster, classes):
+def make_problem(estimator, cluster, classes, n_features):
     """The problem of the parts, its targets, the classes with weight, and what X was."""
     found = dict(zip(cluster.numbers, cluster.run(Call(None, summary)), strict=True))
-    X = features(list(found.values()))
+    found = {number: part for number, part in found.items() if part.shape[0]}
+    if not found:
+        raise ValueError(_targets.ZERO_WEIGHT.format("sample_weight") + " Or X has no rows.")
+    X = features(list(found.values()), n_features)
     classes, totals = class_totals(found.values(), classes)
     per_class = _targets.class_weights(estimator.class_weight, classes, totals)
     a = estimator.label_smoothing
@@ -277,7 +307,6 @@ def make_problem(estimator, cluster, classes):
     active = np.flatnonzero(settled > 0)
     if not len(active):
         raise ValueError("class_weight is zero for every class that y holds.")
-    found = {number: part for number, part in found.items() if part.shape[0]}
     cluster.numbers = list(found)
     ends = np.cumsum([part.shape[0] for part in found.values()]).tolist()
     first = dict(zip(found, [0, *ends[:-1]], strict=True))
@@ -301,40 +330,33 @@ def make_problem(estimator, cluster, classes):
     return problem, ClassTotals(classes, settled, problem), active, X
 
 
-def features(found):
+def features(found, n_features):
     """What X is, by the summaries of its parts: a :class:`Summary` of all of them."""
-    widths = sorted({part.shape[1] for part in found})
-    if len(widths) > 1:
-        raise ValueError(f"The chunks of X have different numbers of features: {widths}.")
-    if len({part.sparse for part in found}) > 1:
-        raise ValueError("Some chunks of X are sparse and some are not: make them all the same.")
-    n = sum(part.shape[0] for part in found)
-    if not n:
-        raise ValueError(_targets.ZERO_WEIGHT.format("sample_weight") + " Or X has no rows.")
-    dtype = np.result_type(*(part.dtype for part in found if part.shape[0]))
-    n_values = sum(part.n_values for part in found)
-    return replace(found[0], shape=(n, widths[0]), dtype=dtype, n_values=n_values)
+    check_alike([part.shape[1] for part in found], (part.sparse for part in found))
+    if found[0].shape[1] != n_features:
+        raise ValueError(
+            f"X says that it has {n_features} features, but its chunks have {found[0].shape[1]}."
+        )
+    n, n_values = sum(part.shape[0] for part in found), sum(part.n_values for part in found)
+    dtype = np.result_type(*(part.dtype for part in found))
+    return replace(found[0], shape=(n, n_features), dtype=dtype, n_values=n_values)
 
 
 def class_totals(found, classes):
     """All classes and their weights, from those of the parts."""
-    found = [part for part in found if part.shape[0]]
-    if found[0].labels is None:
+    totals = [part.totals for part in found]
+    labels = [part.labels for part in found]
+    if labels[0] is None:
         check_several(classes)
-        return classes, sum(part.totals for part in found)
-    kinds = {part.labels.dtype.kind for part in found}
-    if len(kinds) > 1 and not kinds <= set("buif"):
-        raise TypeError(f"y must hold labels of one kind that sorts; got NumPy's kinds {kinds}.")
-    everything = np.concatenate([part.labels for part in found])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # every label is there once: not that there are many
-        check_classification_targets(np.unique(everything))
-    classes = np.unique(everything) if classes is None else classes
+        return classes, sum(totals)
+    labels, places = _labels.union(labels)
+    # Twice, so that it does not warn of as many classes as rows.
+    check_classification_targets(np.repeat(labels, 2))
+    classes = labels if classes is None else classes
     check_several(classes)
-    classes, place = _labels.places(everything, classes)
-    return classes, np.bincount(
-        place, np.concatenate([part.totals for part in found]), len(classes)
-    )
+    classes, place = _labels.places(labels, classes)
+    totals = np.bincount(np.concatenate(places), np.concatenate(totals), len(labels))
+    return classes, np.bincount(place, totals, len(classes))
 
 
 # -- predictions ----------------------------------------------------------------------------------
@@ -347,24 +369,28 @@ def predicted(estimator, X, function, all_classes=False, labels=False):
     place; else (n_rows,) of numbers, or of the `labels` of which these are the indices.
     """
     check_is_fitted(estimator)
-    coef, intercept, classes = model_of(estimator)
     X = check_features(estimator, X, reset=False)
-    X = X if is_array(X) else X.to_dask_array()
+    if not is_array(X):  # columns that are no numbers have their names here
+        meta = np.empty((0, X.shape[1]), floating(X.to_dask_array().dtype))
+        X = X.map_partitions(features_of, meta=meta)
+    model, classes = model_of(estimator), to_numpy(estimator.classes_)
     whole = {"chunks": (X.chunks[0], (len(classes),))}
     kept = whole if all_classes else {"drop_axis": 1}
     classes = classes if labels else None
     dtype = floating(X.dtype) if classes is None else classes.dtype
     return X.map_blocks(
-        predict_chunk, coef, intercept, function, all_classes, classes,
+        predict_chunk, model, function, all_classes, classes,
         meta=np.empty((0,) * (1 + all_classes), dtype), dtype=dtype, **kept,
     )  # fmt: skip
 
 
 def model_of(estimator):
-    """Coefficients, intercepts and classes in the memory of this process."""
+    """Coefficients and intercepts, one `Delayed` for all chunks: they may be large."""
+    import dask
+
     coef = estimator.coef_
     coef = coef if hasattr(coef, "tocsr") else to_numpy(coef)
-    return coef, to_numpy(estimator.intercept_), to_numpy(estimator.classes_)
+    return dask.delayed((coef, to_numpy(estimator.intercept_)), pure=False, traverse=False)
 
 
 def floating(dtype):
@@ -372,9 +398,9 @@ def floating(dtype):
     return np.dtype(np.float32 if dtype == np.float32 else np.float64)
 
 
-def predict_chunk(x, coef, intercept, function, all_classes, classes):
+def predict_chunk(x, model, function, all_classes, classes):
     """`function` of the logits of a chunk; see :func:`predicted`."""
-    logits = Logits(features_of(x), coef, intercept)
+    logits = Logits(features_of(x), *model)
     if all_classes:
         return logits.all(function).T
     found = logits.each(function)
@@ -389,29 +415,26 @@ def reduced(estimator, X, y, sample_weight, function):
     X = check_features(estimator, X, reset=False)
     y = aligned(y, X, "y")
     weight = None if sample_weight is None else aligned(sample_weight, X, "sample_weight")
-    model = model_of(estimator)
+    known = model_of(estimator), to_numpy(estimator.classes_)
     names = _labels.column_names(y) if y.ndim == 2 and not is_array(y) else None
     chunks = [pieces(value) for value in (X, y, weight)]
     chunks[2] = chunks[2] or [None] * len(chunks[0])
     make = dask.delayed(reduce_chunk, pure=False)
-    parts = [make(*chunk, model, names, function) for chunk in zip(*chunks, strict=True)]
+    parts = [make(*chunk, *known, names, function) for chunk in zip(*chunks, strict=True)]
     total, weights = np.sum(dask.compute(*parts), axis=0)
     if not weights > 0:
         raise ValueError(_targets.ZERO_WEIGHT.format("sample_weight"))
     return float(total / weights)
 
 
-def reduce_chunk(x, y, weight, model, names, function):
+def reduce_chunk(x, y, weight, model, classes, names, function):
     """The sum of `function` over the rows of a chunk, and that of their weights."""
-    coef, intercept, classes = model
-    X = features_of(x)
-    y, weight = plain_column(_labels.plain(y)), plain_column(readable(weight, "weights"))
-    weight = _targets.check_weights(weight, (X.shape[0],), some=False)
+    X, y, weight = read_rows(x, y, weight)
     if not weight.any():
         return 0.0, 0.0
     if _labels.is_rows(y):
         y = _targets.encode_rows(np.asarray(y), classes, names)[1]
-    return function(Logits(X, coef, intercept), y, weight, classes), float(weight.sum())
+    return function(Logits(X, *model), y, weight, classes), float(weight.sum())
 
 
 def loss_of_chunk(logits, y, weight, classes):

@@ -1,5 +1,6 @@
 """Labels of any kind as arrays, and as indices of their classes."""
 
+from contextlib import contextmanager
 from datetime import date, timedelta
 
 import numpy as np
@@ -125,18 +126,35 @@ def check_classes(classes, *, what="classes"):
 
 def encode_labels(y, classes=None, *, what="y"):
     """`classes`, sorted, and the index of every label; raises for labels outside them."""
-    try:
+    with of_one_kind(what):
         y, present, index = labels_of(y, what)
         # Whole numbers are labels; of very many classes scikit-learn warns.
         if y.dtype.kind not in "biu" or len(present) > 0.5 * len(y):
             with np.errstate(invalid="ignore"):  # floats beyond int64: refused as no labels
                 check_classification_targets(y)
-    except TypeError as error:
-        raise TypeError(f"{what} must hold labels of one kind that sorts: {error}") from error
     if classes is None:
         return present, index
     classes, place = places(present, classes, what)
     return classes, place[index]
+
+
+@contextmanager
+def of_one_kind(what="y"):
+    """Around what sorts labels: where they do not sort, the error says so."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{what} must hold labels of one kind that sorts: {error}") from error
+
+
+def union(several):
+    """The labels of several arrays, sorted, and where those of each stand among them."""
+    kinds = sorted({labels.dtype.kind for labels in several})
+    with of_one_kind():
+        if not (len(kinds) == 1 or set(kinds) <= set("buif") or set(kinds) <= set("OU")):
+            raise TypeError(f"got NumPy's kinds {kinds}")
+        labels, place = np.unique(np.concatenate(several), return_inverse=True)
+    return labels, np.split(place, np.cumsum([len(labels) for labels in several])[:-1])
 
 
 def labels_of(y, what="y"):

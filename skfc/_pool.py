@@ -8,7 +8,7 @@ come in order, so that sums have the same bits for any number.
 
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count, pairwise
 from queue import SimpleQueue
 from threading import Condition, Lock, Thread, current_thread, get_ident
@@ -21,6 +21,8 @@ from skfc._tuned import TUNED
 
 # Bytes between the starts of arrays in a room: as wide as the widest of registers.
 ALIGNED = 64
+
+ALL = slice(None)  # rows
 
 
 def n_threads():
@@ -46,10 +48,13 @@ class _Pool:
                 self.limit = self.limit()
             limit = n_threads() if self.limit is None else self.limit
             n = max(0, min(wanted, limit - max(self.callers, 1) - self.helpers))
+            with suppress(RuntimeError):  # no more threads can be had
+                while len(self.threads) < self.helpers + n:
+                    helper = _Helper(self)
+                    helper.start()
+                    self.threads.append(helper)
+            n = min(n, len(self.threads) - self.helpers)
             self.helpers += n
-            while len(self.threads) < self.helpers:
-                self.threads.append(_Helper(self))
-                self.threads[-1].start()
         return n
 
     def give(self, n):
@@ -164,15 +169,20 @@ def in_order(function, items):
     What is yielded is let go of: no more of it is held than threads are ahead.
     """
     items = list(items)
-    free = len(items) > 1 and not isinstance(current_thread(), _Helper)
+    return map(function, items) if len(items) < 2 else _with_helpers(function, items)
+
+
+def _with_helpers(function, items):
+    """:func:`in_order` for a list of several."""
+    free = not isinstance(current_thread(), _Helper)
     n_helpers = _pool.take(len(items) - 1) if free else 0
     if not n_helpers:
         yield from map(function, items)
         return
     pool, job = _pool, _Job(function, items, n_helpers)
-    for _ in range(n_helpers):
-        pool.jobs.put(job)
     try:
+        for _ in range(n_helpers):
+            pool.jobs.put(job)
         for i in range(len(items)):
             yield job.result(i)
     finally:
@@ -210,23 +220,16 @@ def even(n, n_pieces):
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def pieces_of(array):
-    """Slices that cut the rows of an array of NumPy's into pieces that stay in the cache."""
-    n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
-    if n_pieces < 2:
-        return [slice(None)]
-    return even(len(array), n_pieces)
-
-
 def over_rows(function, array):
     """`function(rows)` over pieces of the rows of `array`, by several threads where it is large.
 
-    For sums and products of arrays like it: pieces and their temporaries stay in the cache.
+    For sums and products of arrays like it: pieces of NumPy's, and their temporaries, stay in
+    the cache.
     """
-    pieces = pieces_of(array)
-    if len(pieces) * TUNED.piece_bytes < TUNED.small_block_bytes:
-        return [function(rows) for rows in pieces]
-    return thread_map(function, pieces)
+    n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
+    if n_pieces < 2:
+        return [function(ALL)]
+    return thread_map(function, even(len(array), n_pieces))
 
 
 def room(name, shape, dtype):

@@ -69,21 +69,16 @@ class Logits:
         The logits may be overwritten, and not kept.
         """
         blocks = self.rows()
+        if len(blocks) == 1 or self.xp is not np:
+            yield from (function(rows, self.of(rows)) for rows in blocks)
+            return
 
         def piece(rows):
-            return function(rows, self.of(rows, self._room(rows)))
+            shape = self.shape[0], rows.stop - rows.start
+            return function(rows, self.of(rows, room("logits", shape, self.dtype)))
 
-        if len(blocks) == 1 or self.xp is not np:
-            yield from map(piece, blocks)
-            return
         with computing():
             yield from in_order(piece, blocks)
-
-    def _room(self, rows):
-        if self.xp is not np:
-            return None
-        shape = self.shape[0], len(range(*rows.indices(self.shape[1])))
-        return room("logits", shape, self.dtype)
 
     def rows(self):
         T, n = self.shape

@@ -151,8 +151,8 @@ def hold_freed_memory(hold):
         return
     mapped = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
     before = int(given), int(mapped) if mapped.isdigit() else MAPPED
-    # Of chunks, which are larger, nothing is kept.
-    kept, largest = (LARGEST_LEARNT, LARGEST_LEARNT // 8) if hold else before
+    # As much as glibc learns at the most: of larger arrays, such as chunks, nothing is kept.
+    kept, largest = (2 * LARGEST_LEARNT, LARGEST_LEARNT) if hold else before
     library.mallopt(M_TRIM_THRESHOLD, kept)
     library.mallopt(M_MMAP_THRESHOLD, largest)
     if not hold:

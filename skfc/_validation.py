@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skfc._array import refuse_distributed
 from skfc._driver import Status
 from skfc._monitors import Quiet
 from skfc._prediction import Logits
@@ -124,6 +125,8 @@ def check_given(early_stopping, X_val, y_val, sample_weight_val):
     if there and (X_val is None or y_val is None):
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"{there[0]} is given without {missing}: pass both.")
+    for name in there:
+        refuse_distributed(given[name], name)
 
 
 def most_probable(target):

@@ -14,7 +14,7 @@ class Elsewhere(Here):
 
     def __init__(self, parts, every):
         super().__init__(parts)
-        self.every, self.calls = every, 0
+        self.every, self.calls, self.store = every, 0, _tasks.Store(rests=True)
 
     def _send(self, call, numbers, dropped):
         self.calls += 1

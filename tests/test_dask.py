@@ -1,5 +1,6 @@
 """Dask collections: a fit of chunks is that of all rows, and nothing else comes here."""
 
+import gc
 import os
 import signal
 
@@ -175,6 +176,19 @@ def test_threads_and_samples(data):
     assert_same(here, there)
 
 
+@pytest.mark.parametrize("chunks", [250, 77])
+def test_chunks_change_no_step(data, chunks):
+    """Samples of rows are by their number among all rows, whatever chunk has them."""
+    X, y, _ = data
+    few = {"hessian_rows": 47, "rows_per_feature": 0, "all_rows_small": 1.5}
+    with override(**few):
+        for preconditioner in ("kronecker", "block-diagonal"):
+            parameters = {"solver": "lbfgs", "preconditioner": preconditioner}
+            here = fitted(X, y, **parameters)
+            there = fitted(lazy(X, chunks), lazy(y, chunks), **parameters)
+            assert_allclose(there.loss_curve_, here.loss_curve_, rtol=1e-10)
+
+
 def test_warm_start(data):
     X, y, _ = data
     model = fitted(lazy(X), lazy(y), warm_start=True)
@@ -205,6 +219,14 @@ def test_frames(data):
     assert there.log_loss(X_there, rows) == pytest.approx(here.log_loss(frame, one_hot), rel=1e-4)
     with pytest.raises(ValueError, match="feature names"):
         there.predict(X_there.rename(columns={"a": "z"}))
+    missing = pd.array([pd.NA] * n, dtype="Int64")
+    for column, error in ("text", "numbers.*'a'"), (missing, "contains NaN"):
+        wrong = dd.from_pandas(frame.assign(a=column), npartitions=4)
+        with pytest.raises(ValueError, match=error):
+            there.predict(wrong).compute()
+    single = frame.astype(np.float32).assign(a=1)
+    found = there.predict_proba(dd.from_pandas(single, npartitions=4))
+    assert found.dtype == found.compute().dtype == there.predict_proba(single).dtype
     dates = X_there.assign(a=pd.Timestamp("2020-01-01"))
     with pytest.raises(ValueError, match=r"numbers.*'a'"):
         clone(there).fit(dates, y_there)
@@ -238,8 +260,129 @@ def test_types_that_differ_between_chunks(data):
     half = da.concatenate(
         [lazy(X[:300]), da.from_delayed(delayed(sparse.csr_array(X[300:])), (300, N), X.dtype)]
     )
-    with pytest.raises(ValueError, match="Some chunks of X are sparse"):
-        fitted(half, lazy(y, half.chunks[0]))
+    for block_bytes in (64, 2**20):  # chunks apart, and put together
+        with (
+            override(block_bytes=block_bytes),
+            pytest.raises(ValueError, match="Some chunks of X are sparse"),
+        ):
+            fitted(half, lazy(y, half.chunks[0]))
+
+
+def drawn():
+    """Other rows each time, and labels that belong to them."""
+    X = np.random.default_rng().standard_normal((200, N))
+    return X, (X[:, 0] > 0).astype(int)
+
+
+def test_what_X_and_y_have_in_common_is_made_once():
+    """They belong together though the graph gives other rows each time it runs."""
+    seen = []
+
+    def part(k):
+        seen.append(k)
+        return drawn()
+
+    parts = [delayed(part, nout=2)(k, pure=False) for k in range(3)]
+    X = da.concatenate([da.from_delayed(x, (200, N), float) for x, _ in parts])
+    y = da.concatenate([da.from_delayed(labels, (200,), int) for _, labels in parts])
+    model = SoftmaxFCClassifier().fit(X, y)
+    assert sorted(seen) == [0, 1, 2]
+    assert model.score(X, y) > 0.9
+    assert model.log_loss(X, y) < 0.2
+    assert len(seen) == 9
+
+
+def test_frames_that_share_a_source_are_read_once():
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="needs the extra dask")
+
+    def part(k):
+        seen.append(k)
+        X, y = drawn()
+        return pd.DataFrame(X, columns=list("abcde")).assign(y=y)
+
+    seen = []
+    frame = dd.from_map(part, range(3), meta=part(0))
+    seen.clear()
+    X, y = frame[list("abcde")], frame["y"]
+    model = SoftmaxFCClassifier().fit(X, y)
+    assert sorted(seen) == [0, 1, 2]
+    assert model.score(X, y) > 0.9
+
+
+def test_frames_of_files(data, tmp_path):
+    """Dask reads small files together, fewer where there are fewer columns: not here."""
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="needs the extra dask")
+    pytest.importorskip("pyarrow")
+    X, y, _ = data
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(y=y, text="long text" * 30)
+    for start in range(0, n, 30):
+        frame[start : start + 30].to_parquet(tmp_path / f"{start:03}.parquet")
+    there = dd.read_parquet(tmp_path)
+    X_there = there[list("abcde")]
+    model = fitted(X_there, there["y"])
+    assert_same(fitted(frame[list("abcde")], y), model)
+    assert model.score(X_there, there["y"]) == pytest.approx(model.score(frame[list("abcde")], y))
+    assert_array_equal(model.predict(X_there).compute(), model.predict(frame[list("abcde")]))
+
+
+def test_an_index_in_another_order_is_refused(data):
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="needs the extra dask")
+    X, y, weight = data
+    frame, labels = pd.DataFrame(X, columns=list("abcde")), pd.Series(y)
+
+    def there(values):
+        return dd.from_pandas(values, npartitions=1, sort=False)
+
+    other = there(labels[::-1])
+    with pytest.raises(ValueError, match="y has the index of X in another order"):
+        fitted(there(frame), other)
+    with pytest.raises(ValueError, match="sample_weight has the index of X in another order"):
+        fitted(there(frame), there(labels), there(pd.Series(weight)[::-1]))
+    model = fitted(frame, labels)
+    with pytest.raises(ValueError, match="another order"):
+        model.score(there(frame), other)
+    # Of other indices nothing is said: rows go together by their place.
+    assert_same(model, fitted(there(frame), there(labels.set_axis(np.arange(n) + 7))))
+
+
+def test_labels_that_differ_in_kind_between_chunks(data):
+    X, y, _ = data
+    text, objects = NAMES[y[:300]], NAMES.astype(object)[y[300:]]
+
+    def labels(*parts):
+        return da.concatenate([da.from_delayed(delayed(p), p.shape, object) for p in parts])
+
+    for block_bytes in (64, 2**20):  # chunks apart, and put together
+        with override(block_bytes=block_bytes):
+            assert_same(fitted(X, NAMES[y]), fitted(lazy(X, 300), labels(text, objects)))
+            with pytest.raises(TypeError, match="labels of one kind that sorts"):
+                fitted(lazy(X, 300), labels(text, y[300:]))
+            with pytest.raises(TypeError, match="labels of one kind that sorts"):
+                fitted(lazy(X, 300), labels(objects, y[300:].astype(object)))
+    with pytest.raises(TypeError, match="labels of one kind that sorts"):
+        fitted(lazy(X, 600), lazy(np.array([*objects, *y[300:]], dtype=object), 600))
+
+
+def test_rare_columns_of_sparse_chunks_are_not_fetched(data, monkeypatch):
+    """Bounds of their values say in no chunk that they are more than a few."""
+    from skfc._rows import DaskRows
+
+    rng = np.random.default_rng(0)
+    X, y, _ = data
+    rare = np.where(rng.random((n, 40)) < 0.01, rng.random((n, 40)), 0.0)
+    X = sparse.csr_array(np.hstack([X, rare]))
+    fetched, values_of = [], DaskRows._values
+
+    def note(self, rows, columns):
+        fetched.extend(columns)
+        return values_of(self, rows, columns)
+
+    monkeypatch.setattr(DaskRows, "_values", note)
+    assert_same(fitted(X, y), fitted(lazy(X, 50), lazy(y, 50)))
+    assert set(fetched) <= set(range(N))
 
 
 # -- what is refused -----------------------------------------------------------------------------
@@ -269,6 +412,15 @@ def test_bad_input_is_refused_before_a_fit(data):
     refused(ValueError, "two axes", lazy(X)[:, :, None], lazy(y))
     refused(TypeError, "y must be a Dask collection", lazy(X), y)
     refused(TypeError, "X must be a Dask array or frame", delayed(X), lazy(y))
+    refused(ValueError, "two axes", lazy(X)[:, 0], lazy(y))
+    refused(ValueError, "no rows", da.empty((0, N)), da.empty(0, dtype=int))
+    wide = da.from_delayed(delayed(X), (n, N + 1), float)
+    refused(ValueError, "says that it has 6 features, but its chunks have 5", wide, lazy(y, n))
+    narrow = da.concatenate([lazy(X), da.from_delayed(delayed(X[:, 1:]), X.shape, float)])
+    twice = da.concatenate([lazy(y), lazy(y)])
+    refused(ValueError, r"different numbers of features: \[4, 5\]", narrow, twice)
+    columns = lazy(np.eye(T)[y])[:, da.ones(T) > 0]
+    refused(ValueError, "y has an unknown number of columns", lazy(X), columns)
     refused(TypeError, "y is a Dask collection", X, lazy(y))
     stopping = clone(good).set_params(early_stopping=True)
     refused(ValueError, "early_stopping", lazy(X), lazy(y), model=stopping)
@@ -278,6 +430,10 @@ def test_bad_input_is_refused_before_a_fit(data):
         refused(ValueError, '"processes"', lazy(X), lazy(y))
     with pytest.raises(ValueError, match="features"):
         good.predict(lazy(X[:, 1:]))
+    # Chunks of y that end elsewhere than those of X, where sizes are not known.
+    for method in (good.score, good.log_loss):
+        with pytest.raises(ValueError, match="chunk of X has 300 rows, and that of y has 400"):
+            method(unknown(lazy(X[:300], 300)), unknown(lazy(y[:400], 400)))
 
 
 def test_others_refuse_collections_by_name(data):
@@ -286,6 +442,8 @@ def test_others_refuse_collections_by_name(data):
         SoftmaxFCClassifierCV().fit(lazy(X), lazy(y))
     with pytest.raises(TypeError, match="X is a Dask collection"):
         SoftmaxFCClassifier().partial_fit(lazy(X), lazy(y), classes=[0, 1, 2])
+    with pytest.raises(TypeError, match="X_val is a Dask collection"):
+        SoftmaxFCClassifier(early_stopping=True).fit(X, y, X_val=lazy(X), y_val=lazy(y))
     with pytest.raises(TypeError, match="X is a Dask collection"):
         neg_log_loss_scorer(fitted(X, y), lazy(X), lazy(y))
 
@@ -336,7 +494,7 @@ def make_cluster():
 def test_workers_of_a_client(data, make_cluster, monkeypatch):
     from skfc._rows import OnWorkers, _tasks
 
-    make_cluster(n_workers=2, processes=False)
+    client = make_cluster(n_workers=2, processes=False)
     X, y, weight = data
     clusters, begin = [], OnWorkers.__init__
 
@@ -356,6 +514,81 @@ def test_workers_of_a_client(data, make_cluster, monkeypatch):
     assert 0 < cluster.received < 2 * passes * 8 * (N + 1) * T + 3 * X.nbytes
     with pytest.raises(ValueError, match="NaN"):
         fitted(lazy(np.where(X > 1e3, np.nan, X) * np.nan), lazy(y))
+    gc.collect()
+    assert not client.futures  # neither of fits that ended nor of one that failed
+
+
+def test_an_interrupt_leaves_the_earlier_fit_and_nothing_else(data, make_cluster, monkeypatch):
+    from skfc._rows import OnWorkers, _tasks
+
+    client = make_cluster(n_workers=1, processes=False)
+    X, y, _ = data
+    model = fitted(lazy(X), lazy(y))
+    before, calls, run = vars(model).copy(), [], OnWorkers.run
+
+    def interrupted(self, call):
+        calls.append(call)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return run(self, call)
+
+    monkeypatch.setattr(OnWorkers, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(lazy(X), lazy(1 + y))
+    assert vars(model) == before
+    calls.clear()
+    gc.collect()
+    assert not client.futures
+    assert not _tasks.STORES
+
+
+def test_large_arrays_go_ahead_of_calls(data, make_cluster):
+    """Once for all workers, as data of theirs; the fit is the same."""
+    client = make_cluster(n_workers=2, processes=False)
+    X, y, weight = data
+    sent, scatter = [], client.scatter
+
+    def note(array, **options):
+        sent.append(array)
+        return scatter(array, **options)
+
+    client.scatter = note
+    here = fitted(X, y, weight)
+    with override(small_block_bytes=8):
+        assert_same(here, fitted(lazy(X, 100), lazy(y, 100), lazy(weight, 100)))
+    assert {array.shape for array in sent} >= {(N + 1, T)}
+
+    def fail(*_, **__):
+        raise OSError("a worker that is gone")
+
+    client.scatter = fail
+    with override(small_block_bytes=8):
+        assert_same(here, fitted(lazy(X, 100), lazy(y, 100), lazy(weight, 100)))
+
+
+def test_states_of_a_client_that_is_gone_are_let_go_of(data, make_cluster, monkeypatch):
+    from skfc._rows import OnWorkers, _tasks
+
+    make_cluster(n_workers=1, processes=False)
+    X, y, _ = data
+
+    def go(self):
+        self.futures = []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OnWorkers, "close", go)
+        fitted(lazy(X), lazy(y))
+    gc.collect()
+    assert len(_tasks.STORES) == 1
+    fitted(lazy(X), lazy(y))
+    assert not _tasks.STORES
+
+
+def test_a_fit_in_a_task_leaves_its_thread_to_others(data, make_cluster):
+    client = make_cluster(n_workers=1, processes=False)
+    X, y, _ = data
+    task = client.submit(lambda: fitted(lazy(X), lazy(y)).coef_)
+    assert_allclose(task.result(timeout=60), fitted(X, y).coef_, atol=1e-3)
 
 
 def test_a_worker_that_is_killed(data, make_cluster):

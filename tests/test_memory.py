@@ -13,7 +13,7 @@ from scipy import sparse
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV
 from skfc._rows._csr import even_blocks, extremes
 from skfc._runtime import keep_freed_memory
-from skfc._tuned import override
+from skfc._tuned import TUNED, override
 
 # Pages that the system had to bring, for arrays of 4 MB that come and go in turn.
 COUNT = """
@@ -79,6 +79,29 @@ def test_bounds_of_sparse_columns_are_found_piece_by_piece():
     low, high = extremes(A, std, pieces)
     np.testing.assert_array_equal(low, X.min(axis=0))
     np.testing.assert_array_equal(high, X.max(axis=0))
+
+
+@pytest.mark.parametrize("kind", ["C order", "F order", "CSR"])
+def test_a_fit_of_float32_takes_half_of_X_more(kind):
+    """And the logits of an iterate, a direction, and probabilities, with vectors of a solver."""
+    rng, T = np.random.default_rng(0), 5
+    if kind == "CSR":
+        X = sparse.random(100_000, 8000, 0.0075, "csr", np.float32, rng)  # too wide for matrices
+        size = X.data.nbytes + X.indices.nbytes
+    else:
+        X = rng.standard_normal((240_000, 125), dtype=np.float32)
+        X, size = np.asarray(X, order=kind[0]), X.nbytes
+    y = (X[:, :T] + 0.1 * rng.gumbel(size=(X.shape[0], T))).argmax(axis=1)
+    y = np.asarray(y).ravel()
+    tracemalloc.start()
+    try:
+        SoftmaxFCClassifier(tol=1e-3).fit(X, y)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    n, N = X.shape
+    of_rows = n * (3 * T * 4 + 3 * 8)  # and labels and weights, which are 8 bytes each
+    assert peak < 0.5 * size + of_rows + 28 * (N + 1) * T * 8 + 2 * TUNED.block_bytes
 
 
 def test_a_memory_map_is_read_in_parts(tmp_path):

@@ -179,6 +179,28 @@ def test_rooms_are_a_threads_own_and_let_go_of_at_the_end():
     assert not _pool._pool.rooms
 
 
+def test_predictions_of_one_block_leave_no_room(rng):
+    X, y = rng.standard_normal((20_000, 4)), np.arange(20_000) % 10
+    model = SoftmaxFCClassifier(max_iter=1, tol=1.0).fit(X, y)
+    assert 8 * len(X) * 10 > TUNED.piece_bytes
+    model.predict(X)
+    model.log_loss(X, y)
+    assert not _pool._pool.rooms
+
+
+def test_where_no_thread_can_be_had_the_caller_works_alone(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_pool, "_pool", _pool._Pool())
+    monkeypatch.setattr(_pool._Helper, "start", start)
+    with caller(3):
+        squares, names = zip(*thread_map(slowly, range(9)), strict=True)
+    assert squares == tuple(x * x for x in range(9))
+    assert set(names) == {current_thread().name}
+    assert _pool._pool.helpers == 0
+
+
 @pytest.mark.parametrize("n", [3, 50])
 def test_products_in_pieces(n, rng):
     a, b = rng.standard_normal((70, n)), rng.standard_normal((n, 30))

@@ -18,7 +18,7 @@ from scipy import sparse
 from skfc._array import as_like, is_numpy
 from skfc._rows._base import LocalRows, Sample, columns_of, is_small
 from skfc._rows._blocks import Block, Sums, Work
-from skfc._rows._chunks import Summary, features_of, plain_column, read, summary
+from skfc._rows._chunks import Summary, check_alike, features_of, read, read_rows, summary
 from skfc._rows._csr import CSRRows, without_duplicates
 from skfc._rows._dask import DaskRows, Here, OnWorkers
 from skfc._rows._dense import ArrayRows, DenseRows
@@ -30,8 +30,8 @@ from skfc._rows._tasks import Call, Layout, Part
 __all__ = [
     "ArrayRows", "Block", "CSRRows", "Call", "DaskRows", "DenseRows", "Here", "Layout",
     "LeanRows", "LocalRows", "OnWorkers", "Part", "Sample", "Summary", "Sums", "Work",
-    "columns_of", "features_of", "is_small", "make_rows", "merge_columns", "plain_column",
-    "read", "some_rows", "summary", "to_row_space", "without_duplicates",
+    "check_alike", "columns_of", "features_of", "is_small", "make_rows", "merge_columns", "read",
+    "read_rows", "some_rows", "summary", "to_row_space", "without_duplicates",
 ]  # fmt: skip
 
 

@@ -156,6 +156,8 @@ class BlockSums:
 
         Several threads take part where the container is one for them.
         """
+        if len(self._blocks) == 1:
+            return map(function, self._blocks, *states)
         items = list(zip(self._blocks, *states, strict=True))
         run = lambda item: function(*item)  # noqa: E731
         return in_order(run, items) if self.on_pool else map(run, items)

@@ -1,5 +1,6 @@
 """Chunks of Dask collections, read: validated, encoded, and summed up for the client."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,20 @@ def features_of(X):
 
 def joined(chunks):
     """Chunks of rows as one."""
-    if len(chunks) == 1:
-        return chunks[0]
-    if any(map(sparse.issparse, chunks)):
+    check_alike([x.shape[1] for x in chunks], map(sparse.issparse, chunks))
+    if sparse.issparse(chunks[0]):
         return sparse.vstack(chunks, format="csr")
     return np.concatenate(chunks)
+
+
+def check_alike(widths, sparse):
+    """Raise unless chunks of X have the same features, and all or none of them are sparse."""
+    if len(set(widths)) > 1:
+        raise ValueError(
+            f"The chunks of X have different numbers of features: {sorted(set(widths))}."
+        )
+    if len(set(sparse)) > 1:
+        raise ValueError("Some chunks of X are sparse and some are not: make them all the same.")
 
 
 def read(chunks, classes, names):
@@ -43,32 +53,26 @@ def read(chunks, classes, names):
     Labels are encoded by those of the part, rows of probabilities by the columns of `classes`.
     """
     parts = [read_chunk(*chunk, classes, names) for chunk in chunks]
-    if len(parts) > 1:
-        labels = None if parts[0].labels is None else [p.labels for p in parts]
-        targets = [p.target for p in parts]
-        if labels is not None:
-            labels, place = np.unique(np.concatenate(labels), return_inverse=True)
-            ends = np.cumsum([len(p.labels) for p in parts])[:-1]
-            targets = [p[t] for p, t in zip(np.split(place, ends), targets, strict=True)]
-        X = joined([p.X for p in parts])
-        weight = np.concatenate([p.weight for p in parts], axis=1)
-        return Part(X, np.concatenate(targets, axis=-1), weight, labels)
-    return parts[0]
+    parts = [part for part in parts if part.X.shape[0]] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    labels, targets = None, [p.target for p in parts]
+    if parts[0].labels is not None:
+        labels, places = _labels.union([p.labels for p in parts])
+        targets = [place[t] for place, t in zip(places, targets, strict=True)]
+    weight = np.concatenate([p.weight for p in parts], axis=1)
+    return Part(joined([p.X for p in parts]), np.concatenate(targets, axis=-1), weight, labels)
 
 
 def read_chunk(x, y, sample_weight, classes, names):
     """The part of one chunk of X, y and weights; see :func:`read`."""
-    X = features_of(x)
-    n = X.shape[0]
-    y, weight = plain_column(_labels.plain(y)), plain_column(readable(sample_weight, "weights"))
-    weight = _targets.check_weights(weight, (n,), some=False)
-    if y.shape[0] != n:
-        raise ValueError(f"A chunk of X has {n} rows, and that of y has {y.shape[0]}.")
+    X, y, weight = read_rows(x, y, sample_weight)
     y = check_array(y, ensure_2d=False, ensure_min_samples=0, dtype=None, input_name="y")
     labels = None
     if y.ndim == 1:
-        _, labels, target = _labels.labels_of(y)
-    elif n:
+        with _labels.of_one_kind():
+            _, labels, target = _labels.labels_of(y)
+    elif len(y):
         target = _targets.encode_rows(y, classes, names)[1].T
     else:
         target = np.empty((len(classes), 0))
@@ -76,6 +80,36 @@ def read_chunk(x, y, sample_weight, classes, names):
     if not kept.all():
         X, target, weight = X[kept], target[..., kept], weight[kept]
     return Part(X, target, weight[None], labels)
+
+
+def read_rows(x, y, sample_weight):
+    """A chunk of X, y and weights as arrays of the same rows, y as it is."""
+    check_order(x, y, "y")
+    check_order(x, sample_weight, "sample_weight")
+    X = features_of(x)
+    n = X.shape[0]
+    y, weight = plain_column(_labels.plain(y)), plain_column(readable(sample_weight, "weights"))
+    weight = _targets.check_weights(weight, (n,), some=False)
+    if y.shape[0] != n:
+        raise ValueError(f"A chunk of X has {n} rows, and that of y has {y.shape[0]}.")
+    return X, y, weight
+
+
+def check_order(x, other, name):
+    """Raise where two frames have the same index in another order.
+
+    Rows go together by their place, as in memory. On a cluster the order may have been lost: a
+    shuffle that runs once for X and once for y can give two.
+    """
+    one, two = getattr(x, "index", None), getattr(other, "index", None)
+    if not hasattr(one, "equals") or not hasattr(two, "equals") or one.equals(two):
+        return
+    with suppress(TypeError):  # what does not sort
+        if one.sort_values().equals(two.sort_values()):
+            raise ValueError(
+                f"{name} has the index of X in another order: rows go together by their place. "
+                f"Persist the frame that both come from, or sort the rows of X and {name} alike."
+            )
 
 
 def plain_column(values):

@@ -31,7 +31,7 @@ class CSRRows(LocalRows):
         super().__init__(X, target, weight, **kept)
         self._views = views(X, self.blocks)
         self._columns = {} if transposed is None else {1: by_columns(transposed, self.n_columns)}
-        self._transposed, self._residuals = transposed, None
+        self._transposed, self._residuals, self._units = transposed, None, {}
 
     def _cut(self):
         """Blocks of work enough for a thread: for products, and for sums of what they give."""
@@ -76,6 +76,11 @@ class CSRRows(LocalRows):
         return self.X[index]
 
     # -- products ----------------------------------------------------------------------------
+
+    def _transform(self, dtype):
+        if dtype not in self._units:  # of very many features every sum would cast them
+            self._units[dtype] = super()._transform(dtype)
+        return self._units[dtype]
 
     def _logits(self, inner, block):
         logits = super()._logits(inner, block)
@@ -199,8 +204,14 @@ class CSRRows(LocalRows):
         """X with its stored values divided by the scales of the features."""
         key = "scaled", np.dtype(dtype)
         if key not in self._copies:
-            X = self.X
-            data = (X.data * self.frame.inverse[X.indices]).astype(dtype, copy=False)
+            X, data = self.X, np.empty(self.X.nnz, dtype)
+
+            def scale(rows):
+                place = stored(X, rows)
+                inverse = self.frame.inverse[X.indices[place]]
+                np.multiply(X.data[place], inverse, out=data[place], casting="same_kind")
+
+            thread_map(scale, small_pieces(X))
             self._copies[key] = type(X)((data, X.indices, X.indptr), shape=X.shape)
         return self._copies[key]
 
@@ -220,17 +231,17 @@ class CSRRows(LocalRows):
         return x.astype(dtype, copy=False)
 
     def _norms(self, block):
-        out = np.empty(block.weight.shape[1])
-        for piece in self._pieces():
-            first, last = max(piece.start, block.rows.start), min(piece.stop, block.rows.stop)
-            if first < last:
-                X = view(self.X, slice(first, last)).astype(np.float64)
-                start = block.rows.start
-                out[first - start : last - start] = self._squared(X, X.indices).sum(axis=1).ravel()
+        whole, out = view(self.X, block.rows), np.empty(block.weight.shape[1])
+        for rows in small_pieces(whole):
+            X = view(whole, rows).astype(np.float64)
+            out[rows] = self._squared(X, X.indices).sum(axis=1).ravel()
         return np.maximum(out + (self.frame.shift**2).sum(), 0.0)
 
     def _user_logits(self, block, coef):
-        return np.ascontiguousarray((view(self.X, block.rows) @ coef.T).T)
+        X, out = view(self.X, block.rows), np.empty((len(coef), block.weight.shape[1]))
+        for rows in small_pieces(X):
+            out[:, rows] = (view(X, rows) @ coef.T).T
+        return out
 
     def moments(self):
         """The :class:`Moments` of the rows in every problem."""
@@ -240,26 +251,40 @@ class CSRRows(LocalRows):
         share = weight / total[:, None]
         B, N = len(weight), self.shape[1]
         mean, squares = np.zeros((N, B)), np.zeros((N, B))
-        largest = float(np.abs(self.X.data).max(initial=0.0))
-        smallest = float(np.abs(self.X.data).min(initial=np.inf, where=self.X.data != 0))
-        tame = largest < 1e140 and smallest > 1e-140
-        for rows in self._pieces():
-            X = view(self.X, rows).astype(np.float64)
-            mean += X.T @ share[:, rows].T
-            X.data = X.data**2 if tame else np.abs(X.data)
-            squares += X.T @ share[:, rows].T
+        pieces = small_pieces(self.X)
+        tame = all(thread_map(self._is_tame, pieces))
+
+        def sums(rows):
+            X, part = view(self.X, rows).astype(np.float64), share[:, rows].T
+            first = X.T @ part
+            X.data = np.square(X.data, out=X.data) if tame else np.abs(X.data, out=X.data)
+            return first, X.T @ part
+
+        for first, second in in_order(sums, pieces):
+            mean += first
+            squares += second
         spread = squares - mean**2
         # Where the mean is most of the squares, their difference has lost its digits.
         doubtful = (not tame) | (spread <= TUNED.single_digits * squares).any(axis=1)
         std = np.sqrt(np.maximum(spread, 0.0))
         empty = (squares == 0).all(axis=1)
         spread = np.where(empty, 0.0, np.maximum(std.max(axis=1), 1e-300))
-        low, high = extremes(self.X, spread, self._pieces())
+        low, high = extremes(self.X, spread, pieces)
         for j in np.flatnonzero(doubtful & ~empty):
             column = Moments.of(self.X[:, [j]].toarray().astype(np.float64), weight)
             mean[j], std[j] = column.mean[:, 0], column.std[:, 0]
             low[j], high[j] = column.low[0], column.high[0]
         return Moments(total, mean.T, std.T, low, high)
+
+    def _is_tame(self, rows):
+        """Whether squares of the values of some rows stay within the range of float64."""
+        size = np.abs(self.X.data[stored(self.X, rows)])
+        smallest = size.min(initial=np.inf, where=size != 0)
+        return float(size.max(initial=0.0)) < 1e140 and float(smallest) > 1e-140
+
+    def stored_values(self):
+        """How many values are stored of every column, (n_features,)."""
+        return counts_of(self.X, small_pieces(self.X))
 
     def _values(self, rows, columns):
         return self.X[rows][:, columns].toarray().astype(np.float64)
@@ -301,10 +326,6 @@ class CSRRows(LocalRows):
         weight = block.weight[0].astype(np.float64)
         return sparse_pairs(x, shift, place, classes, p.astype(np.float64), weight)
 
-    def _pieces(self):
-        """Small blocks for what needs a copy of its values: of 16 bytes, with their indices."""
-        return even_blocks(self.X, 1 + self.X.nnz // (TUNED.block_bytes // 16))
-
 
 def extremes(X, std, pieces):
     """Bounds of the values of every column of a CSR: one `std` where few of them are stored.
@@ -313,20 +334,31 @@ def extremes(X, std, pieces):
     several times the memory of X.
     """
     low, high = -std, std.copy()
-    counts = sum(np.bincount(X.indices[stored(X, rows)], minlength=len(std)) for rows in pieces)
+    counts = counts_of(X, pieces)
     columns = np.flatnonzero(counts > TUNED.dense_share * X.shape[0])
     if len(columns):
         # One that is not stored is zero.
         full = counts[columns] == X.shape[0]
         low[columns], high[columns] = np.where(full, np.inf, 0.0), np.where(full, -np.inf, 0.0)
-        for rows in pieces:
+
+        def bounds(rows):
             some = view(X, rows)[:, columns].tocsc()
             some_stored = np.diff(some.indptr) > 0
             starts, found = some.indptr[:-1][some_stored], columns[some_stored]
-            if len(found):
-                low[found] = np.minimum(low[found], np.minimum.reduceat(some.data, starts))
-                high[found] = np.maximum(high[found], np.maximum.reduceat(some.data, starts))
+            if not len(found):
+                return found, np.inf, -np.inf
+            reduced = (f.reduceat(some.data, starts) for f in (np.minimum, np.maximum))
+            return found, *reduced
+
+        for found, least, most in in_order(bounds, pieces):
+            low[found] = np.minimum(low[found], least)
+            high[found] = np.maximum(high[found], most)
     return low, high
+
+
+def counts_of(X, pieces):
+    """Stored values of every column of a CSR, counted piece by piece."""
+    return sum(np.bincount(X.indices[stored(X, rows)], minlength=X.shape[1]) for rows in pieces)
 
 
 def dense_gram(x, root):
@@ -340,6 +372,12 @@ def dense_gram(x, root):
         return dense.T @ dense
 
     return sum(in_order(part, pieces))
+
+
+def small_pieces(X):
+    """Slices of rows for what copies their values, or gives a number for every feature."""
+    values = max(TUNED.small_block_bytes // 4, VALUES_PER_SUM * X.shape[1])
+    return even_blocks(X, 1 + X.nnz // values)
 
 
 def even_blocks(X, n_blocks):

@@ -21,8 +21,9 @@ from skfc._rows import _tasks
 from skfc._rows._base import LocalRows, columns_of
 from skfc._rows._blocks import Sizes, Sums, Work
 from skfc._rows._dense import DenseRows
-from skfc._rows._tasks import Call, Each, Ref, Store, View
+from skfc._rows._tasks import Call, Each, Ref, Sent, Store, View
 from skfc._softmax import one_hot
+from skfc._tuned import TUNED
 
 # Trials of a call, with twice the wait after each: a lost worker is noticed in some seconds.
 TRIALS = 10
@@ -119,7 +120,8 @@ class Cluster:
         """The answers of a call in the order of the parts; one or a few where they merge."""
         done, left, whole = [], self.numbers, False
         for trial in range(TRIALS):
-            dropped, self.dropped[:] = set(self.dropped), []
+            # One by one: states are let go of at any time, in other threads too.
+            dropped = {self.dropped.pop() for _ in range(len(self.dropped))}
             found, left = self._send(to_send(call, whole), left, dropped)
             done += found
             if not left:
@@ -175,7 +177,8 @@ class OnWorkers(Cluster):
     """Parts on the workers of a `distributed.Client`.
 
     Calls go to the workers beside their tasks, with `Client.run`: a round trip takes a few
-    milliseconds, and no graph. The parts are futures, of which the scheduler takes care: it may
+    milliseconds, and no graph. Large arrays go ahead of it, as data of the workers, which takes a
+    third of the time. The parts are futures, of which the scheduler takes care: it may
     move them, have them on disk, and make them again where a worker is lost.
 
     Parameters
@@ -195,9 +198,11 @@ class OnWorkers(Cluster):
             future = self.futures[number]
             if future.status != "finished":
                 self.homes = None
-                future.exception()  # waits
+                error = future.exception()  # waits
                 if future.status == "error":
-                    future.result()
+                    error = error.with_traceback(future.traceback())
+                    del future  # what is raised holds this frame, and a future holds that
+                    raise error
         if self.homes is None:
             held = self.client.who_has([self.futures[number] for number in self.numbers])
             self.homes = {
@@ -215,9 +220,11 @@ class OnWorkers(Cluster):
                 homes.setdefault(self.homes[number], []).append(place)
             else:
                 lost.append(number)
+        call, held = self._sent_ahead(call, list(homes))
         found = self.client.run(
             _tasks.serve, call, homes, dropped, self.name, workers=list(homes), on_error="return"
         )
+        del held
         done = []
         for address, places in homes.items():
             answer = found.get(address, OSError())
@@ -229,6 +236,22 @@ class OnWorkers(Cluster):
             lost += answer[1]
         self.homes = None if lost else self.homes
         return done, lost
+
+    def _sent_ahead(self, call, workers):
+        """A call whose large arrays are with the workers already, and what keeps them there."""
+        held = []
+
+        def send(argument):
+            if not isinstance(argument, np.ndarray) or argument.nbytes < TUNED.small_block_bytes:
+                return argument
+            options = {"workers": workers, "broadcast": True, "hash": False}
+            held.append(self.client.scatter(argument, **options))
+            return Sent(held[-1].key)
+
+        try:
+            return _tasks.mapped(call, send), held
+        except Exception:  # a worker that is gone: the call itself finds out
+            return call, held
 
     def close(self):
         self.client.run(_tasks.forget, self.name, on_error="ignore")
@@ -309,7 +332,14 @@ class DaskRows(Sizes):
         return self._ask(_tasks.ask, "gram", weights, merge=plus)
 
     def moments(self):
-        return self._ask(_tasks.ask, "moments", merge=Moments.__add__)
+        found = self._ask(_tasks.ask, "moments", merge=Moments.__add__)
+        if not self.sparse:
+            return found
+        # Of columns with few values, bounds are one deviation: that of all rows, not of a part.
+        counts, std = self._ask(_tasks.ask, "stored_values", merge=plus), found.std.max(axis=0)
+        few = (counts <= TUNED.dense_share * self.shape[0]) & (std > 0)
+        low, high = np.where(few, -std, found.low), np.where(few, std, found.high)
+        return replace(found, low=low, high=high)
 
     def loss_of(self, coef, intercept):
         return self._ask(_tasks.ask, "loss_of", coef, intercept, merge=plus)

@@ -167,6 +167,13 @@ class Each:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """An array that is in the data of a worker, in the place of an argument."""
+
+    key: str
+
+
+@dataclass(frozen=True)
 class Call:
     """`function(rows, *arguments)` gives an answer, and what stays under `key` (None: nothing).
 
@@ -190,16 +197,31 @@ class Call:
         )
 
 
+def mapped(call, change):
+    """A call with its arguments changed by a function, and those of its recipes."""
+
+    def changed(argument):
+        if isinstance(argument, Ref) and argument.recipe is not None:
+            return replace(argument, recipe=mapped(argument.recipe, change))
+        return change(argument)
+
+    return replace(call, arguments=tuple(map(changed, call.arguments)))
+
+
 class Lost(Exception):
     """A state is not here, and there is no recipe for it; or a part is not."""
 
 
 class Store:
-    """States of parts by key and number: those used last, within `limit` bytes."""
+    """States of parts by key and number: those used last, within `limit` bytes.
 
-    def __init__(self, limit=None):
+    With `rests`, rows without X stay beside them, for calls that go without the part.
+    """
+
+    def __init__(self, limit=None, rests=False):
         self.limit, self.lock, self.held, self.size = limit, Lock(), OrderedDict(), 0
-        self.rests = {}  # of the last view of every part
+        self.rests = {} if rests else None  # of the last view of every part
+        self.parts = ()  # the keys of those that were asked last
 
     def rows(self, part, number, call):
         """The rows of a call: those of a part, or without one what there is of them."""
@@ -210,7 +232,9 @@ class Store:
                 raise Lost
             return rest
         rows = part.rows(call.view, number)
-        if token is not None and self.rests.get(number, (None, None))[0] != token:
+        if self.rests is None or token is None:
+            return rows
+        if self.rests.get(number, (None, None))[0] != token:
             self.rests[number] = token, Rest(rows)
         return rows
 
@@ -314,13 +338,17 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
 
     `homes` are lists of the numbers and keys of parts, by the addresses of workers.
     """
-    limit = getattr(dask_worker.memory_manager, "memory_limit", None)
-    own = fit, dask_worker.address
-    if own not in STORES:
-        STORES[own] = Store(limit and int(limit * STATES))
-        hold_freed_memory(True)
-    store = STORES[own]
+    places, store = homes[dask_worker.address], store_of(dask_worker, fit)
     store.drop(dropped)
+    store.parts = [key for _, key in places]
+
+    def found_here(argument):
+        return dask_worker.data[argument.key] if isinstance(argument, Sent) else argument
+
+    try:
+        call = mapped(call, found_here)
+    except KeyError:
+        return [], [number for number, _ in places]
     gate = asyncio.Semaphore(dask_worker.state.nthreads)
 
     async def one(number, key):
@@ -334,8 +362,22 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
                     found = await asyncio.to_thread(attempt_alone, part, number, store, call)
             return found
 
-    found = await asyncio.gather(*(one(*item) for item in homes[dask_worker.address]))
+    found = await asyncio.gather(*(one(*item) for item in places))
     return collected(call, found)
+
+
+def store_of(worker, fit):
+    """The states of a fit on a worker."""
+    own, address = (fit, worker.address), worker.address
+    if own not in STORES:
+        # Those of a client that is gone: the scheduler has let go of its parts.
+        for other, store in list(STORES.items()):
+            if other[1] == address and not any(key in worker.data for key in store.parts):
+                del STORES[other]
+        limit = getattr(worker.memory_manager, "memory_limit", None)
+        STORES[own] = Store(limit and int(limit * STATES), rests=True)
+        hold_freed_memory(True)
+    return STORES[own]
 
 
 def fetch(data, key):
