@@ -74,7 +74,7 @@ class Stream:
         self.window, self.moments, self.inverse = (), None, None
         self.total = 0.0
         self.seen = self.pending = self.n_steps = self.n_settled = 0
-        self.ridge, self.arrival = 1.0, 0.0
+        self.ridge = 1.0
 
     # -- what comes in --------------------------------------------------------------------------
 
@@ -123,7 +123,6 @@ class Stream:
         self.window = (*self.window, chunk)
         self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
         self.total += float(chunk.weight.sum())
-        self.arrival = self.arrival + (self._surprise(chunk) if len(self.active) > 1 else 0.0)
         largest = max(1, self._capacity(chunk.rows) // 4)
         if new_class or self.pending >= min(largest, self.seen // TUNED.batch_share + 1):
             self._settle(penalty, largest)
@@ -196,9 +195,10 @@ class Stream:
         spread = np.where(spread > 0, spread, np.inf)
         self.limits = self.moments.mean[0] - spread, self.moments.mean[0] + spread
         if len(self.active) > 1:
+            before = self._surprise(latest)
             self._minimise(chunk, self._penalties(penalty))
-            self._adapt(latest)
-        self.pending, self.arrival, self.n_settled = 0, 0.0, self.n_settled + 1
+            self._adapt(latest, before)
+        self.pending, self.n_settled = 0, self.n_settled + 1
         if len(chunk) > self._capacity(chunk.rows) - n_leave:
             self._let_go(chunk, n_leave)
 
@@ -255,13 +255,13 @@ class Stream:
         inverse = self.curvature.inverse(chunk.rows, proba, chunk.weight, ridge, free)
         self.inverse = inverse, self.seen, self.ridge
 
-    def _adapt(self, latest):
+    def _adapt(self, latest, before):
         """A larger ridge where the latest rows show that the model overfits, else a smaller one.
 
-        Rows that surprised more than they would without any knowledge ask for much more.
+        Rows that surprised more `before` the steps than without any knowledge ask for much more.
         """
-        if self.arrival > TUNED.stream_overfit * self._surprise(latest):
-            blind = self.arrival > latest.weight.sum() * np.log(len(self.active))
+        if before > TUNED.stream_overfit * self._surprise(latest):
+            blind = before > latest.weight.sum() * np.log(len(self.active))
             growth = TUNED.stronger if blind else 2.0
             self.ridge = max(growth * self.ridge, 1.0)
         else:

@@ -82,10 +82,11 @@ def learn(stream, known, X, targets, sample_weight, penalty, fit_intercept):
         new = stream.with_rows(X, target, weight, sample_weight[rows], penalty)
     except np.linalg.LinAlgError as error:
         raise ValueError(OVERFLOW.format(X.dtype)) from error
-    finite = all(np.isfinite(a).all() for a in (new.theta, new.gradient, new.value))
-    if not (finite and np.isfinite(new.total)):
+    stands = new.n_settled == stream.n_settled and not (first or wider)
+    learned = () if stands else (new.theta, new.gradient, new.value)
+    if not all(np.isfinite(a).all() for a in (new.total, *learned)):
         raise ValueError(OVERFLOW.format(X.dtype))
-    if new.n_settled == stream.n_settled and not (first or wider):
+    if stands:
         return new, None
     return new, model(new, targets.classes, X.dtype, fit_intercept)
 
