@@ -55,12 +55,13 @@ class Stream:
     seen, pending : numbers of rows: all, and those since the last steps
     n_steps : int, the Newton steps taken
     n_settled : int, how often there were any
+    dtype : that of coefficients, the widest of the rows
     """
 
     def __init__(self, rows, n_classes, fit_intercept):
         N = rows.shape[1]
         P = N + fit_intercept
-        self.n_classes, self.fit_intercept = n_classes, fit_intercept
+        self.n_classes, self.fit_intercept, self.dtype = n_classes, fit_intercept, rows.dtype
         # Features that fit into the memory of the window are held as dense rows.
         fits = WINDOW_ROWS * P * 8 <= WINDOW_BYTES and P**2 * 8 <= WINDOW_BYTES
         self.sparse = sparse.issparse(rows) and not fits
@@ -88,6 +89,7 @@ class Stream:
     def with_rows(self, rows, target, weight, sample_weight, penalty):
         """This stream and more rows; `penalty` is that of a coefficient, see `penalties`."""
         new = copy(self)
+        new.dtype = np.result_type(self.dtype, rows.dtype)
         for start in range(0, rows.shape[0], max(1, new._capacity(rows) // 4)):
             piece = slice(start, start + max(1, new._capacity(rows) // 4))
             new._take_in(

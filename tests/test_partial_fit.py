@@ -163,6 +163,21 @@ def test_class_weights_are_weights(data):
     assert_allclose(one.predict_proba(X_test), other.predict_proba(X_test), atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_rows_of_a_class_without_weight_are_absent(data, kind):
+    """In the first call a row needs weight; later ones may hold none, and name more classes."""
+    X, y, *_ = data
+    model = SoftmaxFCClassifier(class_weight={2: 0.0})
+    two = kind(X[y == 2][:4])
+    with pytest.raises(ValueError, match="class_weight is zero for every class"):
+        model.partial_fit(two, [2] * 4, range(3))
+    model.partial_fit(kind(X[:200]), y[:200], range(3))
+    before = model.coef_.copy()
+    assert_array_equal(model.partial_fit(two, [2] * 4).coef_, before)
+    assert_array_equal(model.partial_fit(two, [2] * 4, range(4)).coef_[:3], before)
+    assert model.classes_.tolist() == [0, 1, 2, 3]
+
+
 def test_rows_of_probabilities(data):
     X, y, X_test, _ = data
     hot = np.eye(T)[y]
@@ -182,6 +197,9 @@ def test_float32_and_no_intercept(data):
     X, y, X_test, y_test = data
     model = streamed(X.astype(np.float32), y)
     assert model.coef_.dtype == model.intercept_.dtype == np.float32
+    for rows in (X, X.astype(np.float32)):  # the widest type that has come stays
+        streamed(rows, y, model=model)
+        assert model.coef_.dtype == model.intercept_.dtype == np.float64
     model = streamed(X, y, fit_intercept=False)
     assert not model.intercept_.any()
     full = SoftmaxFCClassifier(fit_intercept=False).fit(X, y)
@@ -289,6 +307,48 @@ def test_a_call_that_fails_changes_nothing(data, monkeypatch):
     streamed(X[600:1200], y[600:1200], model=reference)
     streamed(X[600:1200], y[600:1200], model=model)
     assert_array_equal(model.coef_, reference.coef_)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_intercept_stays_or_goes_with_the_stream(data, intercept):
+    X, y, *_ = data
+    model = streamed(X[:600], y[:600], fit_intercept=intercept)
+    before = vars(model).copy()
+    model.set_params(fit_intercept=not intercept)
+    with pytest.raises(
+        ValueError, match=f"fit_intercept={not intercept} is not that of the calls"
+    ):
+        model.partial_fit(X[600:], y[600:])
+    assert vars(model) == before | {"fit_intercept": not intercept}
+    model.fit(X, y).partial_fit(X, y)
+    assert model.intercept_.any() == (not intercept)
+
+
+@pytest.mark.parametrize(
+    "change", [{"C": 1e-3}, {"standardize": True}, {"class_weight": {0: 3.0}}]
+)
+def test_other_parameters_may_change_between_calls(data, change):
+    """Within the window, penalty and class weights of later rows are those of the last call."""
+    X, y, *_ = data
+    model = streamed(X[:600], y[:600])
+    streamed(X[600:1200], y[600:1200], model=model.set_params(**change))
+    if "class_weight" in change:
+        weight = np.where((np.arange(1200) >= 600) & (y[:1200] == 0), 3.0, 1.0)
+        full = SoftmaxFCClassifier().fit(X[:1200], y[:1200], sample_weight=weight)
+    else:
+        full = SoftmaxFCClassifier(**change).fit(X[:1200], y[:1200])
+    assert_allclose(model.predict_proba(X), full.predict_proba(X), atol=0.01)
+
+
+def test_the_form_of_rows_may_change_between_calls(data):
+    X, y, *_ = data
+    dense = streamed(X, y)
+    model = SoftmaxFCClassifier()
+    forms = [np.asarray, sparse.csr_array, sparse.csc_matrix, np.asfortranarray, np.ndarray.tolist]
+    for k, start in enumerate(range(0, len(y), 256)):
+        rows = slice(start, start + 256)
+        model.partial_fit(forms[k % len(forms)](X[rows]), y[rows], range(3))
+    assert_allclose(model.coef_, dense.coef_, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
