@@ -77,6 +77,28 @@ def test_a_stream_within_the_window_is_exact(data):
     assert objective(model) < objective(full) * (1 + 2e-3)
 
 
+@pytest.mark.parametrize("n_rows", [300, WINDOW_ROWS])
+@pytest.mark.parametrize("batch", [50, 256])
+def test_overfitting_is_that_of_a_fit_while_all_rows_are_held(n_rows, batch, rng):
+    """The ridge against memorising is for rows that leave: with them it begins to show."""
+    X = rng.standard_normal((2 * WINDOW_ROWS, 150))
+    coef = rng.standard_normal((150, T))
+    y = (X @ coef + 9 * rng.gumbel(size=(len(X), T))).argmax(axis=1)
+
+    def objective(model):
+        return n_rows * model.log_loss(X[:n_rows], y[:n_rows]) + 0.5 * (model.coef_**2).sum()
+
+    model = streamed(X[:n_rows], y[:n_rows], batch)
+    full = SoftmaxFCClassifier().fit(X[:n_rows], y[:n_rows])
+    assert model._stream.ridge > 0
+    pending = model._stream.pending
+    assert pending <= n_rows // 16
+    assert objective(model) < objective(full) * (1.02 if not pending else 1.2)
+    model.partial_fit(X[n_rows:], y[n_rows:])
+    assert model._stream.approximate == (len(X) > WINDOW_ROWS)
+    assert model._stream.exact is None
+
+
 def test_standardize_does_not_depend_on_units(data, rng):
     X, y, X_test, _ = data
     units = np.logspace(-6, 6, X.shape[1])
@@ -118,10 +140,10 @@ def test_rows_that_leave_change_neither_value_nor_gradient(data, C, monkeypatch)
         sums = rows.sum(evaluate, stream.theta)
         return sums.values[0][0] + stream.value, sums.gradient + stream.gradient
 
-    def watched(stream, chunk, n_leave):
-        stream.window = (chunk,)
-        before = state(stream), stream.curvature, len(chunk)
-        let_go(stream, chunk, n_leave)
+    def watched(stream, size, penalty):
+        stream._settle(penalty)
+        before = state(stream), stream.curvature, len(stream.held())
+        let_go(stream, size, penalty)
         seen.append((before, (state(stream), stream.curvature, len(stream.held()))))
 
     monkeypatch.setattr(_stream.Stream, "_let_go", watched)
