@@ -26,6 +26,11 @@ NO_NUMBERS = (
     "OneHotEncoder in a ColumnTransformer does, make numbers of dates, and impute what is missing."
 )
 
+TEXT = (
+    "X holds text: {}. Turn it into numbers in a pipeline: documents with a TfidfVectorizer, "
+    "categories with a OneHotEncoder."
+)
+
 
 def as_array(values, what="the input"):
     """`values` itself where its library has a namespace for it, else a NumPy array of it."""

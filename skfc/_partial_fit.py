@@ -67,7 +67,8 @@ class PartialFitMixin:
         With `standardize=True` standard deviations are those of the rows so far.
         `class_weight="balanced"` would need all rows, and raises. With `l1_ratio` > 0 there is
         no `partial_fit`: a stream has an L2 penalty only. Nothing is discounted: old rows
-        count like new ones.
+        count like new ones. `fit_intercept` must stay what it was in the first call; other
+        parameters may change.
 
         Examples
         --------

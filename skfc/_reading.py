@@ -10,6 +10,7 @@ from skfc._array import check_place
 from skfc._input import (
     ACCEPTED,
     NO_NUMBERS,
+    TEXT,
     as_features,
     columns_without_numbers,
     float_types,
@@ -51,9 +52,12 @@ def validated(estimator, X, *y, **options):
         return validate_data(estimator, X, *y, dtype=float_types(X), **ACCEPTED, **options)
     except (TypeError, ValueError) as error:
         wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
-        if not wrong:
-            raise
-        raise ValueError(NO_NUMBERS.format(wrong)) from error
+        if wrong:
+            raise ValueError(NO_NUMBERS.format(wrong)) from error
+        _, is_text, value = str(error).partition("could not convert string to float: ")
+        if is_text:
+            raise ValueError(TEXT.format(value)) from error
+        raise
 
 
 def check_rows(estimator, X, method=None):

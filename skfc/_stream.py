@@ -55,12 +55,16 @@ class Stream:
     seen, pending : numbers of rows: all, and those since the last steps
     n_steps : int, the Newton steps taken
     n_settled : int, how often there were any
+    ridge, ridged : the ridge of the next steps, in rows, and whether the last had one
+    approximate : whether rows have left the window
+    exact : theta without a ridge until then, None where that is `theta`
+    dtype : that of coefficients, the widest of the rows
     """
 
     def __init__(self, rows, n_classes, fit_intercept):
         N = rows.shape[1]
         P = N + fit_intercept
-        self.n_classes, self.fit_intercept = n_classes, fit_intercept
+        self.n_classes, self.fit_intercept, self.dtype = n_classes, fit_intercept, rows.dtype
         # Features that fit into the memory of the window are held as dense rows.
         fits = WINDOW_ROWS * P * 8 <= WINDOW_BYTES and P**2 * 8 <= WINDOW_BYTES
         self.sparse = sparse.issparse(rows) and not fits
@@ -74,7 +78,8 @@ class Stream:
         self.window, self.moments, self.inverse = (), None, None
         self.total = 0.0
         self.seen = self.pending = self.n_steps = self.n_settled = 0
-        self.ridge, self.arrival = 1.0, 0.0
+        self.ridge, self.exact = 1.0, None
+        self.ridged = self.approximate = False
 
     # -- what comes in --------------------------------------------------------------------------
 
@@ -88,21 +93,26 @@ class Stream:
     def with_rows(self, rows, target, weight, sample_weight, penalty):
         """This stream and more rows; `penalty` is that of a coefficient, see `penalties`."""
         new = copy(self)
-        for start in range(0, rows.shape[0], max(1, new._capacity(rows) // 4)):
-            piece = slice(start, start + max(1, new._capacity(rows) // 4))
+        new.dtype = np.result_type(self.dtype, rows.dtype)
+        step = max(1, new._capacity(rows) // 4)
+        for start in range(0, rows.shape[0], step):
+            piece = slice(start, start + step)
             new._take_in(
                 Chunk(new._held(rows[piece]), target[..., piece], weight[piece],
                       sample_weight[piece]),
                 penalty,
             )  # fmt: skip
+        if new.n_settled > self.n_settled:
+            new._fit_exactly(penalty)
         return new
 
-    def _capacity(self, rows):
-        """The rows that the window may hold: as large as these rows."""
-        n, N = rows.shape
+    def _capacity(self, *parts):
+        """The rows that the window may hold, where they are as large as those of `parts`."""
+        n, N = sum(rows.shape[0] for rows in parts), len(self.shift)
         size = 8 * (N + 1)
         if self.sparse:
-            size = 16 + 12 * (rows.nnz if sparse.issparse(rows) else rows.size) / n
+            stored = sum(rows.nnz if sparse.issparse(rows) else rows.size for rows in parts)
+            size = 16 + 12 * stored / n
         return int(np.clip(WINDOW_BYTES // size, 8, WINDOW_ROWS))
 
     def _held(self, rows):
@@ -118,15 +128,18 @@ class Stream:
 
     def _take_in(self, chunk, penalty):
         """Take rows in, and steps where enough of them have come."""
+        window = (*self.window, chunk)
+        capacity = self._capacity(*(part.rows for part in window))
+        largest = max(1, capacity // 4)
+        if sum(map(len, window)) > capacity:
+            self._let_go(capacity - largest, penalty)
         totals = class_totals(chunk, self.n_classes)
         new_class = self._activate(np.union1d(self.active, np.flatnonzero(totals)), totals)
         self.window = (*self.window, chunk)
         self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
         self.total += float(chunk.weight.sum())
-        self.arrival = self.arrival + (self._surprise(chunk) if len(self.active) > 1 else 0.0)
-        largest = max(1, self._capacity(chunk.rows) // 4)
         if new_class or self.pending >= min(largest, self.seen // TUNED.batch_share + 1):
-            self._settle(penalty, largest)
+            self._settle(penalty)
 
     def _activate(self, active, totals):
         """Make room for the classes `active`; returns whether there are new ones.
@@ -184,8 +197,8 @@ class Stream:
         function = partial(surprise, most=MOST_SURPRISE)
         return float(chunk.among(self.active).sum(function, theta).values[0][0])
 
-    def _settle(self, penalty, n_leave):
-        """Newton steps, the ridge, and rows that leave."""
+    def _settle(self, penalty):
+        """Newton steps, and the ridge."""
         chunk = joined(self.window, self.n_classes)
         self.window = (chunk,)
         latest = chunk.take(slice(len(chunk) - self.pending, None))
@@ -196,11 +209,11 @@ class Stream:
         spread = np.where(spread > 0, spread, np.inf)
         self.limits = self.moments.mean[0] - spread, self.moments.mean[0] + spread
         if len(self.active) > 1:
+            before = self._surprise(latest)
             self._minimise(chunk, self._penalties(penalty))
-            self._adapt(latest)
-        self.pending, self.arrival, self.n_settled = 0, 0.0, self.n_settled + 1
-        if len(chunk) > self._capacity(chunk.rows) - n_leave:
-            self._let_go(chunk, n_leave)
+            self.ridged = self.ridge > 0.0
+            self._adapt(latest, before)
+        self.pending, self.n_settled = 0, self.n_settled + 1
 
     def _penalties(self, penalty):
         """The penalty of every parameter, (P,), and which may be other than zero.
@@ -255,21 +268,41 @@ class Stream:
         inverse = self.curvature.inverse(chunk.rows, proba, chunk.weight, ridge, free)
         self.inverse = inverse, self.seen, self.ridge
 
-    def _adapt(self, latest):
-        """A larger ridge where the latest rows show that the model overfits, else a smaller one.
+    def _fit_exactly(self, penalty):
+        """The minimum without a ridge, while all rows are there."""
+        if self.approximate or not self.ridged:
+            self.exact = None
+            return
+        trial = copy(self)
+        trial.ridge, trial.inverse = 0.0, None
+        if self.exact is not None and self.exact.shape == self.theta.shape:
+            trial.theta = self.exact
+        trial._minimise(self.held(), trial._penalties(penalty))
+        self.exact = trial.theta
 
-        Rows that surprised more than they would without any knowledge ask for much more.
+    def _adapt(self, latest, before):
+        """A larger ridge where the latest rows show that the model overfits.
+
+        Rows that surprised more `before` the steps than without any knowledge ask for much more;
+        rows that did not surprise, for less. Between the two the ridge stays.
         """
-        if self.arrival > TUNED.stream_overfit * self._surprise(latest):
-            blind = self.arrival > latest.weight.sum() * np.log(len(self.active))
+        after = self._surprise(latest)
+        if before > TUNED.stream_overfit * after:
+            guess = latest.weight.sum() * np.log(len(self.active))  # what the first rows meet
+            blind = before > guess * (1 + TUNED.single_digits)
             growth = TUNED.stronger if blind else 2.0
             self.ridge = max(growth * self.ridge, 1.0)
-        else:
+        elif before < TUNED.stream_overfit**0.5 * after:
             self.ridge = self.ridge / 2 if self.ridge > 1.0 else 0.0
 
-    def _let_go(self, chunk, n_leave):
-        """Rows drawn by chance leave the window; their expansions stay."""
-        size = self._capacity(chunk.rows) - n_leave
+    def _let_go(self, size, penalty):
+        """Rows drawn by chance leave the window until `size` are left; their expansions stay."""
+        if self.pending:
+            self._settle(penalty)
+        chunk = self.held()
+        if len(chunk) <= size:  # the rows to come are larger
+            return
+        self.approximate = True
         order = np.random.default_rng(self.seen).permutation(len(chunk))
         leaving = chunk.take(np.sort(order[size:]))
         self.window = (chunk.take(np.sort(order[:size])),)
@@ -290,9 +323,9 @@ class Stream:
 
     def coefficients(self):
         """Coefficients (n_active, n_features) and intercepts of features less `shift`."""
-        N = len(self.shift)
-        W = self.theta[:N].T
-        return W, self.theta[N] if self.fit_intercept else np.zeros(len(W))
+        N, theta = len(self.shift), self.theta if self.exact is None else self.exact
+        W = theta[:N].T
+        return W, theta[N] if self.fit_intercept else np.zeros(len(W))
 
 
 def first_limits(rows, shift):

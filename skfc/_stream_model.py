@@ -65,29 +65,43 @@ def learn(stream, known, X, targets, sample_weight, penalty, fit_intercept):
     X, targets, sample_weight : what `partial_fit` was given, settled
     penalty : its strength, and whether in units of the standard deviations
     """
-    rows = np.flatnonzero(targets.weight > 0)
-    X, weight = X[rows], targets.weight[rows]
     first, n_classes = stream is None, targets.n_classes
-    if not len(rows):
+    rows = np.flatnonzero(targets.weight > 0)
+    if first and not len(rows):
         raise ValueError("class_weight is zero for every class that y holds.")
     try:
         if first:
-            stream = Stream(X, n_classes, fit_intercept)
+            stream = Stream(X[rows], n_classes, fit_intercept)
+        check_intercept(stream, fit_intercept)
         wider = stream.n_classes < n_classes
         if wider:
             labels = targets.classes.tolist()
             place = np.array([labels.index(label) for label in known.tolist()])
             stream = stream.widened(place, n_classes)
-        target = targets.target[..., rows]
-        new = stream.with_rows(X, target, weight, sample_weight[rows], penalty)
+        new = stream
+        if len(rows):  # class_weight may be zero for all of them
+            new = stream.with_rows(
+                X[rows], targets.target[..., rows], targets.weight[rows], sample_weight[rows],
+                penalty,
+            )  # fmt: skip
     except np.linalg.LinAlgError as error:
         raise ValueError(OVERFLOW.format(X.dtype)) from error
-    finite = all(np.isfinite(a).all() for a in (new.theta, new.gradient, new.value))
-    if not (finite and np.isfinite(new.total)):
+    stands = new.n_settled == stream.n_settled and not (first or wider)
+    learned = () if stands else (new.theta, new.gradient, new.value)
+    if not all(np.isfinite(a).all() for a in (new.total, *learned)):
         raise ValueError(OVERFLOW.format(X.dtype))
-    if new.n_settled == stream.n_settled and not (first or wider):
+    if stands:
         return new, None
-    return new, model(new, targets.classes, X.dtype, fit_intercept)
+    return new, model(new, targets.classes, new.dtype, fit_intercept)
+
+
+def check_intercept(stream, fit_intercept):
+    """Raise where the parameter is not that of the calls before."""
+    if stream.fit_intercept != fit_intercept:
+        raise ValueError(
+            f"fit_intercept={fit_intercept} is not that of the calls of partial_fit before. "
+            "`fit` begins anew."
+        )
 
 
 def model(stream, classes, dtype, fit_intercept):

@@ -88,7 +88,7 @@ class Tuned:
 
     # -- streams: streams.md ----------------------------------------------------------------------
     stream_refresh: float = 1.2  # growth of the rows that renews the preconditioner
-    stream_overfit: float = 2.0  # loss of new rows before and after the steps
+    stream_overfit: float = 1.6  # loss of new rows before and after the steps
 
 
 TUNED = Tuned()

@@ -197,8 +197,18 @@ def test_other_errors_about_frames_stay_those_of_scikit_learn(data):
     frame = pd.DataFrame(X, columns=list("abcd")[: X.shape[1]]).assign(text="u")
     with pytest.raises(ValueError, match="Input X contains NaN"):
         SoftmaxFCClassifier().fit(frame.drop(columns="text").where(frame["a"] > 0), y)
-    with pytest.raises(ValueError, match="could not convert string to float"):
-        SoftmaxFCClassifier().fit(frame.to_numpy(dtype=object), y)  # no names to tell
+
+
+@pytest.mark.parametrize("kind", ["documents", "array", "objects"])
+def test_text_without_column_names_is_called_text(data, kind):
+    _, y = data
+    documents = ["a good film"] * len(y)
+    rows = np.array([documents] * 2).T
+    bad = {"documents": documents, "array": rows, "objects": rows.astype(object)}[kind]
+    message = "X holds text: .*'a good film'.*TfidfVectorizer.*OneHotEncoder"
+    for estimator in (SoftmaxFCClassifier(), SoftmaxFCClassifierCV(cv=3)):
+        with pytest.raises(ValueError, match=message):
+            estimator.fit(bad, y)
 
 
 @pytest.mark.parametrize("kind", [dict, set, iter], ids=lambda kind: kind.__name__)

@@ -77,6 +77,28 @@ def test_a_stream_within_the_window_is_exact(data):
     assert objective(model) < objective(full) * (1 + 2e-3)
 
 
+@pytest.mark.parametrize("n_rows", [300, WINDOW_ROWS])
+@pytest.mark.parametrize("batch", [50, 256])
+def test_overfitting_is_that_of_a_fit_while_all_rows_are_held(n_rows, batch, rng):
+    """The ridge against memorising is for rows that leave: with them it begins to show."""
+    X = rng.standard_normal((2 * WINDOW_ROWS, 150))
+    coef = rng.standard_normal((150, T))
+    y = (X @ coef + 9 * rng.gumbel(size=(len(X), T))).argmax(axis=1)
+
+    def objective(model):
+        return n_rows * model.log_loss(X[:n_rows], y[:n_rows]) + 0.5 * (model.coef_**2).sum()
+
+    model = streamed(X[:n_rows], y[:n_rows], batch)
+    full = SoftmaxFCClassifier().fit(X[:n_rows], y[:n_rows])
+    assert model._stream.ridge > 0
+    pending = model._stream.pending
+    assert pending <= n_rows // 16
+    assert objective(model) < objective(full) * (1.02 if not pending else 1.2)
+    model.partial_fit(X[n_rows:], y[n_rows:])
+    assert model._stream.approximate == (len(X) > WINDOW_ROWS)
+    assert model._stream.exact is None
+
+
 def test_standardize_does_not_depend_on_units(data, rng):
     X, y, X_test, _ = data
     units = np.logspace(-6, 6, X.shape[1])
@@ -118,10 +140,10 @@ def test_rows_that_leave_change_neither_value_nor_gradient(data, C, monkeypatch)
         sums = rows.sum(evaluate, stream.theta)
         return sums.values[0][0] + stream.value, sums.gradient + stream.gradient
 
-    def watched(stream, chunk, n_leave):
-        stream.window = (chunk,)
-        before = state(stream), stream.curvature, len(chunk)
-        let_go(stream, chunk, n_leave)
+    def watched(stream, size, penalty):
+        stream._settle(penalty)
+        before = state(stream), stream.curvature, len(stream.held())
+        let_go(stream, size, penalty)
         seen.append((before, (state(stream), stream.curvature, len(stream.held()))))
 
     monkeypatch.setattr(_stream.Stream, "_let_go", watched)
@@ -163,6 +185,21 @@ def test_class_weights_are_weights(data):
     assert_allclose(one.predict_proba(X_test), other.predict_proba(X_test), atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_rows_of_a_class_without_weight_are_absent(data, kind):
+    """In the first call a row needs weight; later ones may hold none, and name more classes."""
+    X, y, *_ = data
+    model = SoftmaxFCClassifier(class_weight={2: 0.0})
+    two = kind(X[y == 2][:4])
+    with pytest.raises(ValueError, match="class_weight is zero for every class"):
+        model.partial_fit(two, [2] * 4, range(3))
+    model.partial_fit(kind(X[:200]), y[:200], range(3))
+    before = model.coef_.copy()
+    assert_array_equal(model.partial_fit(two, [2] * 4).coef_, before)
+    assert_array_equal(model.partial_fit(two, [2] * 4, range(4)).coef_[:3], before)
+    assert model.classes_.tolist() == [0, 1, 2, 3]
+
+
 def test_rows_of_probabilities(data):
     X, y, X_test, _ = data
     hot = np.eye(T)[y]
@@ -182,6 +219,9 @@ def test_float32_and_no_intercept(data):
     X, y, X_test, y_test = data
     model = streamed(X.astype(np.float32), y)
     assert model.coef_.dtype == model.intercept_.dtype == np.float32
+    for rows in (X, X.astype(np.float32)):  # the widest type that has come stays
+        streamed(rows, y, model=model)
+        assert model.coef_.dtype == model.intercept_.dtype == np.float64
     model = streamed(X, y, fit_intercept=False)
     assert not model.intercept_.any()
     full = SoftmaxFCClassifier(fit_intercept=False).fit(X, y)
@@ -289,6 +329,48 @@ def test_a_call_that_fails_changes_nothing(data, monkeypatch):
     streamed(X[600:1200], y[600:1200], model=reference)
     streamed(X[600:1200], y[600:1200], model=model)
     assert_array_equal(model.coef_, reference.coef_)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_intercept_stays_or_goes_with_the_stream(data, intercept):
+    X, y, *_ = data
+    model = streamed(X[:600], y[:600], fit_intercept=intercept)
+    before = vars(model).copy()
+    model.set_params(fit_intercept=not intercept)
+    with pytest.raises(
+        ValueError, match=f"fit_intercept={not intercept} is not that of the calls"
+    ):
+        model.partial_fit(X[600:], y[600:])
+    assert vars(model) == before | {"fit_intercept": not intercept}
+    model.fit(X, y).partial_fit(X, y)
+    assert model.intercept_.any() == (not intercept)
+
+
+@pytest.mark.parametrize(
+    "change", [{"C": 1e-3}, {"standardize": True}, {"class_weight": {0: 3.0}}]
+)
+def test_other_parameters_may_change_between_calls(data, change):
+    """Within the window, penalty and class weights of later rows are those of the last call."""
+    X, y, *_ = data
+    model = streamed(X[:600], y[:600])
+    streamed(X[600:1200], y[600:1200], model=model.set_params(**change))
+    if "class_weight" in change:
+        weight = np.where((np.arange(1200) >= 600) & (y[:1200] == 0), 3.0, 1.0)
+        full = SoftmaxFCClassifier().fit(X[:1200], y[:1200], sample_weight=weight)
+    else:
+        full = SoftmaxFCClassifier(**change).fit(X[:1200], y[:1200])
+    assert_allclose(model.predict_proba(X), full.predict_proba(X), atol=0.01)
+
+
+def test_the_form_of_rows_may_change_between_calls(data):
+    X, y, *_ = data
+    dense = streamed(X, y)
+    model = SoftmaxFCClassifier()
+    forms = [np.asarray, sparse.csr_array, sparse.csc_matrix, np.asfortranarray, np.ndarray.tolist]
+    for k, start in enumerate(range(0, len(y), 256)):
+        rows = slice(start, start + 256)
+        model.partial_fit(forms[k % len(forms)](X[rows]), y[rows], range(3))
+    assert_allclose(model.coef_, dense.coef_, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

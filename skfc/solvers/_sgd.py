@@ -13,7 +13,13 @@ chosen here it is
 for an epoch from theta₀ (Johnson and Zhang 2013), whose noise vanishes at the minimum. From
 theta₀ through the mean of the iterates of an epoch leads a line on which F is searched: for the
 pass over all rows that measures it after every epoch.
+
+The gradients of all rows there also tell what M misses of the curvature. M⁻¹ then stands in the
+middle of the two-loop recursion of L-BFGS, with the pairs of the last epochs (Moritz, Nishihara
+and Jordan 2016). Without a preconditioner the batches take the steps of the textbook.
 """
+
+from functools import partial
 
 from skfc import _blockwise
 from skfc._array import concatenate, host
@@ -21,6 +27,7 @@ from skfc._preconditioner import Diagonal, Identity
 from skfc._tuned import TUNED
 from skfc.solvers._gd import gd, natural_rate, raise_for_overflow
 from skfc.solvers._iterate import Iterate
+from skfc.solvers._lbfgs import inverse_product, pair
 from skfc.solvers._line_search import search
 
 # Arrays like theta that a step reads or writes, and columns per class of products with a batch.
@@ -58,34 +65,54 @@ def sgd(
     beta = MOMENTUM if momentum == "auto" else momentum
     rate = (1 - beta) * natural_rate(objective, textbook) if adaptive else learning_rate
     n_iter, stalled, least, since = 0, host.full(1, rate == 0.0), host.inf, 0
+    pairs = []
     while True:
-        step = -measure.solve(evaluation.gradient)
+        precondition = partial(inverse_product, objective, measure, pairs)
+        step = -precondition(evaluation.gradient)
         decrement = -0.5 * objective.dot(step, evaluation.gradient)
         if not adaptive:
             raise_for_overflow(evaluation.value + decrement, learning_rate)
         yield Iterate(
-            objective, evaluation, n_iter, decrement, measure.solve, preconditioner.sampler.at,
+            objective, evaluation, n_iter, decrement, precondition, preconditioner.sampler.at,
             measure.confirming_steps, stalled, measure.is_poor,
         )  # fmt: skip
         start = evaluation if adaptive else None
-        end = epoch(objective, preconditioner, evaluation.theta, start, size, rng, rate, beta)
+        solve = preconditioner.solve if textbook else precondition
+        end = epoch(objective, solve, evaluation.theta, start, size, rng, rate, beta)
         if adaptive:
-            direction = end - evaluation.theta
-            if uphill := not objective.dot(evaluation.gradient, direction)[0] < 0:
-                direction = step
-            line = objective.line(evaluation, direction)
-            t = search(line, TUNED.wolfe_newton)
-            rate *= 0.5 if uphill or t[0] < 0.5 else 1.0
-            evaluation, stalled = line.move(t), t == 0
+            last = evaluation
+            evaluation, t, rate = on_line(objective, last, end, step, rate)
+            # Where no step was found, old pairs may have misled: without any, it is rounding.
+            stalled = (t == 0) & (not pairs)
+            pairs = remembered(pairs, pair(objective, last, evaluation), t)
         else:
             evaluation = objective.at(end)
             since = 0 if evaluation.value[0] < least else since + 1
             least, stalled = min(evaluation.value[0], least), host.full(1, since >= TUNED.patience)
         n_iter += 1
-        measure.update(objective, evaluation)
+        if measure.update(objective, evaluation) and measure.is_newton:
+            pairs = []  # the new Hessian knows better
 
 
-def epoch(objective, preconditioner, theta, start, size, rng, rate, beta):
+def on_line(objective, evaluation, end, step, rate):
+    """The evaluation of low F on the line to `end`, how far on it that is, and the next rate.
+
+    Where the line leads uphill, that of the `step` of all rows takes its place.
+    """
+    direction = end - evaluation.theta
+    if uphill := not objective.dot(evaluation.gradient, direction)[0] < 0:
+        direction = step
+    line = objective.line(evaluation, direction)
+    t = search(line, TUNED.wolfe_newton)
+    return line.move(t), t, rate * (0.5 if uphill or t[0] < 0.5 else 1.0)
+
+
+def remembered(pairs, new, t):
+    """The pairs of the last epochs, none where there was no step."""
+    return [] if t[0] == 0 else [*pairs[1 - TUNED.memory :], new]
+
+
+def epoch(objective, solve, theta, start, size, rng, rate, beta):
     """The mean of the iterates of an epoch, with an evaluation of its `start`.
 
     Without one, its last iterate, with gradients of the batches alone.
@@ -101,7 +128,7 @@ def epoch(objective, preconditioner, theta, start, size, rng, rate, beta):
             gradient = rows.sum(_blockwise.difference, both, count=False).gradient
             objective.penalty.add_gradient(gradient, there - first)
             gradient = gradient + start.gradient
-        velocity = beta * velocity - rate * preconditioner.solve(gradient)
+        velocity = beta * velocity - rate * solve(gradient)
         theta = theta + velocity
         total, n_batches = total + theta, n_batches + 1
     objective.rows.work.passes += 1.0 if start is None else 1.5
