@@ -14,7 +14,7 @@ import warnings
 from threading import Lock
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_solve, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import enet_path
 
@@ -22,9 +22,11 @@ from skfc._tuned import TUNED
 
 # The filters of warnings belong to the process, and fits run side by side.
 QUIET = Lock()
+# Thresholds beyond this are none, or leave no weight but zero; their squares stay finite.
+FARTHEST = 1e100
 
 
-def minimise(H, gradient, start, thresholds, accuracy, rounds):
+def minimise(H, gradient, start, thresholds, accuracy, rounds, rounding=TUNED.no_curvature):
     """The solution u (m,), which has exact zeros.
 
     Parameters
@@ -32,8 +34,10 @@ def minimise(H, gradient, start, thresholds, accuracy, rounds):
     H : (m, m), positive semidefinite up to rounding
     gradient, start : (m,), g and u⁰
     thresholds : (m,), t
-    accuracy : how far from the subdifferential zero may be, in units of t
-    rounds : after so many rounds of sweeps and a direct solution, it may be further
+    accuracy : what may be left of how far zero is from the subdifferential at u⁰, in the metric
+        of the diagonal of H, in which it knows no units
+    rounds : after so many rounds of sweeps and a direct solution, more may be left
+    rounding : of H, relative to its diagonal
     """
     free = thresholds == 0
     if free.all():
@@ -47,9 +51,9 @@ def minimise(H, gradient, start, thresholds, accuracy, rounds):
         slope = gradient[~free] - cross @ gradient[free]
     else:
         reduced, slope = H.copy(), gradient
-    u, t = start.copy(), thresholds[~free]
+    u, t = start.copy(), np.clip(thresholds[~free], 1 / FARTHEST, FARTHEST)
     before = start[~free] * t
-    after = Lasso(reduced / t[:, None] / t, slope / t, before).solve(accuracy, rounds)
+    after = Lasso(reduced, slope, before, t, rounding).solve(accuracy, rounds)
     u[~free] = np.where(after == 0, 0.0, start[~free] + (after - before) / t)
     if free.any():
         step = u[~free] - start[~free]
@@ -57,35 +61,57 @@ def minimise(H, gradient, start, thresholds, accuracy, rounds):
     return u
 
 
+def factor_of(A, jitter):
+    """The lower Cholesky factor of `A` (m, m) in units of the root of its diagonal, and that root.
+
+    The diagonal is raised by a share of `jitter`, and by more where that leaves the matrix
+    indefinite: where rounding has left larger entries beside it, until it dominates them.
+    """
+    root = np.sqrt(A.diagonal())
+    scaled = A / root[:, None] / root
+    while True:
+        np.fill_diagonal(scaled, 1.0 + jitter)
+        try:
+            return np.linalg.cholesky(scaled), root
+        except np.linalg.LinAlgError:
+            if np.ndim(jitter):
+                raise
+            jitter *= 100
+            if jitter > 1:
+                np.fill_diagonal(scaled, 0.0)
+                jitter = np.abs(scaled).sum(axis=0)
+
+
+def solve_factored(factor, b):
+    """A⁻¹ b, with a factor of `factor_of`."""
+    lower, root = factor
+    return cho_solve((lower, True), b / root, check_finite=False) / root
+
+
 class Lasso:
-    """Minimise <g, v - v⁰> + <v - v⁰, A (v - v⁰)> / 2 + |v|_1.
+    """Minimise <g, v - v⁰> + <v - v⁰, A (v - v⁰)> / 2 + |v|_1, where v = t u.
 
     Gradients are those at v⁰ and what the way from there changes, which is accurate where v⁰ is
-    near the solution. The diagonal of A is raised by as little as makes it positive definite.
+    near the solution.
     """
 
-    def __init__(self, A, slope, start):
-        jitter, diagonal = TUNED.rounding_of_gram, A.diagonal().copy()
-        diagonal = np.maximum(diagonal, TUNED.no_curvature * diagonal.max())
-        while True:
-            np.fill_diagonal(A, diagonal * (1 + jitter))
-            try:
-                factor = np.linalg.cholesky(A)
-                break
-            except np.linalg.LinAlgError:
-                if not jitter < 1:
-                    raise
-                jitter *= 100
-        self.A, self.slope, self.start = np.ascontiguousarray(A), slope, start
-        self.q = self.A @ start - slope
+    def __init__(self, H, slope, start, t, rounding):
+        diagonal = H.diagonal()
+        np.fill_diagonal(H, np.maximum(diagonal, TUNED.no_curvature * diagonal.max()))
+        lower, root = factor_of(H, rounding)
+        factor = lower * (root / t)[:, None]
+        self.rounding = rounding
+        self.A, self.slope, self.start = H / t[:, None] / t, slope / t, start
+        self.root = np.sqrt(self.A.diagonal())
+        self.q = self.A @ start - self.slope
         self.features = np.asfortranarray(factor.T)
         self.targets = solve_triangular(factor, self.q, lower=True, check_finite=False)
 
     def solve(self, accuracy, rounds):
-        """A point where zero is within `accuracy` of the subdifferential, or near it."""
-        v = self.on_signs(self.start)
+        """A point nearer the minimum, see :func:`minimise`."""
+        v, least = self.on_signs(self.start), accuracy * self.distance(self.start)
         for _ in range(rounds):
-            if self.distance(v) <= accuracy:
+            if self.distance(v) <= least:
                 break
             v = self.on_signs(self.sweep(v))
         return v
@@ -95,10 +121,10 @@ class Lasso:
         return self.slope + self.A @ (v - self.start)
 
     def distance(self, v):
-        """How far zero is from the subdifferential at `v`."""
+        """How far zero is from the subdifferential at `v`, in the metric of the diagonal."""
         gradient = self.gradient(v)
         off = np.where(v == 0, np.abs(gradient) - 1, np.abs(gradient + np.sign(v)))
-        return off.max()
+        return np.divide(off, self.root, out=np.zeros_like(off), where=self.root > 0).max()
 
     def sweep(self, v):
         """Some sweeps of coordinate descent."""
@@ -112,17 +138,34 @@ class Lasso:
         return coef[:, 0]
 
     def on_signs(self, v):
-        """The minimum among vectors of the signs of `v`, or the way to it until a sign is lost."""
-        index, sign = np.flatnonzero(v), np.sign(v)
-        if not len(index):
-            return v
-        some = np.ix_(index, index)
-        factor = cho_factor(self.A[some], lower=True, check_finite=False)
-        here, out = v[index], np.zeros_like(v)
-        slope = self.gradient(v)[index] + sign[index]
-        there = here - cho_solve(factor, slope, check_finite=False)
-        lost = there * sign[index] <= 0
-        ratio = np.where(lost, here / np.where(lost, here - there, 1.0), np.inf)
-        share = min(ratio.min(), 1.0)
-        out[index] = np.where(ratio <= share, 0.0, here + share * (there - here))
-        return out
+        """The minimum among vectors of the signs of `v`, or of those that are left of them.
+
+        What crosses zero on the way to the minimum is set to zero, if the model falls; else the
+        way is halved (projected Newton steps, Bertsekas 1982).
+        """
+        for _ in range(TUNED.sweeps):
+            index = np.flatnonzero(v)
+            if not len(index):
+                break
+            sign, some = np.sign(v[index]), np.ix_(index, index)
+            gradient = self.gradient(v)[index] + sign
+            step = -solve_factored(factor_of(self.A[some], self.rounding), gradient)
+            here, share = v[index], 1.0
+            for _ in range(TUNED.patience):
+                there = here + share * step
+                kept = there * sign > 0
+                change = np.where(kept, there, 0.0) - here
+                if kept.all() or self.rise(index, gradient, change) < 0:
+                    break
+                share /= 2
+            else:
+                return v
+            v = v.copy()
+            v[index] = here + change
+            if kept.all():
+                break
+        return v
+
+    def rise(self, index, gradient, change):
+        """By how much the model is higher after a change that no coordinate crosses zero in."""
+        return gradient @ change + 0.5 * change @ self.A[np.ix_(index, index)] @ change

@@ -14,6 +14,11 @@ where e is as small, and r the probabilities, that meet this condition: e vanish
 intercepts come to their optimum. R*(-G) is finite for a sum of absolute values where no entry
 of G is beyond its threshold; a is the largest share for which that holds. With a sum of squares
 as well every a gives a bound, and the least of some of them is taken.
+
+Of a feature whose penalty is lost in the rounding of gradients, such as one with values of 1e12
+beside others, no such bound is finite in practice. Its weights at the minimum are assumed to be
+within the square of `farthest_intercept` of the present ones, in standardised units, which
+bounds what they may gain.
 """
 
 from dataclasses import dataclass
@@ -22,9 +27,12 @@ from functools import partial
 from skfc import _blockwise
 from skfc._array import Array, host
 from skfc._objective import Objective, on_host
+from skfc._tuned import TUNED
 
 # Shares of the way from the largest feasible a to one.
 SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
+# Rounding of gradients leaves no digits of thresholds below this, in standardised units.
+NO_THRESHOLD = 1e-10
 # a share is lowered by so much, so that rounding leaves no entry of G beyond its threshold
 ROUNDING = 1e-15
 
@@ -81,7 +89,7 @@ class Dual:
         mix, rest = self.mixture(gradient)
         if mix > 0:
             gradient = (1 - mix) * gradient + mix * self.with_mean(rest)
-        least = penalty.largest_share(gradient)
+        least = penalty.largest_share(gradient, NO_THRESHOLD)
         least = least if least == 1.0 else least * (1 - ROUNDING)
         shares = [least]
         if (penalty.l2 > 0).all():
@@ -89,10 +97,12 @@ class Dual:
         function = partial(_blockwise.divergence, mix=mix, rest=rest, shares=shares)
         found = rows.sum(function, state=evaluation.state, count=False)
         divergence = on_host(found.values[0])
-        return min(
-            divergence[i] + penalty.excess(evaluation.theta, share * gradient)
+        weak = NO_THRESHOLD, TUNED.farthest_intercept**2
+        gap = min(
+            divergence[i] + penalty.excess(evaluation.theta, share * gradient, *weak)
             for i, share in enumerate(shares)
         )
+        return host.maximum(gap, 0.0)  # rounding
 
     def mixture(self, gradient):
         """e and r (T,), for which the mean of (1 - e) p + e r is that of the targets."""

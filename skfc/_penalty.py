@@ -198,46 +198,69 @@ class ElasticNet(Penalty):
         """sum_jk (|g_jk| - l1 √d_j)₊² / (2 l2 d_j) in every problem: R*(g)."""
         return super().conjugate(self.distance(0 * gradient, gradient))
 
-    def excess(self, theta, gradient):
+    def excess(self, theta, gradient, least=0.0, farthest=0.0):
         """R(theta) + R*(-gradient) + <theta, gradient> (1,), a sum without negative terms.
 
-        With l2 = 0 no entry of the gradient may be beyond its threshold, see `largest_share`.
+        R* is finite with l2 = 0 where no entry of the gradient is beyond its threshold, see
+        `largest_share`. Features of a penalty below `least` count as if they had none, and
+        weights at the minimum that are up to `farthest` away.
         """
         xp, N, t = namespace(theta), self.factors.shape[0], self.thresholds
         W, g = theta[:N, :], gradient[:N, :]
         inside = xp.where(g < -t, -t, xp.where(g > t, t, g))
-        total = xp.sum(t * xp.abs(W) + inside * W)
-        l2 = self.factors * float(self.l2[0])
+        each, l2 = t * xp.abs(W) + inside * W, self.factors * float(self.l2[0])
+        beyond = xp.abs(g - inside)
+        free = each + 0.5 * l2 * W**2 + farthest * beyond
+        weak = t + l2 < least
         if (self.l2 > 0).all():
-            total = total + 0.5 * xp.sum((l2 * W + (g - inside)) ** 2 / l2)
-        return host.full(1, float(total))
+            each = each + 0.5 * (l2 * W + (g - inside)) ** 2 / l2
+            weak = weak & (free < each)
+        return host.full(1, float(xp.sum(xp.where(weak, free, each))))
 
-    def largest_share(self, gradient):
-        """The largest a <= 1 for which no entry of a * gradient is beyond its threshold."""
+    def largest_share(self, gradient, least=0.0):
+        """The largest a <= 1 for which no entry of a * gradient is beyond its threshold.
+
+        But for features of a penalty below `least`.
+        """
         xp, N = namespace(gradient), self.factors.shape[0]
         g = xp.abs(gradient[:N, :])
-        beyond = g > self.thresholds
+        weak = self.thresholds + self.factors * float(self.l2[0]) < least
+        beyond = (g > self.thresholds) & ~weak
         share = xp.where(beyond, self.thresholds / xp.where(beyond, g, xp.ones_like(g)), 1.0)
         return float(xp.min(share)) if N else 1.0
 
     @staticmethod
     def null_direction(theta):
-        """What to take off the columns of `theta` (P, T), (P, 1): no zero is moved.
+        """What to take off the columns of `theta` (P, T), (P, 1): zero becomes a median.
 
-        At the minimum the loss has no slope along the null direction, and so the signs of the
-        weights of a feature balance: zero is a median. Where no weight is zero, all between
-        the two middle ones are. The nearer of these is taken off: the sum of absolute values
-        stays, that of squares may not.
+        The sum of absolute values of a feature is least where zero is a median of its weights.
+        Of an even number all between the two middle ones are medians. That of these which is
+        nearer the mean becomes zero, or the lower one, so that which weight is zero does not
+        depend on the way to the minimum.
         """
-        xp, T = namespace(theta), theta.shape[1]
-        positive, negative = theta > 0, theta < 0
-        count = xp.sum(cast(positive, theta.dtype), axis=1)
-        balanced = (count == T / 2) & xp.all(theta != 0, axis=1)
-        far = xp.full_like(theta, xp.inf)
-        low = xp.max(xp.where(negative, theta, -far), axis=1)
-        high = xp.min(xp.where(positive, theta, far), axis=1)
-        nearer = xp.where(high < -low, high, low)
-        return xp.where(balanced, nearer, xp.zeros_like(nearer))[:, None]
+        low, high = middle(theta)
+        xp = namespace(theta)
+        mean = xp.mean(theta, axis=1)
+        # The mean of two is in the middle but for rounding.
+        return xp.where((high - mean) < (1 - 1e-6) * (mean - low), high, low)[:, None]
+
+    def centred(self, theta):
+        """`theta` (P, T), with weights of which zero is a median where that lowers the penalty.
+
+        No probability changes. With a sum of squares as well, nothing is done.
+        """
+        if (self.l2 > 0).any():
+            return theta
+        low, high = middle(theta)
+        xp = namespace(theta)
+        zero = xp.zeros_like(low)
+        return theta - xp.where(low > 0, low, xp.where(high < 0, high, zero))[:, None]
+
+
+def middle(theta):
+    """The two middle values (P,) of every row of `theta`, or the one twice."""
+    ordered, T = namespace(theta).sort(theta, axis=1), theta.shape[1]
+    return ordered[:, (T - 1) // 2], ordered[:, T // 2]
 
 
 def positive_part(array):

@@ -19,6 +19,7 @@ from skfc.solvers import SOLVERS, Iterate
 
 # The solvers of smooth penalties.
 SMOOTH = {name: solver for name, solver in SOLVERS.items() if not solver.proximal}
+PROXIMAL = [name for name, solver in SOLVERS.items() if solver.proximal]
 
 
 def make_objective(X, y, weight=None, C=1.0, *, n_classes=None, fit_intercept=True):

@@ -52,6 +52,8 @@ NUMBERS = {
     ("_conjugate_gradients.py", "BLIND"): "steps of an inverse of another matrix",
     ("_duality.py", "SHARES"): "where a concave function is looked at",
     ("_duality.py", "ROUNDING"): "rounding of a quotient in float64",
+    ("_duality.py", "NO_THRESHOLD"): "rounding of a mean of residuals, relatively to tol",
+    ("_coordinate_descent.py", "FARTHEST"): "squares stay within the range of float64",
     ("_optimality.py", "ROUNDING"): "rounding of a value in float32",
     ("_optimality.py", "FARTHEST"): "the logarithm of the factor that an estimate may be off",
     ("_separation.py", "LARGEST"): "rounding of a row, relatively, stays below a margin",

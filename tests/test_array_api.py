@@ -4,7 +4,7 @@ import array_api_strict as xp
 import numpy as np
 import problems
 import pytest
-from core import SMOOTH
+from core import PROXIMAL, SMOOTH
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
@@ -211,6 +211,19 @@ def test_rows_of_a_library_keep_their_data_there():
 @pytest.fixture
 def no_room(monkeypatch):
     monkeypatch.setattr(_lean, "free_memory", lambda array: 1)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+@pytest.mark.parametrize("changes", [{}, {"most_coordinates": 1}], ids=["matrix", "products"])
+@pytest.mark.parametrize("solver", PROXIMAL)
+def test_elastic_nets(solver, changes, l1_ratio, fit_intercept):
+    """With `most_coordinates` of one, steps are by products with the Hessian."""
+    X, targets = data(raw=False)
+    method = Method(solver=solver, tol=TOL, max_iter=10**5)
+    both = pair(X, targets, l1_ratio=l1_ratio, fit_intercept=fit_intercept)
+    with override(**changes):
+        assert_same(method, both, X)
 
 
 @pytest.mark.parametrize("samples", [{}, SAMPLES], ids=["all rows", "samples"])

@@ -3,7 +3,7 @@
 import numpy as np
 import problems
 import pytest
-from core import SMOOTH
+from core import PROXIMAL, SMOOTH
 from in_parts import in_parts
 from numpy.testing import assert_allclose
 
@@ -40,11 +40,12 @@ def data(n_problems=1):
 def pair():
     """A function: the same problem with its rows here, and in parts elsewhere."""
 
-    def make(X, targets):
+    def make(X, targets, **options):
+        options = {"fit_intercept": True} | options
         with pytest.MonkeyPatch.context() as patch:
-            here = Problem(X, targets, fit_intercept=True)
+            here = Problem(X, targets, **options)
             patch.setattr(_problem, "make_rows", in_parts)
-            return here, Problem(X, targets, fit_intercept=True)
+            return here, Problem(X, targets, **options)
 
     return make
 
@@ -137,6 +138,16 @@ def test_fit(pair, solver, preconditioner, samples):
     method = Method(solver=solver, preconditioner=preconditioner, tol=TOL)
     with override(**samples):
         assert_same(method, pair(*data()))
+
+
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+@pytest.mark.parametrize("changes", [{}, {"most_coordinates": 1}], ids=["matrix", "products"])
+@pytest.mark.parametrize("solver", PROXIMAL)
+def test_elastic_nets(pair, solver, changes, l1_ratio):
+    X, targets = data()
+    method = Method(solver=solver, tol=TOL, max_iter=10**5)
+    with override(**changes):
+        assert_same(method, pair(X / X.std(axis=0), targets, l1_ratio=l1_ratio))
 
 
 @every_preconditioner

@@ -21,6 +21,25 @@ def classes_of(classes, n_classes):
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
+def variances(p, present):
+    """p_k (1 - p_k) of every row for some classes, without cancellation for a p_k next to one."""
+    before, after, total = {}, {}, 0 * p[0, :]
+    for k in range(p.shape[0]):
+        before[k], total = total, total + p[k, :]
+    total = 0 * p[0, :]
+    for k in reversed(range(p.shape[0])):
+        after[k], total = total, total + p[k, :]
+    return [p[k, :] * (before[k] + after[k]) for k in present]
+
+
+def variance_of(p, k):
+    """The same for one class of NumPy arrays."""
+    out = p[k] * (1 - p[k])
+    near = np.flatnonzero(p[k] > 0.5)
+    out[near] = p[k, near] * np.delete(p[:, near], k, axis=0).sum(axis=0)
+    return out
+
+
 def dense_pairs(x, place, classes, p, weight):
     """Sums over dense rows, (m, m).
 
@@ -36,8 +55,8 @@ def dense_pairs(x, place, classes, p, weight):
     columns = [take(x, place[part]) for part in parts]
     scaled = concatenate([c * (p[k, :] * root)[None, :] for k, c in enumerate(columns)])
     H = -xp.matmul(scaled, scaled.T)
-    for k, part in enumerate(parts):
-        own = weight * p[k, :] * (1 - p[k, :])
+    for k, own in enumerate(variances(p, range(p.shape[0]))):
+        part, own = parts[k], weight * own
         H[part, part] = xp.matmul(columns[k] * own[None, :], columns[k].T)
     return H
 
@@ -48,16 +67,18 @@ def sparse_pairs(x, shift, place, classes, p, weight):
     `shift` (n_columns,) is what standardised features are less. A `place` of n_columns is
     the intercept.
     """
-    T, m = len(p), len(classes)
+    present, classes = np.unique(classes, return_inverse=True)
+    own_of = [weight * variance_of(p, k) for k in present]
+    p = p[present]
+    m = len(classes)
     inner, root = np.flatnonzero(place < x.shape[1]), np.sqrt(weight)
     of, where = classes[inner], place[inner]
     columns = x[:, where]
     H = -gram(times(columns, of, p * root))
     cross, rest = -(times(columns, of, p * root).T @ (p * root).T), -(p * weight) @ p.T
-    for k, part in enumerate(classes_of(of, T)):
-        own = weight * p[k] * (1 - p[k])
+    for k, (part, own) in enumerate(zip(classes_of(of, len(p)), own_of, strict=True)):
         some = columns[:, part]
-        H[part, part] = gram(times(some, of[part], np.tile(np.sqrt(own), (T, 1))))
+        H[part, part] = gram(times(some, 0 * of[part], np.sqrt(own)[None, :]))
         cross[part, k] = some.T @ own
         rest[k, k] = own.sum()
     s = shift[where]

@@ -2,32 +2,35 @@
 
 The weights that take part are given by a mask; the others stay. For up to some thousands the
 Hessian is a matrix, and coordinate descent finds the minimum. For more there are products with
-it: conjugate gradients on a face, where every weight keeps its sign, or the one that it is
-about to take. What has crossed zero is set to zero, and leaves the next face.
+it: accelerated proximal steps, and conjugate gradients on a face, where every weight keeps its
+sign, or the one that it is about to take. What has crossed zero is set to zero, and leaves the
+next face. Their metric is the diagonal of the Hessian, or, near the end, its blocks of the
+classes: the proximal map is then a lasso for every class.
 """
 
 from skfc._array import as_like, cast, concatenate, host, to_numpy
 from skfc._conjugate_gradients import newton_step
-from skfc._coordinate_descent import minimise
+from skfc._coordinate_descent import factor_of, minimise, solve_factored
 from skfc._objective import HessianOperator
 from skfc._tuned import TUNED
 from skfc.solvers._gd import next_beta
 
 
-def by_coordinate_descent(model, evaluation, mask, proba, distance, rough):
+def by_coordinate_descent(model, evaluation, mask, proba, rough):
     """The step (P, T) by :func:`skfc._coordinate_descent.minimise`.
 
     Parameters
     ----------
     model : Objective, of one problem and an `ElasticNet`
     mask : host array (P, T) of bool
-    distance : how far zero is from the subdifferential, in units of the thresholds
     proba : state, the probabilities for the Hessian
-    rough : whether it is computed in single precision
+    rough : whether the minimum is far: fewer rounds are taken, on a Hessian in single precision
+        where that saves time
     """
     rows, penalty, N = model.rows, model.penalty, model.rows.shape[1]
     classes, features = host.nonzero(mask.T)
-    dtype = rows.xp.float32 if rough else rows.xp.float64
+    single = rough and rows.n_values * rows.n_classes >= TUNED.single_from
+    dtype = rows.xp.float32 if single else rows.xp.float64
     H = rows.hessian_on(proba, features, classes, dtype)
     rows.work.products += 1
     host.einsum("ii->i", H)[...] += to_numpy(penalty.diagonal(model.shape[0]))[features, 0]
@@ -37,29 +40,35 @@ def by_coordinate_descent(model, evaluation, mask, proba, distance, rough):
     start = theta[features, classes]
     found = minimise(
         H, gradient[features, classes], start, thresholds[features],
-        TUNED.accuracy * distance, TUNED.look_back if rough else TUNED.patience,
+        *((1 / TUNED.stronger, TUNED.look_back) if rough else (TUNED.accuracy, TUNED.patience)),
+        rounding_of(dtype),
     )  # fmt: skip
     step = host.zeros(model.shape)
     step[features, classes] = found - start
     return as_like(step, evaluation.theta)
 
 
-def by_conjugate_gradients(model, evaluation, mask, proba):
+def rounding_of(dtype):
+    """What rounding of a Hessian of this type may be, relative to its diagonal."""
+    return TUNED.no_curvature if "64" in str(dtype) else TUNED.rounding_of_gram
+
+
+def by_conjugate_gradients(model, evaluation, mask, proba, thorough):
     """The step (P, T) by conjugate gradients on faces, in the features that take part."""
     xp, N = model.rows.xp, model.rows.shape[1]
     index = host.flatnonzero(mask[:N, :].any(axis=1))
     part, here = model.features(index, evaluation)
-    found = face_steps(part, here, xp.asarray(mask[index, :]), proba)
+    found = face_steps(part, here, xp.asarray(mask[index, :]), proba, thorough)
     step = host.zeros(model.shape)
     step[index, :] = to_numpy(found[: len(index), :])
     step[N:, :] = to_numpy(found[len(index) :, :])
     return as_like(step, evaluation.theta)
 
 
-def face_steps(model, evaluation, mask, proba):
+def face_steps(model, evaluation, mask, proba, thorough):
     """The step where the weights of `mask` (n_features, T) take part."""
-    quadratic = Quadratic.of(model, evaluation, mask, proba)
-    for _ in range(TUNED.look_back):
+    quadratic = Quadratic.of(model, evaluation, mask, proba, thorough)
+    for _ in range(TUNED.look_back if quadratic.blocks is None else TUNED.sweeps):
         quadratic.accelerate()
         if quadratic.on_face():
             break
@@ -75,7 +84,8 @@ class Quadratic:
     slope : (P, T), the gradient of the smooth part after the step
     """
 
-    def __init__(self, model, evaluation, hessian, taking_part):
+    def __init__(self, model, evaluation, hessian, taking_part, blocks):
+        self.rows = model.rows
         self.smooth, self.penalty, self.hessian = model.smooth, model.penalty, hessian
         self.theta, self.slope = evaluation.theta, evaluation.gradient
         self.step, self.taking_part = 0.0 * evaluation.theta, taking_part
@@ -85,59 +95,129 @@ class Quadratic:
         self.metric = xp.maximum(curvature, TUNED.no_curvature * largest)
         self.inverse = taking_part / self.metric
         self.bound, self.n_features, self.xp = 1.0, model.rows.shape[1], xp
+        self.blocks = blocks
 
     @classmethod
-    def of(cls, model, evaluation, mask, proba):
+    def of(cls, model, evaluation, mask, proba, thorough):
         hessian = HessianOperator(model.smooth, model.rows, proba)
         like = evaluation.theta
         intercepts = model.rows.xp.ones_like(like[model.rows.shape[1] :, :])
-        return cls(model, evaluation, hessian, concatenate([cast(mask, like.dtype), intercepts]))
+        taking_part = concatenate([cast(mask, like.dtype), intercepts])
+        blocks = class_blocks(model, to_numpy(taking_part) > 0, proba) if thorough else None
+        return cls(model, evaluation, hessian, taking_part, blocks)
 
     def accelerate(self):
-        """Accelerated proximal gradient steps in the metric of the diagonal of the Hessian."""
+        """Accelerated proximal gradient steps in the metric."""
         dot, there, slope_there = self.smooth.dot, self.step, self.slope
         weight = 1.0
-        for _ in range(TUNED.sweeps):
+        for _ in range(TUNED.sweeps if self.blocks is None else TUNED.look_back):
             while True:
-                rate = self.inverse / self.bound
-                moved = self.theta + there - rate * slope_there
-                moved = self.penalty.shrink(moved, rate[: self.n_features, :])
-                ahead = moved - self.theta
+                ahead = self.shrunk(there, slope_there)
                 change = ahead - there
                 curved = self.hessian(change) * self.taking_part
                 needed = dot(change, curved)[0]
-                given = self.bound * dot(change, self.metric * change)[0]
+                given = self.bound * self.inner(change, change)
                 if needed <= 1.01 * given:
                     break
-                self.bound = 1.1 * self.bound * needed / given
+                self.bound = float(1.1 * self.bound * needed / given)
             slope_ahead = slope_there + curved
-            uphill = dot(there - ahead, self.metric * (ahead - self.step))[0] > 0
+            uphill = self.inner(there - ahead, ahead - self.step) > 0
             beta, weight = next_beta("auto", weight, uphill, adaptive=True)
             there = ahead + beta * (ahead - self.step)
             slope_there = slope_ahead + beta * (slope_ahead - self.slope)
             self.step, self.slope = ahead, slope_ahead
 
+    def shrunk(self, there, slope):
+        """The proximal step from `there`, in the metric."""
+        if self.blocks is None:
+            rate = self.inverse / self.bound
+            moved = self.theta + there - rate * slope
+            return self.penalty.shrink(moved, rate[: self.n_features, :]) - self.theta
+        moved = to_numpy(there) + 0
+        theta, slope = to_numpy(self.theta), to_numpy(slope)
+        thresholds = host.zeros(len(theta))
+        thresholds[: self.n_features] = to_numpy(self.penalty.thresholds)[:, 0]
+        for k, (features, H) in enumerate(self.blocks):
+            start = theta[features, k] + moved[features, k]
+            found = minimise(
+                self.bound * H, slope[features, k], start, thresholds[features],
+                TUNED.accuracy, TUNED.look_back, rounding_of(self.rows.dtype),
+            )  # fmt: skip
+            moved[features, k] = found - theta[features, k]
+        return as_like(moved, self.theta)
+
+    def inner(self, a, b):
+        """The inner product in the metric."""
+        if self.blocks is None:
+            return self.smooth.dot(a, self.metric * b)[0]
+        a, b = to_numpy(a), to_numpy(b)
+        return sum(a[f, k] @ H @ b[f, k] for k, (f, H) in enumerate(self.blocks))
+
     def on_face(self):
-        """Go to the minimum on the face of these signs; returns whether no sign is lost."""
-        xp, N = self.xp, self.n_features
+        """Go to the minimum on the face of these signs; returns whether no sign is lost.
+
+        What crosses zero on the way there is set to zero, if the model falls; else the way is
+        halved.
+        """
+        xp, N, dot, absolute = self.xp, self.n_features, self.smooth.dot, self.penalty.absolute
         u = self.theta + self.step
         sign = xp.sign(u[:N, :])
         face = concatenate([xp.abs(sign), self.taking_part[N:, :]])
         target = face * self.slope
         target[:N, :] += sign * self.penalty.thresholds
         found = newton_step(
-            self.smooth, lambda v: face * self.hessian(v), target,
-            lambda r: face * self.inverse * r, share=TUNED.share_to_come, least=2,
-            most=TUNED.most_steps,
+            self.smooth, lambda v: face * self.hessian(v), target, self.inverse_on(face),
+            share=TUNED.share_to_come if self.blocks is None else TUNED.accuracy,
+            least=2, most=TUNED.most_steps,
         )  # fmt: skip
-        there = u - found.step
-        kept = sign * there[:N, :] >= 0
-        there[:N, :] = xp.where(kept, there[:N, :], xp.zeros_like(sign))
-        change = there - u
-        curved = self.hessian(change)
-        dot, absolute = self.smooth.dot, self.penalty.absolute
-        rise = dot(self.slope, change) + 0.5 * dot(change, curved) + absolute(there) - absolute(u)
-        if rise[0] >= 0:
-            return False
-        self.step, self.slope = there - self.theta, self.slope + curved
-        return bool(xp.all(kept))
+        share = 1.0
+        for _ in range(1 if self.blocks is None else TUNED.patience):
+            there = u - share * found.step
+            kept = sign * there[:N, :] >= 0
+            there[:N, :] = xp.where(kept, there[:N, :], xp.zeros_like(sign))
+            change = there - u
+            curved = self.hessian(change)
+            rise = dot(self.slope, change) + 0.5 * dot(change, curved)
+            if (rise + absolute(there) - absolute(u))[0] < 0:
+                self.step, self.slope = there - self.theta, self.slope + curved
+                return share == 1.0 and bool(xp.all(kept))
+            share /= 2
+        return False
+
+    def inverse_on(self, face):
+        """A function that is about the inverse of the Hessian on a face: of its class blocks."""
+        if self.blocks is None:
+            return lambda r: face * self.inverse * r
+        on, factors = to_numpy(face) > 0, []
+        for k, (features, H) in enumerate(self.blocks):
+            some = host.flatnonzero(on[features, k])
+            if len(some):
+                part = H[host.ix_(some, some)]
+                factors.append((features[some], k, factor_of(part, rounding_of(self.rows.dtype))))
+
+        def solve(r):
+            given = to_numpy(r)
+            out = host.zeros_like(given)
+            for features, k, factor in factors:
+                out[features, k] = solve_factored(factor, given[features, k])
+            return as_like(out, r)
+
+        return solve
+
+
+def class_blocks(model, mask, proba):
+    """Of every class, the coordinates (m,) that take part, and the Hessian in them (m, m).
+
+    None where these are more numbers than the largest Hessian.
+    """
+    rows, P = model.rows, model.shape[0]
+    if (mask.sum(axis=0).astype(float) ** 2).sum() > TUNED.most_coordinates**2:
+        return None
+    diagonal, blocks = to_numpy(model.penalty.diagonal(P))[:, 0], []
+    for k in range(rows.n_classes):
+        features = host.flatnonzero(mask[:, k])
+        H = rows.hessian_on(proba, features, host.full(len(features), k), rows.dtype)
+        own = H.diagonal() + diagonal[features]
+        host.fill_diagonal(H, host.maximum(own, TUNED.no_curvature * own.max(initial=0.0)))
+        blocks.append((features, H))
+    return blocks

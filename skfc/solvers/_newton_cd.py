@@ -8,17 +8,18 @@ zero at the price of one product for their gradients.
 
 From far away the model promises weights that do not last, and with them a large Hessian. The
 penalty therefore starts at nearly the least that keeps all weights as they are, and is weakened
-after every full step (continuation).
+after every full step (continuation): by less where more zeros would enter than take part.
 
 Of many weights the model's minimum is found by conjugate gradients, see
 :mod:`skfc.solvers._model_steps`.
 """
 
+from dataclasses import replace
 from functools import partial
 
 from skfc import _blockwise
 from skfc._array import host, to_numpy
-from skfc._duality import Dual
+from skfc._duality import NO_THRESHOLD, Dual
 from skfc._tuned import TUNED
 from skfc.solvers._line_search import ROUNDING
 from skfc.solvers._model_steps import by_conjugate_gradients, by_coordinate_descent
@@ -28,8 +29,7 @@ from skfc.solvers._proximal import certified, proximal_step
 def newton_cd(objective, preconditioner, theta):
     """Generate iterates from `theta`; no preconditioner takes part."""
     dual, evaluation = Dual.of(objective), objective.smooth.at(theta)
-    _, worst = distance_of(objective.penalty, evaluation)
-    strength = max(1.0, (1.0 + worst) / TUNED.stronger)
+    strength = max(1.0, largest_of(objective.penalty, evaluation) / TUNED.stronger)
     n_iter, stuck, bound = 0, False, 1.0 / objective.rows.n_classes
     share, wait = TUNED.mixed, 0
     while True:
@@ -37,15 +37,14 @@ def newton_cd(objective, preconditioner, theta):
         yield iterate
         model = objective.with_penalty(objective.penalty.scaled(strength))
         smooth, evaluation = objective.smooth.with_penalty(model.penalty.smooth, evaluation)
-        distance, worst = distance_of(model.penalty, evaluation)
-        mask = working_set(evaluation, distance)
+        mask = working_set(model.penalty, evaluation)
         function = partial(_blockwise.keep_mixture, share=share)
         proba = model.rows.sum(function, state=evaluation.state, count=False).state
         if mask.sum() <= most_coordinates(objective.rows):
             rough = iterate.decrement[0] > TUNED.small_loss * iterate.evaluation.value[0]
-            step = by_coordinate_descent(model, evaluation, mask, proba, worst, rough)
+            step = by_coordinate_descent(model, evaluation, mask, proba, rough)
         else:
-            step = by_conjugate_gradients(model, evaluation, mask, proba)
+            step = by_conjugate_gradients(model, evaluation, mask, proba, strength == 1.0)
         length, evaluation = descend(smooth, model.penalty, evaluation, step)
         if length == 0.0:  # the model was wrong, or rounding is all that is left
             before = evaluation
@@ -56,9 +55,11 @@ def newton_cd(objective, preconditioner, theta):
             wait = TUNED.look_back
         elif length == strength == 1.0:
             wait -= 1
-        share = TUNED.mixed if length < 1.0 or strength > 1.0 or wait > 0 else 0.0
         if length in (0.0, 1.0):
-            strength = max(strength / TUNED.stronger, 1.0)
+            least = max(weaker(model.penalty, evaluation), 1.0 / TUNED.stronger)
+            strength = max(1.0, strength * min(least, TUNED.stronger**-0.5))
+        share = TUNED.mixed if length < 1.0 or strength > 1.0 or wait > 0 else 0.0
+        evaluation = replace(evaluation, theta=model.penalty.centred(evaluation.theta))
         _, evaluation = smooth.with_penalty(objective.penalty.smooth, evaluation)
         n_iter += 1
 
@@ -69,26 +70,48 @@ def most_coordinates(rows):
     return min(most, (TUNED.few_numbers * most / rows.shape[0]) ** 0.5)
 
 
-def distance_of(penalty, evaluation):
-    """How far zero is from the subdifferential: of every weight, and in units of thresholds.
+def sizes_of(penalty, evaluation, some):
+    """Gradients in units of their thresholds, of the weights of a mask (n_features, T)."""
+    thresholds = to_numpy(penalty.thresholds) + host.zeros(some.shape)
+    slopes = host.abs(to_numpy(evaluation.gradient)[: len(some), :])
+    return slopes[some] / thresholds[some]
 
-    The first are (n_features, T), the second is the largest.
+
+def largest_of(penalty, evaluation):
+    """The largest gradient in units of its threshold, of those that rounding leaves digits of."""
+    thresholds = to_numpy(penalty.thresholds) + host.zeros((1, evaluation.theta.shape[1]))
+    return float(sizes_of(penalty, evaluation, thresholds > NO_THRESHOLD).max(initial=0.0))
+
+
+def weaker(penalty, evaluation):
+    """The least multiple of a penalty at which no more zeros would enter than a step takes.
+
+    Parameters
+    ----------
+    penalty : ElasticNet
+    evaluation : Evaluation of loss and squares
     """
-    distance = to_numpy(penalty.distance(evaluation.theta, evaluation.gradient))
     thresholds = to_numpy(penalty.thresholds)
-    some = thresholds[:, 0] > 0
-    worst = distance.max(axis=1, initial=0.0)[some] / thresholds[some, 0]
-    return distance, float(worst.max(initial=0.0))
+    weights = to_numpy(evaluation.theta)[: len(thresholds), :]
+    sizes = sizes_of(penalty, evaluation, (weights == 0) & (thresholds > 0))
+    room = room_of(weights)
+    return float(host.partition(sizes, -room - 1)[-room - 1]) if len(sizes) > room else 0.0
 
 
-def working_set(evaluation, distance):
+def room_of(weights):
+    """How many zeros enter at a time: as many as there are weights that are not zero, or more."""
+    return max(TUNED.least_working_set, int((weights != 0).sum()))
+
+
+def working_set(penalty, evaluation):
     """The weights that take part (P, T), of bool: the intercepts, and as the module says."""
+    distance = to_numpy(penalty.distance(evaluation.theta, evaluation.gradient))
     mask = to_numpy(evaluation.theta) != 0
     N = len(distance)
     mask[N:, :] = True
     outside = host.where(mask[:N, :], 0.0, distance).ravel()
     beyond = host.flatnonzero(outside > 0)
-    room = max(TUNED.least_working_set, int(mask[:N, :].sum()))
+    room = room_of(mask[:N, :])
     if len(beyond) > room:
         beyond = beyond[host.argpartition(-outside[beyond], room)[:room]]
     mask[:N, :].ravel()[beyond] = True
