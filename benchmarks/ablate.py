@@ -63,7 +63,7 @@ OFF = {
     "sweeps": 1, "mixed": 0.0,
     # the gap
     "share_to_come": 1e300, "thorough_steps": 2, "small_tol": 1.0,
-    "far_logits": 0.0, "farther": np.inf, "steps_per_root": 0.0,
+    "decided": 0.0, "far_out": np.inf, "far_logits": 0.0, "farther": np.inf, "steps_per_root": 0.0,
     "decided_steps": 2, "farthest_intercept": 0.0,
     "patience": NEVER, "largest_program": 0,
 

@@ -50,6 +50,22 @@ def step_along(block, direction, logits, room=None):
     return (loss,), block.flat(residual), (logits, kept)
 
 
+def trial(block, direction, logits, *unused):
+    """The loss at step one; how far it moves the logits of every row against one another stays.
+
+    That is zero without weight. The other values are sums of the fourth roots of it, and the
+    number of rows with weight.
+    """
+    dz, xp = block.stack(direction), namespace(direction)
+    weighted = block.weight > 0
+    moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
+    moved = xp.where(weighted, moved, xp.zeros_like(moved))
+    roots = xp.sum(cast(xp.sqrt(xp.sqrt(moved)), xp.float64), axis=1)
+    direction += logits
+    loss, _ = block.kernel.residual(block.stack(direction), block.target, block.weight)
+    return (loss, roots, xp.sum(cast(weighted, xp.float64), axis=1)), None, (moved,)
+
+
 def try_steps(block, _, logits, direction, *, steps, columns=None, problems=None):
     """Loss and slope at `steps`, of some problems or of all: no product with X."""
     z, dz, weight = logits, direction, block.weight
@@ -154,23 +170,22 @@ def class_products(block, _, logits, *unused, stride):
     return (products, xp.sum(weighted, axis=2), xp.sum(weight, axis=1)), None, (logits,)
 
 
-def movement(block, direction, proba):
-    """Keep how far the logits of every row move against one another, zero without weight.
+def keep_steady(block, _, prominence, moved, logits, *unused, decided, far_out, little, far):
+    """Probabilities, and no curvature where a row may lose it.
 
-    The values are sums of the fourth roots, and the number of rows with weight.
+    That are rows that move by more than `far` (n_problems,), and those beyond `far_out` that
+    move by more than `little`, or have a probability of more than 1 - `decided`. The values
+    are the numbers of both, in every problem.
     """
-    dz, xp = block.stack(direction), namespace(direction)
-    weighted = block.weight > 0
-    moved = xp.max(dz, axis=1) - xp.min(dz, axis=1)
-    moved = xp.where(weighted, moved, xp.zeros_like(moved))
-    roots = xp.sum(cast(xp.sqrt(xp.sqrt(moved)), xp.float64), axis=1)
-    return (roots, xp.sum(cast(weighted, xp.float64), axis=1)), None, (moved,)
-
-
-def beyond(block, _, moved, *, far):
-    """How many rows have moved by more than `far` (n_problems,)."""
-    xp = namespace(moved)
-    return (xp.sum(cast(moved > block.like(far)[:, None], xp.float64), axis=1),), None, (moved,)
+    p = block.kernel.probabilities(block.stack(logits + 0))
+    xp = namespace(p)
+    most = xp.max(p, axis=1)
+    moves = moved > block.like(far)[:, None]
+    loose = (most > 1 - decided) | (moved > little)
+    out = loose & (prominence > far_out)[None, :] & (block.weight > 0)
+    p = xp.where((moves | out)[:, None, :], xp.zeros_like(p), p)
+    counts = tuple(xp.sum(cast(a, xp.float64), axis=1) for a in (moves, out))
+    return counts, None, (block.flat(p),)
 
 
 def margins(block, direction, proba, *, far):

@@ -54,8 +54,8 @@ class Stages:
     def next(self, iterate, spent, kept):
         """The objective of the next stage, or None to stay in this one.
 
-        `kept` are the problems of the iterate that go on; `spent` says that the exact rows are
-        needed: an estimate of the gap is doubtful, or there is no more progress.
+        `kept` are the problems of the iterate that go on; `spent` says that this stage has no
+        more to give: an estimate of the gap is doubtful, or there is no more progress.
         """
         if self.level is None:
             self.level = level_of(iterate)
@@ -63,7 +63,8 @@ class Stages:
                 return None
         elif self.level:
             value, stuck = iterate.evaluation.value[0], iterate.stalled[0]
-            if not (iterate.decrement[0] < TUNED.share_to_come * value or stuck):
+            arrived = iterate.decrement[0] < TUNED.share_to_come * value
+            if not (arrived or stuck or spent):
                 return None
             self.level -= 1
         elif self.is_last or not (spent or self._is_spent(iterate, kept)):

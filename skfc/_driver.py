@@ -7,10 +7,12 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc import _separation
-from skfc._array import take
+from skfc._array import cast, take
 from skfc._continuation import Stages
+from skfc._last_step import LastStep
 from skfc._monitors import History, Progress
 from skfc._optimality import estimate, lower_bound, relative
+from skfc._preconditioner import exact_later
 from skfc._runtime import warn_caller
 from skfc._separation import Separation
 from skfc._tuned import TUNED
@@ -38,8 +40,9 @@ class Fit:
 
     Attributes
     ----------
-    theta : (P, n_classes)
-    gap : (F - F*) / F*, estimated, or where `proven` bounded
+    theta : (P, n_classes), after one more Newton step where it has converged
+    value : F before that step
+    gap : (F - F*) / F* there, estimated, or where `proven` bounded
     C : the inverse strength of its penalty
     separation : why there is no minimum, where that was found
     switched : whether the fit ended with the other solver
@@ -48,6 +51,7 @@ class Fit:
     theta: np.ndarray
     status: Status
     n_iter: int
+    value: float
     gap: float
     proven: bool
     loss_curve: list = field(repr=False)
@@ -63,7 +67,8 @@ class Run:
                  suspicious=False, options=None, coefficients=None, other=None):  # fmt: skip
         n = objective.n_problems
         # The solver to go on with where this one takes many iterations, or None.
-        self.other, self.preconditioner, self.taken = other, preconditioner, 0
+        self.solver, self.other = solver, other
+        self.preconditioner, self.taken = preconditioner, 0
         self.stages = Stages(objective, single=solver.single, continuation=solver.continuation)
         self.generator = solver.generate(
             self.stages.objective, preconditioner, theta, **(options or {})
@@ -90,19 +95,24 @@ class Run:
             iterate = self.generator.send(change)
             change = self.judge(iterate, self.taken + iterate.n_iter)
             if self.other is not None and is_slow(iterate):
-                change = self.switch(iterate)
+                change = self.switch(iterate, change)
         self.generator.close()
         for monitor in self.monitors:
             monitor.end(self.fits)
         return self.fits
 
-    def switch(self, iterate):
-        """Go on from an iterate with the other solver."""
+    def switch(self, iterate, change):
+        """Go on from an iterate with the other solver, and in the Hessian where that is small."""
+        objective = self.stages.objective
+        exact = exact_later(objective) if iterate.poor else None
+        solver, self.other = self.other, None
+        if solver is self.solver and exact is None:
+            return change
         self.generator.close()
-        self.generator = self.other.generate(
-            self.stages.objective, self.preconditioner, iterate.evaluation.theta
-        )
-        self.other, self.taken, self.ratio[:] = None, iterate.n_iter, 1.0
+        preconditioner = self.preconditioner if exact is None else exact
+        self.generator = solver.generate(objective, preconditioner, iterate.evaluation.theta)
+        self.taken, self.ratio[:] = iterate.n_iter, 1.0
+        return None
 
     def judge(self, iterate, n_iter):
         """Look at an iterate: end what has ended, and say how to go on."""
@@ -118,18 +128,19 @@ class Run:
         separated = np.array([f is not None for f in found])
         last = np.full(len(value), n_iter >= self.max_iter or stop)
         asked = np.flatnonzero(((gap <= self.tol) | floor | last) & ~separated)
-        proven, doubtful = np.zeros(len(value), dtype=bool), False
+        proven, doubtful, steps = np.zeros(len(value), dtype=bool), False, {}
         if len(asked) and self.stages.may_end:
             gap, proven, doubtful = self.confirm(iterate, asked, gap, floor, last)
             self.look_for_separation(iterate, asked, gap, floor, found)
             separated = np.array([f is not None for f in found])
+            steps = self.last_steps(iterate, (gap <= self.tol) & ~(separated | last), gap, proven)
         done = (gap <= self.tol) | floor | last | separated
         if doubtful and not self.stages.is_last and not last.any():
             done &= ~np.isin(np.arange(len(done)), asked)
+        near = gap <= np.sqrt(eps_of(iterate))
         for j in np.flatnonzero(done):
-            status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop,
-                               gap[j] <= np.sqrt(eps_of(iterate)))  # fmt: skip
-            self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j])
+            status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop, near[j])
+            self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j], steps.get(j))
         spent = doubtful or bool((idle[~done] >= TUNED.look_back).any())
         if not done.any():
             return Change(None, self.next_stage(iterate, spent, slice(None)))
@@ -140,12 +151,31 @@ class Run:
         self.stages.problems(keep)
         return Change(keep, self.next_stage(iterate, spent, keep))
 
-    def end(self, iterate, n_iter, j, status, gap, proven, separation):
-        """Store the `Fit` of problem `j` of an iterate."""
+    def last_steps(self, iterate, arrived, gap, proven):
+        """By problem the steps that end fits which have arrived, and F after them.
+
+        Raises `gap` to what they show.
+
+        A proof needs no step, and one in a poor preconditioner would not be Newton's.
+        """
+        index = np.flatnonzero(arrived & (~proven | (not iterate.poor)))
+        if iterate.proven or not len(index):
+            return {}
+        self.ahead.look(index)
+        gap[index] = np.maximum(gap, self.ahead.least_gap(eps_of(iterate)))[index]
+        down = self.ahead.leads_down
+        return {j: self.ahead.of(j) for j in index[down[index]].tolist()}
+
+    def end(self, iterate, n_iter, j, status, gap, proven, separation, last_step):
+        """Store the `Fit` of problem `j` of an iterate, after its last step or None."""
         k, columns = self.which[j], iterate.objective.columns(np.array([j]))
-        theta = take(iterate.evaluation.theta, columns, axis=1)
+        theta, curve = take(iterate.evaluation.theta, columns, axis=1), self.history.curves[k]
+        value = curve[-1]
+        if last_step is not None:
+            step, after = last_step
+            theta, curve[-1] = theta + cast(step, theta.dtype), float(after)
         self.fits[k] = Fit(
-            theta, status, n_iter, float(gap), bool(proven), self.history.curves[k],
+            theta, status, n_iter, value, float(gap), bool(proven), curve,
             separation=separation, switched=self.taken > 0,
         )  # fmt: skip
 
@@ -209,6 +239,7 @@ class Run:
         objective, value = iterate.objective, iterate.evaluation.value
         if iterate.proven:
             return gap, np.ones(len(value), dtype=bool), False
+        self.ahead = LastStep(iterate)
         gap, proven = gap.copy(), np.zeros(len(value), dtype=bool)
         loose = objective.penalty.conjugate(iterate.evaluation.gradient)
         provable = asked[loose[asked] <= self.tol * value[asked]]
@@ -219,6 +250,7 @@ class Run:
         if not len(rest):
             return gap, proven, False
         found = estimate(iterate, rest, self.tol, thorough=self.suspicious)
+        self.ahead.adopt(rest, found)
         gap[rest] = relative(found.decrement, value[rest])
         self.remember(iterate, rest, found)
         # After a doubtful estimate, no gap below a share of tol is stated.

@@ -148,6 +148,14 @@ class Objective:
         """
         return Line.start(self, evaluation, direction)
 
+    def value_after(self, evaluation, step):
+        """F (n_problems,) after a step from `evaluation`: half a pass."""
+        return trial(self.rows, evaluation.state, step).loss + self.penalty_after(evaluation, step)
+
+    def penalty_after(self, evaluation, step):
+        """R (n_problems,) after a step from `evaluation`."""
+        return self.penalty.value(evaluation.theta + cast(step, evaluation.theta.dtype))
+
     def hessian(self, evaluation):
         """The Hessian at `evaluation`, as a function of directions (P, K)."""
         return HessianOperator.of(self, evaluation)
@@ -242,8 +250,8 @@ class HessianOperator:
     The penalty is that of `objective`; `rows` are all rows of it, or a sample.
     """
 
-    def __init__(self, objective, rows, state):
-        self.objective, self.rows, self.state = objective, rows, state
+    def __init__(self, objective, rows, state, logits=None):
+        self.objective, self.rows, self.state, self.logits = objective, rows, state, logits
 
     @classmethod
     def of(cls, objective, evaluation):
@@ -253,11 +261,12 @@ class HessianOperator:
     @classmethod
     def at(cls, objective, rows, logits):
         """From the logits that are with the rows."""
-        return cls(objective, rows, rows.sum(_blockwise.keep_probabilities, state=logits).state)
+        probabilities = rows.sum(_blockwise.keep_probabilities, state=logits).state
+        return cls(objective, rows, probabilities, logits)
 
     def with_objective(self, objective):
         """The same curvature of the data with the penalty of another objective."""
-        return HessianOperator(objective, self.rows, self.state)
+        return HessianOperator(objective, self.rows, self.state, self.logits)
 
     def __call__(self, direction):
         out = self.rows.sum(_blockwise.curve, direction, self.state).gradient
@@ -270,36 +279,57 @@ class HessianOperator:
         """The diagonal of the data part, (P, K)."""
         return self.rows.sum(_blockwise.curvature_diagonal, state=self.state, power=2).gradient
 
-    def movement(self, step):
-        """How far `step` moves the rows, a :class:`Movement`."""
-        sums = self.rows.sum(_blockwise.movement, step, self.state)
-        roots, count = (on_host(v) for v in sums.values)
-        typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
-        return Movement(self.rows, sums.state, typical)
+    def first_moments(self):
+        """The features times the diagonal of the curvature of rows, (P, K)."""
+        return self.rows.sum(_blockwise.curvature_diagonal, state=self.state).gradient
+
+    def trial(self, step):
+        """What a step does to the rows, a :class:`Trial`."""
+        return trial(self.rows, self.logits, step)
+
+    def without(self, moved, far):
+        """This without the curvature that rows may lose, and the numbers of them, (n_problems,).
+
+        That are rows that have `moved` by more than `far` (n_problems,), and those far out that
+        move or are decided.
+        """
+        keep = partial(
+            _blockwise.keep_steady, far=far, little=TUNED.far_logits, decided=TUNED.decided,
+            far_out=TUNED.far_out,
+        )  # fmt: skip
+        state = self.rows.with_prominence(self.rows.joined(moved, self.logits))
+        sums = self.rows.sum(keep, state=state, count=False)
+        n_moved, n_out = (on_host(v) for v in sums.values)
+        return HessianOperator(self.objective, self.rows, sums.state), n_moved, n_out
 
 
 @dataclass(frozen=True)
-class Movement:
-    """How far a step moves the logits of every row against one another.
+class Trial:
+    """What a step leads to.
 
-    `typical` (n_problems,) is the power mean of order 1/4 over the rows, to which a few
-    contribute little.
+    Attributes
+    ----------
+    loss : (n_problems,), its mean after the step
+    typical : (n_problems,), the power mean of order 1/4 over the rows of how far it moves
+        their logits against one another; a few rows contribute little
+    moved : the same of every row, as a state
     """
 
-    rows: LocalRows
-    state: list = field(repr=False)
+    loss: Array
     typical: Array
+    moved: list = field(repr=False)
 
-    def exceeds(self, limit, least):
-        """Whether a row moves far, (n_problems,).
+    def far(self, most, least):
+        """What is far for a row, (n_problems,): much more than is typical, within limits."""
+        return host.minimum(host.maximum(least, TUNED.farther * self.typical), most)
 
-        Far is more than `limit` logits, or more than both `least` logits and `farther` times
-        what is typical.
-        """
-        far = host.minimum(host.maximum(least, TUNED.farther * self.typical), limit)
-        function = partial(_blockwise.beyond, far=far)
-        found = self.rows.sum(function, state=self.state, count=False)
-        return on_host(found.values[0]) > 0
+
+def trial(rows, logits, step):
+    """The :class:`Trial` of a step from the logits that are with the rows."""
+    sums = rows.sum(_blockwise.trial, step, logits)
+    loss, roots, count = (on_host(v) for v in sums.values)
+    typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
+    return Trial(loss, typical, sums.state)
 
 
 def class_curvature(rows, state, stride):

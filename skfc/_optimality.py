@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from skfc import _blockwise
-from skfc._array import Array, host, take
+from skfc._array import Array, cast, host, namespace, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact
-from skfc._row_samples import stands_out
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
 ROUNDING = 1e-6
-# Logits that change a curvature tenfold, and with it an estimate: a row may not move farther.
+# Logits that change a curvature tenfold: no row may move farther.
 FARTHEST = 2.3
 
 
@@ -39,11 +38,15 @@ class Estimate:
     decrement : (n_problems,), half the Newton decrement
     doubtful : (n_problems,) of bool: no fit may converge on it, see :func:`estimate`
     broken : (n_problems,) of bool: the reason is a breakdown of the arithmetic
+    step : (P, K), the Newton step of these problems
+    after : (n_problems,), F after it, or NaN where that is not known
     """
 
     decrement: Array
     doubtful: Array
     broken: Array
+    step: Array
+    after: Array
 
 
 def relative(gap, value):
@@ -56,12 +59,9 @@ def estimate(iterate, index, tol, *, thorough=False):
     """The estimate of the problems `index` of an iterate, on the Hessian.
 
     The number of conjugate-gradient steps grows with the condition of the preconditioned
-    Hessian; `thorough` estimates take more steps, on all rows. Where the Newton step moves the
-    logits of a row far, the curvature of that row changes (by a factor of e at most per logit,
-    Bach 2010). An outlier, for one, can have most of the curvature in some direction until it
-    is decided. The estimate is doubtful where a row moves by more than one logit, times
-    (tol / 1e-6)^(1/3) at a larger `tol`, or by much more than is typical; and where the
-    penalty is next to nothing, by more than `far_logits`. No `tol` allows more than `FARTHEST`.
+    Hessian; `thorough` estimates take more steps, on all rows. It is doubtful where rows move
+    far (more than a logit, times (tol / 1e-6)^(1/3) at a larger `tol`, or than is typical), or
+    those far out may hide more than `tol` allows, see :func:`hide`.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     precondition = iterate.precondition
@@ -74,24 +74,74 @@ def estimate(iterate, index, tol, *, thorough=False):
         share=TUNED.share_to_come, most=TUNED.most_steps, by_condition=True,
     )  # fmt: skip
     newton, whole = step_of(iterate, objective, evaluation, solve, precondition, tol, thorough)
-    precondition = precondition if whole is None else whole.solve
-    limits = Limits.of(objective, evaluation, tol)
-    movement = hessian.movement(newton.step)
-    far = limits.exceeded(movement)
-    few = whole is None and newton.n_products < TUNED.decided_steps and not far.any()
-    if few and limits.nearly(movement):
-        # A few products may show only a part of how far a single row moves.
-        newton = solve(precondition, least=TUNED.decided_steps)
-        far = limits.exceeded(hessian.movement(newton.step))
-    broken = newton.broken | newton.is_blind
-    return Estimate(newton.decrement, broken | far, broken)
+    doubtful = broken = newton.broken | newton.is_blind
+    step, after = -newton.step, host.full(len(index), host.nan)
+    if is_near(newton, evaluation, tol):
+        precondition = precondition if whole is None else whole.solve
+        trial, scale = hessian.trial(step), max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
+        few = whole is None and newton.n_products < TUNED.decided_steps
+        half = trial.far(0.5 * scale, 0.5 * scale * TUNED.far_logits)
+        if few and hessian.without(trial.moved, half)[1].any():
+            # A few products may show only a part of how far a single row moves.
+            newton = solve(precondition, least=TUNED.decided_steps)
+            step = -newton.step
+            trial = hessian.trial(step)
+        if hessian.rows is objective.rows:
+            after = trial.loss + objective.penalty_after(evaluation, step)
+        far = trial.far(farthest(objective, evaluation, scale), TUNED.far_logits)
+        others, n_moved, n_out = hessian.without(trial.moved, far)
+        doubtful = broken | (n_moved > 0)
+        if n_out.any() and not doubtful.all() and dominate(hessian, others):
+            doubtful |= hide(others, evaluation, precondition, tol * evaluation.value)
+    return Estimate(newton.decrement, doubtful, broken, step, after)
+
+
+def farthest(objective, evaluation, scale):
+    """The most that a row may move for its curvature to stay, in logits (n_problems,).
+
+    That is `scale`, up to `FARTHEST`; and `far_logits` where the penalty is next to nothing.
+    """
+    bound = objective.penalty.conjugate(evaluation.gradient)
+    loose = TUNED.single_digits * bound > evaluation.value
+    return host.where(loose, TUNED.far_logits, min(scale, FARTHEST))
+
+
+def hide(others, evaluation, precondition, most):
+    """Whether rows may hide more than `most` (n_problems,) of F - F* behind their curvature.
+
+    A row far out can have most of the curvature in some direction, in which the others would
+    gain; on the way to the minimum it loses it by a factor of e at most per logit (Bach 2010).
+    Half the Newton decrement on the Hessian of the `others` tells.
+    """
+    newton = newton_step(
+        others.objective, others, evaluation.gradient, precondition, share=TUNED.share_to_come,
+        least=TUNED.decided_steps, most=TUNED.most_steps, limit=most, by_condition=True,
+    )  # fmt: skip
+    return newton.broken | newton.limited | (newton.decrement > most)
+
+
+def dominate(hessian, others):
+    """Whether the rows that `others` leaves out have most of the curvature of some feature.
+
+    That is beside the others' curvature and the penalty's, where the intercept follows.
+    """
+    objective, rest = hessian.objective, others.diagonal()
+    N, T, xp = objective.rows.shape[1], objective.rows.n_classes, namespace(rest)
+    far = (hessian.diagonal() - rest)[:N, :]
+    ridge = cast(xp.repeat(objective.penalty.diagonal(N), T, axis=1), rest.dtype)
+    rest = rest[:N, :]
+    if objective.rows.frame.fit_intercept:
+        first = others.first_moments()
+        total = xp.where(first[N, :] > 0, first[N, :], xp.ones_like(first[N, :]))
+        rest = rest - first[:N, :] ** 2 / total
+    return bool(xp.any(TUNED.share_to_come * far > rest + ridge))
 
 
 def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     """The Newton step of an estimate, and the factorised Hessian where it took that."""
     least, newton = products_of(iterate, evaluation, thorough)
     far_off = newton is not None and not is_near(newton, evaluation, tol)
-    suspect = thorough or (iterate.poor and may_hide(objective, least))
+    suspect = thorough or (iterate.poor and least >= TUNED.decided_steps)
     whole = exact(objective, evaluation) if suspect and not far_off else None
     if whole is None:
         newton = newton or solve(precondition, least=least)
@@ -101,11 +151,6 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     if whole is not None:
         newton = solve(whole.solve, least=whole.confirming_steps)
     return newton, whole
-
-
-def may_hide(objective, n_products):
-    """Whether products may hide curvature: where it takes many of them, or a row stands out."""
-    return n_products >= TUNED.decided_steps or stands_out(objective.rows)
 
 
 def is_near(newton, evaluation, tol):
@@ -120,29 +165,6 @@ def products_of(iterate, evaluation, thorough):
     decided = (evaluation.value < TUNED.small_loss).any()
     least, newton = TUNED.decided_steps if decided else iterate.least_steps, iterate.newton
     return least, newton if newton is not None and newton.is_enough(least) else None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How far a step may move the logits of a row: `most` (n_problems,), for a `scale` of tol."""
-
-    most: Array
-    scale: float
-
-    @classmethod
-    def of(cls, objective, evaluation, tol):
-        scale = max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
-        bound = objective.penalty.conjugate(evaluation.gradient)
-        loose = TUNED.single_digits * bound > evaluation.value
-        return cls(host.where(loose, TUNED.far_logits, min(scale, FARTHEST)), scale)
-
-    def exceeded(self, movement):
-        """Whether a row moves too far, (n_problems,)."""
-        return movement.exceeds(self.most, TUNED.far_logits)
-
-    def nearly(self, movement):
-        """Whether a row moves half as far as it may, as the scale of tol allows."""
-        return movement.exceeds(0.5 * self.scale, 0.5 * self.scale * TUNED.far_logits).any()
 
 
 def on_part(iterate, index):

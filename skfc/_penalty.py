@@ -12,7 +12,7 @@ coefficients of X as it is, ones those of standardised features. The second term
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from skfc._array import Array, cast, host, namespace, take, to_numpy
+from skfc._array import Array, cast, concatenate, host, namespace, take, to_numpy
 from skfc._pool import over_rows
 
 
@@ -52,6 +52,12 @@ class Penalty:
     def scaled(self, factor):
         """The same penalty `factor` times as strong."""
         return self if factor == 1 else replace(self, l2=self.l2 * factor)
+
+    def damped(self, factor):
+        """The same `factor` times as strong, and on the intercepts as on the strongest feature."""
+        most = namespace(self.factors).max(self.factors, axis=0)
+        factors = concatenate([self.factors, most[None, :]])
+        return replace(self, l2=self.l2 * factor, factors=factors)
 
     def diagonal(self, n_parameters):
         """Its second derivative, (n_parameters, n_problems): zero for intercepts."""

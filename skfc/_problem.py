@@ -387,7 +387,7 @@ def held_in_double(X):
 def nothing_to_solve(frame, C):
     """The `Fit` where one class has all the weight: its loss is zero with any weights."""
     theta = np.zeros((frame.n_parameters, 1))
-    return Fit(theta, Status.CONVERGED, 0, 0.0, True, [0.0], float(C))
+    return Fit(theta, Status.CONVERGED, 0, 0.0, 0.0, True, [0.0], float(C))
 
 
 def check_total(total, weight):

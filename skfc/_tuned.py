@@ -75,8 +75,10 @@ class Tuned:
     mixed: float = 0.5  # share of the targets in the curvature, until full steps are taken
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
-    share_to_come: float = 0.3  # of the decrement: what an estimate may leave; of the leverage
+    share_to_come: float = 0.3  # of a decrement: what an estimate may leave; of curvature
     thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos
+    decided: float = 0.3  # probability left to other classes from which a row is not decided
+    far_out: float = 3.0  # 1 + |x|²/N of a row whose curvature may hide that of others; mean 2
     small_tol: float = 1e-6  # tol at which no row may move by more than a logit
     far_logits: float = 0.25  # nor may it by more than this if it is
     farther: float = 20.0  # as many times what is typical: a movement, a scale stands out

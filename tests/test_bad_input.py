@@ -45,7 +45,7 @@ BAD_DATA = {
     "X of one axis": (lambda X, y: (X[:, 0], y), "1D|dim"),
     "X of three axes": (lambda X, y: (X[:, :, None], y), "dim"),
     "shapes disagree": (lambda X, y: (X, y[:-1]), "inconsistent"),
-    "text in X": (lambda X, y: (np.full(X.shape, "a"), y), "string|convert"),
+    "text in X": (lambda X, y: (np.full(X.shape, "a"), y), "X holds text"),
     "complex X": (lambda X, y: (X + 1j, y), "[Cc]omplex"),
     "y is None": (lambda X, y: (X, None), "y"),
     "y of three axes": (lambda X, y: (X, np.zeros((len(y), 2, 2))), "y|dim"),

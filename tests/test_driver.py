@@ -93,6 +93,7 @@ def test_a_fit_converges(data, solver):
     assert len(fit.loss_curve) == fit.n_iter + 1
     assert_allclose(fit.loss_curve[0], objective.at(np.zeros(objective.shape)).value[0])
     assert_allclose(fit.loss_curve[-1], objective.at(fit.theta).value[0], rtol=1e-12)
+    assert fit.loss_curve[-1] <= fit.value <= fit.loss_curve[-1] * (1 + 1.001 * fit.gap)
 
 
 @pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-10])
@@ -319,8 +320,10 @@ def test_monitors_see_the_coefficients_of_the_user(solver, standardize):
         solver=solver, preconditioner="kronecker", tol=1e-8, standardize=standardize
     ).fit(X, y)
     assert len(models) == reference.n_iter_ + 1
-    assert_allclose(models[-1][0], reference.coef_, rtol=1e-12, atol=1e-300)
-    assert_allclose(models[-1][1], reference.intercept_, rtol=1e-12)
+    # One more Newton step ends the fit.
+    scale = np.abs(reference.coef_).max(axis=0)
+    assert_allclose(models[-1][0] / scale, reference.coef_ / scale, atol=1e-3)
+    assert_allclose(models[-1][1], reference.intercept_, rtol=1e-3)
     assert_allclose(models[0][0], 0.0, atol=1e-300)
     scale = X.std(axis=0) if standardize else 1.0
     for (coef, intercept), progress in zip(models, watch.seen, strict=True):
@@ -340,7 +343,8 @@ def test_monitors_see_who_is_left(data):
         assert progress.n_problems == 3
         left = [k for k, fit in enumerate(fits) if fit.n_iter >= progress.n_iter]
         assert_array_equal(progress.problems, left)
-        curves = [fits[k].loss_curve[progress.n_iter] for k in left]
+        # The Newton step that ends a fit is no iteration.
+        curves = [[*fits[k].loss_curve[:-1], fits[k].value][progress.n_iter] for k in left]
         assert_array_equal(progress.value, curves)
     assert seen.ended == fits
 
@@ -494,9 +498,11 @@ def test_only_single_precision_is_advised_to_take_double(data):
 
 def test_a_breakdown_in_single_precision_at_max_iter_is_no_convergence(data, monkeypatch):
     broken = np.ones(1, dtype=bool)
-    nothing = _optimality.Estimate(np.zeros(1), broken, broken)
+    objective = make_objective(*data)
+    step, after = np.zeros(objective.shape), np.full(1, np.nan)
+    nothing = _optimality.Estimate(np.zeros(1), broken, broken, step, after)
     monkeypatch.setattr(_driver, "estimate", lambda *args, **kwargs: nothing)
     monkeypatch.setattr(_driver.Stages, "is_last", False)
-    (fit,) = run(make_objective(*data), max_iter=1, tol=1e-12)
+    (fit,) = run(objective, max_iter=1, tol=1e-12)
     assert fit.status is Status.MAX_ITER
     assert fit.gap > 1e-12

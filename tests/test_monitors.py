@@ -62,7 +62,7 @@ def test_an_unknown_gap_is_a_dash(clock, capsys):
 
 def test_the_closing_line(clock, capsys):
     def fit(status, n_iter, gap):
-        return Fit(None, status, n_iter, gap, False, [])
+        return Fit(None, status, n_iter, 1.0, gap, False, [])
 
     lines = ProgressLines(1, "skfc refit")
     clock[0] = 101.25

@@ -5,7 +5,7 @@ import problems
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Reference, one_hot
-from scipy import sparse
+from scipy import sparse, special
 
 from skfc import _blockwise
 from skfc._frame import Frame
@@ -245,25 +245,54 @@ def test_another_penalty_is_another_C(data, hold, C, fit_intercept, rng):
     assert_allclose(before.gradient, first.at(theta).gradient, rtol=1e-14)  # as it was
 
 
-def test_how_far_a_step_moves_rows(data, hold, rng):
-    """Logits against one another, of rows with weight; any row counts."""
+def test_what_a_step_leads_to(data, hold, rng):
+    """The value there, and how far it moves rows with weight: logits against one another."""
     X, y, weight = data
     weights = np.stack([weight, (np.arange(n) % 3 > 0).astype(float)])
     objective = make(hold(X), y, weights, 1.0, blocks=SPLITS[3])
     theta, step = (direction(rng, objective) for _ in range(2))
     frame = objective.rows.frame
     standard = np.column_stack([(X - frame.mean) * frame.inverse, np.ones(n)])
-    moved = np.ptp((standard @ step).reshape(n, 2, T), axis=2)
-    farthest = np.where(weights.T > 0, moved, 0.0).max(axis=0)
-    hessian = objective.hessian(objective.at(theta))
-    for far in (0.0, *(farthest * (1 - 1e-9)), *(farthest * (1 + 1e-9)), 1e9):
-        assert_array_equal(hessian.movement(step).exceeds(far, np.inf), farthest > far)
-    # Without a limit: far is what exceeds the typical movement many times over.
-    typical = [np.mean(m[w > 0] ** 0.25) ** 4 for m, w in zip(moved.T, weights, strict=True)]
-    for times in (0.5, 1.0, 3.0):
-        with override(farther=times):
-            found = hessian.movement(step).exceeds(np.inf, 0.0)
-        assert_array_equal(found, farthest > times * np.array(typical))
+    evaluation = objective.at(theta)
+    trial = objective.hessian(evaluation).trial(step)
+    moved = np.ptp((standard @ step).reshape(n, 2, T), axis=2).T * (weights > 0)
+    assert_allclose(np.concatenate([m for (m,) in trial.moved], axis=1), moved, atol=1e-11)
+    typical = [np.mean(m[w > 0] ** 0.25) ** 4 for m, w in zip(moved, weights, strict=True)]
+    assert_allclose(trial.typical, typical, rtol=1e-9)
+    there = objective.at(theta + step).value
+    assert_allclose(objective.value_after(evaluation, step), there, rtol=1e-12)
+    penalty = objective.penalty_after(evaluation, step)
+    assert_allclose(trial.loss + penalty, there, rtol=1e-12)
+    # Nothing has changed.
+    assert_allclose(objective.again(evaluation).value, evaluation.value, rtol=1e-14)
+
+
+def test_a_hessian_without_rows_that_may_lose_their_curvature(data, hold, rng):
+    """That are those which move far, and those that are decided and far out."""
+    X, y, weight = data
+    objective = make(hold(X), y, weight, 1.0, blocks=SPLITS[3])
+    theta, d = 2 * direction(rng, objective), direction(rng, objective)
+    evaluation = objective.at(theta)
+    hessian = objective.hessian(evaluation)
+    frame = objective.rows.frame
+    standard = np.column_stack([(X - frame.mean) * frame.inverse, np.ones(n)])
+    p = special.softmax(standard @ theta, axis=1)
+    prominence = 1 + (standard[:, :-1] ** 2).mean(axis=1)
+    moved = np.ptp(standard @ d, axis=1)
+    far, far_out = np.quantile(moved, 0.9), np.median(prominence)
+    moves = (moved > far) & (weight > 0)
+    held = (p.max(axis=1) > 0.6) & (prominence > far_out) & (weight > 0)
+    with override(decided=0.4, far_out=far_out, far_logits=np.inf):
+        others, n_moved, n_held = hessian.without(hessian.trial(d).moved, np.array([far]))
+    counts = np.array([n_moved[0], n_held[0]]) * objective.rows.n_total
+    assert_allclose(counts, [moves.sum(), held.sum()])
+    assert 0 < moves.sum() < held.sum() < n
+    z = standard @ d
+    left = np.where(moves | held, 0.0, weight)[:, None]
+    left = left * p * (z - (p * z).sum(axis=1, keepdims=True))
+    expected = standard.T @ left / weight.sum()
+    objective.penalty.add_gradient(expected, d)
+    assert_allclose(others(d), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_inputs_are_not_mutated(data, rng):

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skfc._optimality import estimate, lower_bound, relative
 from skfc._preconditioner import make
-from skfc._tuned import TUNED
+from skfc._tuned import TUNED, override
 
 WANTED, TOL = 1e-12, 1e-6
 
@@ -235,18 +235,46 @@ def test_a_broken_hessian_is_in_doubt():
     assert estimate(iterate, np.arange(1), TOL).doubtful.all()
 
 
-def test_a_step_of_a_row_that_moves_far_is_in_doubt():
-    """One row has all of the curvature of its feature, and is decided a little later."""
+def decided_and_far(value=1e5, margin=6.0):
+    """Where a row of a far value is decided by it, and the other features have done their best."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 3))
+    y = (X @ [[1.0, -1.0], [2.0, 0.5], [3.0, -3.0]] + rng.gumbel(size=(300, 2))).argmax(axis=1)
+    X[7, 2] = value
+    objective, others = make_objective(X, y, C=1.0), make_objective(X[:, :2], y, C=1.0)
+    coef, intercept = others.rows.frame.to_user(minimise(others, X[:, :2]).theta)
+    far = (np.arange(2) == y[7]) - 0.5
+    coef = np.column_stack([coef, far * margin / value])
+    return X, objective, objective.rows.frame.from_user(coef, intercept)
+
+
+def test_a_row_that_is_decided_and_far_out_may_hide_the_others():
+    """It has nearly all curvature of its feature, in which the others would gain."""
+    X, objective, theta = decided_and_far()
+    value = objective.at(theta).value[0]
+    gap = value / minimise(objective, X).value[0] - 1
+    iterate = make_iterate(objective, theta, make(objective, "hessian"))
+    found = estimate(iterate, np.arange(1), 0.1 * gap)
+    assert found.decrement[0] / value < 0.05 * gap
+    assert found.doubtful.all()
+    assert not found.broken.any()
+    with override(decided=0.0, far_logits=np.inf):
+        assert not estimate(iterate, np.arange(1), 0.1 * gap).doubtful.any()
+
+
+def test_a_row_that_moves_far_may_hide_the_others():
+    """Undecided, it has all curvature of its feature, and the step moves it a logit."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 3))
+    y = (X @ [[0.0, 0.0], [0.0, 0.0], [2.0, -2.0]] + rng.gumbel(size=(300, 2))).argmax(axis=1)
     X[7, 2] = 1e4
-    y = rng.integers(3, size=300)
     objective = make_objective(X, y, C=1.0)
-    assert estimate(
-        make_iterate(objective, np.zeros(objective.shape), make(objective, "kronecker")),
-        np.arange(1),
-        TOL,
-    ).doubtful.all()
+    theta = np.zeros(objective.shape)
+    value = objective.at(theta).value[0]
+    iterate = make_iterate(objective, theta, make(objective, "hessian"))
+    tol = 2 * estimate(iterate, np.arange(1), TOL).decrement[0] / value
+    assert tol < 0.1 * (value / minimise(objective, X).value[0] - 1)
+    assert estimate(iterate, np.arange(1), tol).doubtful.all()
 
 
 def test_relative_gaps():

@@ -15,9 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Reference, assert_same_optimum, one_hot
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from skfc import SoftmaxFCClassifier
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV
 
 TOL = 1e-10
 METRICS = ["auto", "hessian", "block-diagonal", "kronecker", "diagonal"]
@@ -230,3 +231,37 @@ def test_one_value_of_a_million_among_many_features(seed):
     clf = SoftmaxFCClassifier().fit(X, y)
     attainable = others.loss_curve_[-1] * 3999 / 4000
     assert clf.loss_curve_[-1] <= attainable * (1 + 10 * clf.tol)
+
+
+@pytest.mark.filterwarnings("ignore:C_=")
+def test_scores_of_a_search_are_those_of_separate_fits():
+    """To 1e-4, with one value so far out that they are near -60: fits end near their minimum."""
+    rng = np.random.default_rng(20)
+    X = rng.normal(size=(150, 5))
+    y = (X @ rng.normal(size=(3, 5)).T + rng.gumbel(size=(150, 3))).argmax(axis=1)
+    X[7, 2] = 1e3
+    search = SoftmaxFCClassifierCV(Cs=5, cv=3).fit(X, y)
+    for k, (train, test) in enumerate(StratifiedKFold(3).split(X, y)):
+        for i, C in enumerate(search.Cs_):
+            alone = SoftmaxFCClassifier(C=C).fit(X[train], y[train])
+            score = -alone.log_loss(X[test], y[test])
+            assert search.scores_[k, i] == pytest.approx(score, rel=1e-4)
+
+
+def test_a_rare_class_that_a_rare_feature_marks():
+    """Where it is impossible for all rows, its intercept has no curvature: damping holds it."""
+    rng, n, p = np.random.default_rng(140), 1500, 70
+    X = rng.normal(size=(n, p))
+    y = (X @ rng.normal(size=(6, p)).T / np.sqrt(p / 4) + rng.gumbel(size=(n, 6))).argmax(axis=1)
+    rare, order = np.zeros((n, 2)), rng.permutation(n)
+    rare[order[:12], 0] = 1
+    rare[order[12:24], 1] = 1
+    y[order[:5]], y[order[12:22]] = 6, 7
+    X = np.column_stack([X, rare])
+    X, weight = (X - X.mean(axis=0)) / X.std(axis=0), rng.exponential(size=n) ** 3
+    fits = [
+        SoftmaxFCClassifier(C=1e4, **options).fit(X, y, sample_weight=weight)
+        for options in ({}, {"solver": "newton-cg", "preconditioner": "diagonal"})
+    ]
+    a, b = (fit.loss_curve_[-1] for fit in fits)
+    assert a == pytest.approx(b, rel=1e-5)

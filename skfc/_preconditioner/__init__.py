@@ -10,7 +10,16 @@ from skfc._preconditioner._full import FullHessian
 from skfc._preconditioner._kronecker import Kronecker, LowRank
 from skfc._tuned import TUNED
 
-__all__ = ["PRECONDITIONERS", "Diagonal", "Identity", "Preconditioner", "choose", "exact", "make"]
+__all__ = [
+    "PRECONDITIONERS",
+    "Diagonal",
+    "Identity",
+    "Preconditioner",
+    "choose",
+    "exact",
+    "exact_later",
+    "make",
+]
 
 PRECONDITIONERS = {
     "hessian": FullHessian,
@@ -57,16 +66,25 @@ def exact(objective, evaluation):
 
     The gap of a fit that another preconditioner has brought to its end is estimated with it.
     """
+    hessian = exact_later(objective)
+    if hessian is not None:
+        hessian.in_double(objective)
+        hessian.update(objective, evaluation)
+    return hessian
+
+
+def exact_later(objective):
+    """The preconditioner that is the Hessian, not formed yet, or None where it is large.
+
+    Where passes are short, it may cost more than `choose` allows it.
+    """
     size = objective.shape[0] * objective.rows.n_classes
     if size > TUNED.hessian_size or (
         FullHessian.operations(objective) > TUNED.few_numbers
         and FullHessian.passes(objective) > TUNED.most_passes
     ):
         return None
-    hessian = FullHessian(objective)
-    hessian.in_double(objective)
-    hessian.update(objective, evaluation)
-    return hessian
+    return FullHessian(objective)
 
 
 def eigen_operations(objective):

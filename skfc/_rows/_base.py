@@ -246,12 +246,16 @@ class LocalRows(Sizes, BlockSums):
 
     # -- samples ----------------------------------------------------------------------------
 
+    def joined(self, first, second):
+        """Two states as one."""
+        return [(*a, *b) for a, b in zip(first, second, strict=True)]
+
     def with_prominence(self, state):
         """A state and, in front of it, 1 + |x̃|² / N of every row: what stands in for leverage."""
         if not hasattr(self, "_prominence"):
             N = max(self.shape[1], 1)
             self._prominence = list(self.each(lambda block: 1.0 + self._norms(block) / N))
-        return [(p, *kept) for p, kept in zip(self._prominence, state, strict=True)]
+        return self.joined([(p,) for p in self._prominence], state)
 
     def select(self, importance, dtype):
         """The rows that were drawn, standardised and dense, in this process: a :class:`Sample`.

@@ -358,10 +358,13 @@ class DaskRows(Sizes):
         rows.dtype = rows._ask(_tasks.attribute, "dtype")[0]
         return rows
 
+    def joined(self, first, second):
+        return self._keep(_tasks.joined, first, second)
+
     def with_prominence(self, state):
         if self._prominence is None:
             self._prominence = self._keep(_tasks.prominence)
-        return self._keep(_tasks.joined, self._prominence, state)
+        return self.joined(self._prominence, state)
 
     def problems(self, index, *states):
         if len(index) == self.n_problems:

@@ -48,6 +48,6 @@ def choose_solver(preconditioner):
     With the factor of a Hessian, every L-BFGS step is nearly a Newton step and costs one
     pass; where it takes many iterations all the same, Newton steps need fewer. Elsewhere
     Newton-CG needs the fewest passes, and the fewest vectors. Returns the name of the solver,
-    and that of the solver to change to after many iterations, or None.
+    and that of the solver to go on with after many iterations, in the Hessian where it is small.
     """
-    return ("lbfgs", "newton-cg") if preconditioner.is_newton else ("newton-cg", None)
+    return ("lbfgs" if preconditioner.is_newton else "newton-cg"), "newton-cg"

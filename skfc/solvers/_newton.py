@@ -67,19 +67,32 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
     curvature, so that the model promises more than F.
     """
     gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
+    hold = False
     while True:
-        model = objective.with_penalty(objective.penalty.scaled(TUNED.stronger**damping))
+        model = objective.with_penalty(penalty_of(objective, damping, hold))
         preconditioner.update(model, evaluation, renew=renew)
         found = newton_step(
             model, preconditioner.sampler.at(model, evaluation), gradient, preconditioner.solve,
             share=TUNED.share_to_come, least=least, most=TUNED.most_steps, limit=evaluation.value,
         )  # fmt: skip
-        if found.broken.any() and preconditioner.in_double(objective):
+        broken = bool(found.broken[0])
+        if broken and preconditioner.in_double(objective):
             continue
-        too_much = found.decrement[0] > evaluation.value[0]
+        too_much = broken or found.decrement[0] > evaluation.value[0]
         if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
             return found, damping
-        damping += 1
+        damping, hold = damping + 1, hold or broken
+
+
+def penalty_of(objective, damping, hold):
+    """The penalty of a damped model, to `hold` the intercepts as well.
+
+    Those have none of their own, and of a class that is impossible no curvature either.
+    """
+    penalty, factor = objective.penalty, TUNED.stronger**damping
+    if hold and objective.rows.frame.fit_intercept:
+        return penalty.damped(factor)
+    return penalty.scaled(factor)
 
 
 def damping_after(step, damping, objective):
