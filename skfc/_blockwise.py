@@ -188,6 +188,12 @@ def keep_steady(block, _, prominence, moved, logits, *unused, decided, far_out, 
     return counts, None, (block.flat(p),)
 
 
+def beyond(block, _, moved, *, far):
+    """How many rows have moved by more than `far` (n_problems,)."""
+    xp = namespace(moved)
+    return (xp.sum(cast(moved > block.like(far)[:, None], xp.float64), axis=1),), None, (moved,)
+
+
 def margins(block, direction, proba, *, far):
     """How many rows of every class a direction helps by more than `far`, and how many it harms.
 

@@ -133,7 +133,8 @@ class Run:
             gap, proven, doubtful = self.confirm(iterate, asked, gap, floor, last)
             self.look_for_separation(iterate, asked, gap, floor, found)
             separated = np.array([f is not None for f in found])
-            steps = self.last_steps(iterate, (gap <= self.tol) & ~(separated | last), gap, proven)
+            arrived = (gap <= self.tol) & ~(separated | last) & (n_iter > 0)
+            steps = self.last_steps(iterate, arrived, gap, proven)
         done = (gap <= self.tol) | floor | last | separated
         if doubtful and not self.stages.is_last and not last.any():
             done &= ~np.isin(np.arange(len(done)), asked)

@@ -21,6 +21,7 @@ from skfc._array import Array, cast, host, namespace, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact
+from skfc._row_samples import stands_out
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
@@ -141,7 +142,7 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     """The Newton step of an estimate, and the factorised Hessian where it took that."""
     least, newton = products_of(iterate, evaluation, thorough)
     far_off = newton is not None and not is_near(newton, evaluation, tol)
-    suspect = thorough or (iterate.poor and least >= TUNED.decided_steps)
+    suspect = thorough or (iterate.poor and may_hide(objective, least))
     whole = exact(objective, evaluation) if suspect and not far_off else None
     if whole is None:
         newton = newton or solve(precondition, least=least)
@@ -151,6 +152,11 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     if whole is not None:
         newton = solve(whole.solve, least=whole.confirming_steps)
     return newton, whole
+
+
+def may_hide(objective, n_products):
+    """Whether products may hide curvature: where it takes many of them, or a row stands out."""
+    return n_products >= TUNED.decided_steps or stands_out(objective.rows)
 
 
 def is_near(newton, evaluation, tol):

@@ -35,7 +35,7 @@ ONLY_STATE = {
 }  # fmt: skip
 # Those, and functions that give values alone: there is no product with X.
 WITHOUT_X = ONLY_STATE | {
-    _blockwise.try_steps, _blockwise.class_products, _blockwise.divergence,
+    _blockwise.try_steps, _blockwise.class_products, _blockwise.beyond, _blockwise.divergence,
     _blockwise.separation, _blockwise.share_of_new, _draws.chance, _draws.expected,
 }  # fmt: skip
 
