@@ -97,8 +97,14 @@ class CSRRows(LocalRows):
             self._residuals[block.rows] = residual.T
             return None
         X = self._views[block.rows.start, block.rows.stop]
-        X = X if power == 1 else self._squared(X, X.indices)
-        return X.T @ np.ascontiguousarray(residual.T)
+        if power == 1:
+            return X.T @ np.ascontiguousarray(residual.T)
+        out = 0.0
+        for rows in small_pieces(X):
+            part = view(X, rows)
+            squares = self._squared(part, part.indices)
+            out = out + squares.T @ np.ascontiguousarray(residual[:, rows].T)
+        return out
 
     def _squared(self, X, features):
         """((x - mean) / scale)² less (mean / scale)² of a CSR: zero where X is."""
