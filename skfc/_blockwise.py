@@ -170,22 +170,18 @@ def class_products(block, _, logits, *unused, stride):
     return (products, xp.sum(weighted, axis=2), xp.sum(weight, axis=1)), None, (logits,)
 
 
-def keep_steady(block, _, prominence, moved, logits, *unused, decided, far_out, little, far):
+def keep_steady(block, _, prominence, moved, logits, *unused, decided, far_out, little):
     """Probabilities, and no curvature where a row may lose it.
 
-    That are rows that move by more than `far` (n_problems,), and those beyond `far_out` that
-    move by more than `little`, or have a probability of more than 1 - `decided`. The values
-    are the numbers of both, in every problem.
+    That are rows beyond `far_out` that move by more than `little`, or have a probability of
+    more than 1 - `decided`. The value is their number, in every problem.
     """
     p = block.kernel.probabilities(block.stack(logits + 0))
     xp = namespace(p)
-    most = xp.max(p, axis=1)
-    moves = moved > block.like(far)[:, None]
-    loose = (most > 1 - decided) | (moved > little)
+    loose = (xp.max(p, axis=1) > 1 - decided) | (moved > little)
     out = loose & (prominence > far_out)[None, :] & (block.weight > 0)
-    p = xp.where((moves | out)[:, None, :], xp.zeros_like(p), p)
-    counts = tuple(xp.sum(cast(a, xp.float64), axis=1) for a in (moves, out))
-    return counts, None, (block.flat(p),)
+    p = xp.where(out[:, None, :], xp.zeros_like(p), p)
+    return (xp.sum(cast(out, xp.float64), axis=1),), None, (block.flat(p),)
 
 
 def beyond(block, _, moved, *, far):

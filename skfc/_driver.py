@@ -155,9 +155,8 @@ class Run:
     def last_steps(self, iterate, arrived, gap, proven):
         """By problem the steps that end fits which have arrived, and F after them.
 
-        Raises `gap` to what they show.
-
-        A proof needs no step, and one in a poor preconditioner would not be Newton's.
+        `gap` is raised to what they gain. A proof needs no step, and one in a poor
+        preconditioner would not be Newton's.
         """
         index = np.flatnonzero(arrived & (~proven | (not iterate.poor)))
         if iterate.proven or not len(index):

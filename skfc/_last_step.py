@@ -1,8 +1,8 @@
 """The step that ends a fit: Newton's, from where it has converged.
 
 The Newton step of an estimate of the gap is at hand when a fit converges, and F after it costs
-half a pass. The fit ends with it where it
-lowers F by about what it promises: F - F* then falls by a factor of 10 to 1000, and the
+half a pass, or nothing where the estimate took all rows. The fit ends with it where it lowers F
+by about what it promises: F - F* then mostly falls by a factor of 10 to 1000, and the
 coefficients come closer to those of the minimum by the root of that. What the step gains is a
 lower bound of F - F* before it.
 """

@@ -287,20 +287,18 @@ class HessianOperator:
         """What a step does to the rows, a :class:`Trial`."""
         return trial(self.rows, self.logits, step)
 
-    def without(self, moved, far):
-        """This without the curvature that rows may lose, and the numbers of them, (n_problems,).
+    def without_far_rows(self, moved):
+        """This without the curvature that rows far out may lose; their numbers (n_problems,).
 
-        That are rows that have `moved` by more than `far` (n_problems,), and those far out that
-        move or are decided.
+        That are those which the step of a :class:`Trial` has `moved`, or which are decided.
         """
         keep = partial(
-            _blockwise.keep_steady, far=far, little=TUNED.far_logits, decided=TUNED.decided,
+            _blockwise.keep_steady, little=TUNED.far_logits, decided=TUNED.decided,
             far_out=TUNED.far_out,
         )  # fmt: skip
         state = self.rows.with_prominence(self.rows.joined(moved, self.logits))
         sums = self.rows.sum(keep, state=state, count=False)
-        n_moved, n_out = (on_host(v) for v in sums.values)
-        return HessianOperator(self.objective, self.rows, sums.state), n_moved, n_out
+        return HessianOperator(self.objective, self.rows, sums.state), on_host(sums.values[0])
 
 
 @dataclass(frozen=True)
@@ -315,13 +313,20 @@ class Trial:
     moved : the same of every row, as a state
     """
 
+    rows: LocalRows
     loss: Array
     typical: Array
     moved: list = field(repr=False)
 
-    def far(self, most, least):
-        """What is far for a row, (n_problems,): much more than is typical, within limits."""
-        return host.minimum(host.maximum(least, TUNED.farther * self.typical), most)
+    def exceeds(self, most, least):
+        """Whether a row moves far, (n_problems,).
+
+        Far is more than `most` logits, or more than both `least` logits and `farther` times
+        what is typical.
+        """
+        far = host.minimum(host.maximum(least, TUNED.farther * self.typical), most)
+        found = self.rows.sum(partial(_blockwise.beyond, far=far), state=self.moved, count=False)
+        return on_host(found.values[0]) > 0
 
 
 def trial(rows, logits, step):
@@ -329,7 +334,7 @@ def trial(rows, logits, step):
     sums = rows.sum(_blockwise.trial, step, logits)
     loss, roots, count = (on_host(v) for v in sums.values)
     typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
-    return Trial(loss, typical, sums.state)
+    return Trial(rows, loss, typical, sums.state)
 
 
 def class_curvature(rows, state, stride):

@@ -268,31 +268,32 @@ def test_what_a_step_leads_to(data, hold, rng):
 
 
 def test_a_hessian_without_rows_that_may_lose_their_curvature(data, hold, rng):
-    """That are those which move far, and those that are decided and far out."""
+    """That are those far out that are decided or move; any row that moves far is told."""
     X, y, weight = data
     objective = make(hold(X), y, weight, 1.0, blocks=SPLITS[3])
     theta, d = 2 * direction(rng, objective), direction(rng, objective)
-    evaluation = objective.at(theta)
-    hessian = objective.hessian(evaluation)
+    hessian = objective.hessian(objective.at(theta))
     frame = objective.rows.frame
     standard = np.column_stack([(X - frame.mean) * frame.inverse, np.ones(n)])
     p = special.softmax(standard @ theta, axis=1)
     prominence = 1 + (standard[:, :-1] ** 2).mean(axis=1)
     moved = np.ptp(standard @ d, axis=1)
-    far, far_out = np.quantile(moved, 0.9), np.median(prominence)
-    moves = (moved > far) & (weight > 0)
-    held = (p.max(axis=1) > 0.6) & (prominence > far_out) & (weight > 0)
-    with override(decided=0.4, far_out=far_out, far_logits=np.inf):
-        others, n_moved, n_held = hessian.without(hessian.trial(d).moved, np.array([far]))
-    counts = np.array([n_moved[0], n_held[0]]) * objective.rows.n_total
-    assert_allclose(counts, [moves.sum(), held.sum()])
-    assert 0 < moves.sum() < held.sum() < n
+    little, far_out = np.quantile(moved, 0.9), np.median(prominence)
+    out = ((p.max(axis=1) > 0.6) | (moved > little)) & (prominence > far_out) & (weight > 0)
+    trial = hessian.trial(d)
+    with override(decided=0.4, far_out=far_out, far_logits=little):
+        others, n_out = hessian.without_far_rows(trial.moved)
+    assert_allclose(n_out * objective.rows.n_total, [out.sum()])
+    assert 0 < out.sum() < n
     z = standard @ d
-    left = np.where(moves | held, 0.0, weight)[:, None]
+    left = np.where(out, 0.0, weight)[:, None]
     left = left * p * (z - (p * z).sum(axis=1, keepdims=True))
     expected = standard.T @ left / weight.sum()
     objective.penalty.add_gradient(expected, d)
     assert_allclose(others(d), expected, rtol=1e-9, atol=1e-12)
+    farthest = moved[weight > 0].max()
+    for far in (farthest * (1 - 1e-9), farthest * (1 + 1e-9)):
+        assert_array_equal(trial.exceeds(far, np.inf), farthest > far)
 
 
 def test_inputs_are_not_mutated(data, rng):
