@@ -6,6 +6,7 @@ Rows hold X with targets, weights and a frame of the features. Everything else a
                                   X̃ᵀ residual on the way out; blocks keep state
     gram(weights)                 weighted Gram matrices of standardised rows
     with_prominence, select       for samples of rows
+    joined(first, second)         two states as one
     batches(size, rng)            the rows in random order, some at a time
     moments()                     means and standard deviations
     problems(index), single()     some problems only; a copy in single precision
