@@ -2,7 +2,7 @@
 A cluster: more rows than a worker has memory for
 =================================================
 
-Two workers with 450 MB each fit 480 MB of generated rows, in chunks of 20 MB that the workers make
+Two workers with 450 MB each fit 480 MB of generated rows, in chunks of 10 MB that the workers make
 themselves; what does not fit into their memory is on their disks. The picture shows the loss
 beside the objective's minimum, and the memory of the workers during the fit.
 
@@ -24,7 +24,7 @@ from distributed import Client, LocalCluster
 
 from skfc import SoftmaxFCClassifier
 
-N, T, ROWS, CHUNKS, LIMIT = 100, 4, 50_000, 24, 450e6
+N, T, ROWS, CHUNKS, LIMIT = 100, 4, 25_000, 48, 450e6
 
 
 def make_rows(seed):
@@ -69,9 +69,11 @@ def main(folder):
         memory, end = [], threading.Event()
         watcher = threading.Thread(target=watch, args=(workers, memory, end))
         watcher.start()
-        clf = SoftmaxFCClassifier(tol=1e-3).fit(X, y)
-        end.set()
-        watcher.join()
+        try:
+            clf = SoftmaxFCClassifier(tol=1e-3).fit(X, y)
+        finally:
+            end.set()
+            watcher.join()
     seconds, *used = np.array(memory).T
     print(f"{X.nbytes / 1e6:.0f} MB of rows, {clf.n_iter_} iterations")
     print(f"most memory of a worker: {np.max(used):.0f} of {LIMIT / 1e6:.0f} MB")

@@ -15,6 +15,8 @@ from skfc._pool import caller, n_threads
 
 # The largest block that glibc learns from: 32 MB, less its header and some pages.
 LARGEST_LEARNT = 2**25 - 2**16
+# Blocks that are kept are this part of a limit at most.
+SHARE_LEARNT = 64
 
 # Parameters of `mallopt`, and glibc's own threshold of blocks that are mapped.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MAPPED = -1, -3, 2**17
@@ -138,8 +140,12 @@ def keep_freed_memory():
     np.empty(LARGEST_LEARNT, dtype=np.uint8)
 
 
-def hold_freed_memory(hold):
+def hold_freed_memory(hold, limit=None):
     """Keep some megabytes of freed memory, or give all back as the environment has set it.
+
+    Of a process that may take `limit` bytes (None: as many as it likes) blocks of a 64th of that
+    at most are kept. More could be what Dask waits for: a worker at its limit takes no task until
+    it has memory back, and arrays between others, in one heap for each thread, never are.
 
     Dask starts its workers with MALLOC_TRIM_THRESHOLD_, by which glibc gives freed memory back at
     once, and learns nothing (:func:`keep_freed_memory`): the pages of all temporaries would be
@@ -151,8 +157,9 @@ def hold_freed_memory(hold):
         return
     mapped = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
     before = int(given), int(mapped) if mapped.isdigit() else MAPPED
-    # As much as glibc learns at the most: of larger arrays, such as chunks, nothing is kept.
-    kept, largest = (2 * LARGEST_LEARNT, LARGEST_LEARNT) if hold else before
+    # As much as glibc learns at the most: of larger arrays nothing is kept.
+    block = min(LARGEST_LEARNT, limit // SHARE_LEARNT) if limit else LARGEST_LEARNT
+    kept, largest = (2 * block, block) if hold else before
     library.mallopt(M_TRIM_THRESHOLD, kept)
     library.mallopt(M_MMAP_THRESHOLD, largest)
     if not hold:

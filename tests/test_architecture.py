@@ -69,6 +69,7 @@ NUMBERS = {
     ("_rows/_dask.py", "TRIALS"): "seconds in which a lost worker is noticed",
     ("_rows/_dask.py", "WAIT"): "seconds in which a lost worker is noticed",
     ("_runtime.py", "LARGEST_LEARNT"): "a constant of glibc",
+    ("_runtime.py", "SHARE_LEARNT"): "memory of a worker; docs/decisions/clusters.md",
     ("_runtime.py", "M_TRIM_THRESHOLD"): "a constant of glibc",
     ("_runtime.py", "M_MMAP_THRESHOLD"): "a constant of glibc",
     ("_runtime.py", "MAPPED"): "a constant of glibc",

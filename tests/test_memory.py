@@ -36,17 +36,54 @@ print(faults())
 """
 
 
-def count(keep):
+# Megabytes that a process still has of arrays of 20 MB which have come and gone in some threads,
+# each with a small array on top that stays.
+LEFT = """
+import threading
+import resource
+import numpy as np
+from skfc._runtime import hold_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+
+def come_and_go():
+    arrays = []
+    for _ in range(3):
+        arrays.append(np.ones(20 * 125_000))
+        small.append(np.ones(4000))
+
+hold_freed_memory(True, {limit})
+before, small = resident(), []
+for _ in range(3):
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    thread.join()
+print(round(resident() - before))
+"""
+
+
+def number(code, **variables):
+    """What code prints in a process of its own, where glibc is set by `variables` alone."""
     environ = {name: v for name, v in os.environ.items() if not name.startswith("MALLOC_")}
     environ.pop("GLIBC_TUNABLES", None)
-    code = COUNT.format(keep=keep)
     command = [sys.executable, "-c", code]
-    return int(subprocess.run(command, env=environ, check=True, capture_output=True).stdout)
+    result = subprocess.run(command, env=environ | variables, check=True, capture_output=True)
+    return int(result.stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does")
 def test_pages_of_freed_arrays_are_not_fetched_again():
-    assert count(keep=True) < 0.05 * count(keep=False)
+    assert number(COUNT.format(keep=True)) < 0.05 * number(COUNT.format(keep=False))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does")
+def test_a_worker_with_a_limit_gives_the_memory_of_chunks_back():
+    """Else it waits at its limit for memory that it never gets."""
+    worker = {"MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask starts one
+    assert number(LEFT.format(limit=None), **worker) > 40
+    assert number(LEFT.format(limit=450_000_000), **worker) < 5
 
 
 def peak_of_search(X, y):

@@ -374,10 +374,15 @@ def store_of(worker, fit):
         for other, store in list(STORES.items()):
             if other[1] == address and not any(key in worker.data for key in store.parts):
                 del STORES[other]
-        limit = getattr(worker.memory_manager, "memory_limit", None)
+        limit = memory_limit(worker)
         STORES[own] = Store(limit and int(limit * STATES), rests=True)
-        hold_freed_memory(True)
+        hold_freed_memory(True, limit)
     return STORES[own]
+
+
+def memory_limit(worker):
+    """Bytes that a worker may take, or None."""
+    return getattr(worker.memory_manager, "memory_limit", None)
 
 
 def fetch(data, key):
@@ -392,7 +397,7 @@ def fetch(data, key):
 def forget(fit, dask_worker=None):
     """Forget the states of a fit."""
     STORES.pop((fit, dask_worker.address), None)
-    hold_freed_memory(bool(STORES))
+    hold_freed_memory(bool(STORES), memory_limit(dask_worker))
 
 
 # -- functions of rows, for calls: answer, and what stays -----------------------------------------
