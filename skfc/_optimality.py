@@ -80,19 +80,22 @@ def estimate(iterate, index, tol, *, thorough=False):
     if is_near(newton, evaluation, tol):
         precondition = precondition if whole is None else whole.solve
         trial, scale = hessian.trial(step), max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
-        few = whole is None and newton.n_products < TUNED.decided_steps
+        most = farthest(objective, evaluation, scale)
+        moves = trial.exceeds(most, TUNED.far_logits)
+        few = whole is None and newton.n_products < TUNED.decided_steps and not moves.all()
         if few and trial.exceeds(0.5 * scale, 0.5 * scale * TUNED.far_logits).any():
             # A few products may show only a part of how far a single row moves.
             newton = solve(precondition, least=TUNED.decided_steps)
             step = -newton.step
             trial = hessian.trial(step)
+            moves = trial.exceeds(most, TUNED.far_logits)
         if hessian.rows is objective.rows:
             after = trial.loss + objective.penalty_after(evaluation, step)
-        most = farthest(objective, evaluation, scale)
-        doubtful = broken | trial.exceeds(most, TUNED.far_logits)
-        others, n_out = hessian.without_far_rows(trial.moved)
-        if n_out.any() and not doubtful.all() and dominate(hessian, others):
-            doubtful |= hide(others, evaluation, precondition, tol * evaluation.value)
+        doubtful = broken | moves
+        if not doubtful.all():
+            others, n_out = hessian.without_far_rows(trial.moved)
+            if n_out.any() and dominate(hessian, others):
+                doubtful |= hide(others, evaluation, precondition, tol * evaluation.value)
     return Estimate(newton.decrement, doubtful, broken, step, after)
 
 
