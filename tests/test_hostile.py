@@ -46,16 +46,18 @@ def test_a_fit_is_near_its_minimum_or_warns(index):
 # Each by one cause: curvature hidden behind what is added to a factor (97, 158), steps of the
 # null model's curvature (1), a poor preconditioner (98), a model that promises more than F (119),
 # the diagonal of columns far from normal (97 of 1201), rows that move far at a loose tol (87),
-# one row far out, or ten, that hide the others (123, 572, 961), near-duplicate columns (272).
+# one row far out, or ten, that hide the others (123, 572, 961), near-duplicate columns (272),
+# sentinels in half of the rows, of which a Hessian on a sample shows too few (827).
 @pytest.mark.parametrize(
     "name", ["1201:1", "1201:97", "1201:98", "1201:119", "1301:87", "1301:97", "1301:158",
-             "2101:123", "2101:572", "2101:961", "2501:272"]
+             "2101:123", "2101:572", "2101:961", "2501:272", "2501:827"]
 )  # fmt: skip
 def test_a_fit_that_went_wrong(name):
     seed, index = map(int, name.split(":"))
     found = judge(make(seed, index), seconds=60)
     assert not WRONG & set(found["faults"]), found
-    if name not in ("1201:98", "1301:87", "2501:272"):  # methods that were asked for
+    # Methods that were asked for warn, and a fit in which sentinels stay in doubt.
+    if name not in ("1201:98", "1301:87", "2501:272", "2501:827"):
         assert not found["warned"]
 
 

@@ -76,7 +76,8 @@ def exact(objective, evaluation):
 def exact_later(objective):
     """The preconditioner that is the Hessian, not formed yet, or None where it is large.
 
-    Where passes are short, it may cost more than `choose` allows it.
+    Where passes are short, it may cost more than `choose` allows it. It is that of all rows
+    where that costs little.
     """
     size = objective.shape[0] * objective.rows.n_classes
     if size > TUNED.hessian_size or (
@@ -84,7 +85,7 @@ def exact_later(objective):
         and FullHessian.passes(objective) > TUNED.most_passes
     ):
         return None
-    return FullHessian(objective)
+    return FullHessian(objective, whole=FullHessian.is_small(objective))
 
 
 def eigen_operations(objective):

@@ -31,7 +31,7 @@ from skfc._tuned import TUNED
 
 
 class FullHessian(Preconditioner):
-    """The Hessian on a sample of rows, by its Cholesky factor.
+    """The Hessian on a sample of rows, or on the `whole` of them, by its Cholesky factor.
 
     Where all rows have the same probabilities, as at the null model, that is the Kronecker
     form, which costs less.
@@ -39,17 +39,24 @@ class FullHessian(Preconditioner):
 
     is_newton = True
 
-    def __init__(self, objective):
+    def __init__(self, objective, *, whole=False):
         super().__init__(objective)
-        self.n_classes = objective.rows.n_classes
+        self.n_classes, self.whole = objective.rows.n_classes, whole
+        self.small = self.is_small(objective)
         self.price = min(max(round(self.passes(objective)), 1), TUNED.look_back)
         self.kronecker = self.spectrum = self.sample = None
         self.size = 0.0
 
     @property
     def is_poor(self):
-        """While it is the Kronecker form, of other probabilities."""
-        return self.kronecker is not None
+        """While it is the Kronecker form, or that of a sample where all rows cost little."""
+        return self.kronecker is not None or (self.small and not self.whole)
+
+    @staticmethod
+    def is_small(objective):
+        """Whether that of all rows costs little."""
+        size = objective.shape[0] * objective.rows.n_classes
+        return objective.rows.shape[0] * size**2 / 2 <= TUNED.few_numbers
 
     @staticmethod
     def operations(objective):
@@ -103,10 +110,11 @@ class FullHessian(Preconditioner):
         if self.spectrum is not None:
             free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
         needed = TUNED.hessian_rows + TUNED.hessian_rows_per_direction * free
+        rows, P = objective.rows, objective.shape[0]
+        needed = rows.shape[0] if self.whole else needed
         if needed <= TUNED.nearly_all * self.size and not self._outdated():
             return
-        rows, P = objective.rows, objective.shape[0]
-        self.size = needed
+        self.size, self.whole = needed, rows.shape[0] <= TUNED.nearly_all * needed
         dtype = working_dtype(objective, min(needed, rows.shape[0]) * P**2 // 2)
         dtype = rows.xp.float64 if self.double else dtype
         self.sample = rows.select(leverage_sample(rows, needed), dtype)
