@@ -12,6 +12,7 @@ from skfc._input import (
     NO_NUMBERS,
     TEXT,
     as_features,
+    columns_not_finite,
     columns_without_numbers,
     float_types,
     readable,
@@ -47,10 +48,14 @@ def check_several(classes):
 
 
 def validated(estimator, X, *y, **options):
-    """scikit-learn's `validate_data`; the columns of a frame that are no numbers are named."""
+    """scikit-learn's `validate_data`; the columns of a frame that it refuses are named."""
     try:
         return validate_data(estimator, X, *y, dtype=float_types(X), **ACCEPTED, **options)
     except (TypeError, ValueError) as error:
+        if str(error).startswith(("Input X contains NaN", "Input X contains infinity")):
+            if wrong := columns_not_finite(X):
+                raise ValueError(f"{error}\nThese columns of X hold it: {wrong}.") from error
+            raise
         wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
         if wrong:
             raise ValueError(NO_NUMBERS.format(wrong)) from error

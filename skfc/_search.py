@@ -332,8 +332,8 @@ def warn_of_grid(scores, Cs, best, selection, tol):
             return
     end, beyond = ("smallest", "smaller") if low == C else ("largest", "larger")
     warn_caller(
-        f"C_={C:g} is the {end} of Cs: a {beyond} C may be chosen if there is one. Extend Cs, "
-        "or see scores_ for how much there may be to gain.",
+        f"C_={C:g} is the {end} of Cs, and a {beyond} C may score higher. Extend Cs, or see in "
+        "scores_ whether it would be worth it.",
         UserWarning,
     )
 

@@ -50,7 +50,7 @@ CLOSE = {"rtol": 0, "atol": 10 * np.sqrt(TOL)}
 DISTANCE = 2 * np.sqrt(2 * 10 * TOL * np.log(3))
 
 # Three values of C tell the laws apart sooner than a grid would; the best is often the last.
-pytestmark = pytest.mark.filterwarnings("ignore:C_=.* of Cs. a .* C may be chosen:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:C_=.* of Cs:UserWarning")
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
@@ -544,10 +544,21 @@ def test_a_named_score_that_does_not_suit_the_labels_raises_before_any_work(
 
     X, y = data
     monkeypatch.setattr(_classifier_cv, "solve_folds", solve)
-    with pytest.raises(ValueError, match="multi"):  # three classes
+    message = rf"scoring='{scoring}' cannot score .* of fold 0: .*multi.* are \['{scoring}_"
+    with pytest.raises(ValueError, match=message):  # three classes
         search(3, scoring=scoring).fit(X, y)
     with pytest.raises(AssertionError, match="solved"):
         search(3, scoring=scoring).fit(X, y > 0)
+
+
+def test_a_named_score_of_a_fold_that_misses_a_class_raises_before_any_work(data, monkeypatch):
+    X, y = data
+    rows = np.arange(len(y))
+    folds = [(rows, rows), (rows, rows[y > 0])]
+    monkeypatch.setattr(_classifier_cv, "solve_folds", None)
+    message = r"scoring='roc_auc_ovr' cannot score .* of fold 1: .* miss the classes \[0\]"
+    with pytest.raises(ValueError, match=message):
+        search(folds, scoring="roc_auc_ovr").fit(X, y)
 
 
 def test_the_trial_of_a_named_score_says_nothing():
