@@ -137,6 +137,21 @@ def holds_times(dtype):
     return callable(temporal) and temporal()
 
 
+def about_X(X, message):
+    """What an error of scikit-learn's validation should say of X; None: what it says.
+
+    The columns of a frame that it is about have their names.
+    """
+    if message.startswith(("Input X contains NaN", "Input X contains infinity")):
+        wrong = columns_not_finite(X)
+        return f"{message}\nThese columns of X hold it: {wrong}." if wrong else None
+    wrong = [] if "NaN" in message else columns_without_numbers(X)
+    if wrong:
+        return NO_NUMBERS.format(wrong)
+    _, is_text, value = message.partition("could not convert string to float: ")
+    return TEXT.format(value) if is_text else None
+
+
 def columns_without_numbers(X):
     """Names of the columns of a frame that NumPy makes no numbers of."""
     wrong = []

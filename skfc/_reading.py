@@ -7,16 +7,7 @@ from sklearn.utils.validation import validate_data
 
 from skfc import _labels, _targets
 from skfc._array import check_place
-from skfc._input import (
-    ACCEPTED,
-    NO_NUMBERS,
-    TEXT,
-    as_features,
-    columns_not_finite,
-    columns_without_numbers,
-    float_types,
-    readable,
-)
+from skfc._input import ACCEPTED, about_X, as_features, float_types, readable
 from skfc._prediction import dense
 from skfc._rows import without_duplicates
 
@@ -52,16 +43,8 @@ def validated(estimator, X, *y, **options):
     try:
         return validate_data(estimator, X, *y, dtype=float_types(X), **ACCEPTED, **options)
     except (TypeError, ValueError) as error:
-        if str(error).startswith(("Input X contains NaN", "Input X contains infinity")):
-            if wrong := columns_not_finite(X):
-                raise ValueError(f"{error}\nThese columns of X hold it: {wrong}.") from error
-            raise
-        wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
-        if wrong:
-            raise ValueError(NO_NUMBERS.format(wrong)) from error
-        _, is_text, value = str(error).partition("could not convert string to float: ")
-        if is_text:
-            raise ValueError(TEXT.format(value)) from error
+        if message := about_X(X, str(error)):
+            raise ValueError(message) from error
         raise
 
 

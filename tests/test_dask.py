@@ -220,7 +220,7 @@ def test_frames(data):
     with pytest.raises(ValueError, match="feature names"):
         there.predict(X_there.rename(columns={"a": "z"}))
     missing = pd.array([pd.NA] * n, dtype="Int64")
-    for column, error in ("text", "numbers.*'a'"), (missing, "contains NaN"):
+    for column, error in ("text", "numbers.*'a'"), (missing, r"(?s)contains NaN.*hold it: \['a'\]"):
         wrong = dd.from_pandas(frame.assign(a=column), npartitions=4)
         with pytest.raises(ValueError, match=error):
             there.predict(wrong).compute()
