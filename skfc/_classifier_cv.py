@@ -323,7 +323,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             self._refit(X, given_X, *read, paths, best, method, task.part("refit", None))
         else:
             self._average(given_X, paths, best, read[0])
-        warn_of_paths(paths, self.tol, self.max_iter)
+        warn_of_paths(paths, grid["C"], method, self.tol, self.max_iter)
         alike = grid["l1_ratio"] == self.l1_ratio_
         warn_of_grid(scores[:, alike], Cs, self.best_index_, self.selection, self.tol)
 

@@ -39,6 +39,9 @@ from skfc import (
     _search,
     neg_log_loss_scorer,
 )
+from skfc._driver import Status
+from skfc._problem import Method
+from skfc._search import Paths, warn_of_paths
 from skfc._tuned import override
 
 CS = [1e-3, 1e-1, 10.0]
@@ -298,8 +301,34 @@ def test_too_few_iterations_warn_once(data):
     with pytest.warns(ConvergenceWarning) as record:
         search(refit=False, max_iter=1, Cs=[1e-3, 1e-1, 10.0, np.inf]).fit(X, y)
     assert len(record) == 1
-    assert "of 20 fits of the folds" in str(record[0].message)
+    message = str(record[0].message)
+    assert "of 20 fits of the folds" in message
+    assert message.endswith("Raise max_iter or tol.")  # at all Cs
     assert record[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("Cs", "method", "end"),
+    [
+        ([1.0, 10.0, 5.0], Method(), "Raise max_iter or tol, or leave out the largest Cs."),
+        ([1.0, 10.0, 20.0], Method(), "Raise max_iter or tol."),
+        (
+            [1.0, 10.0, 20.0],
+            Method(preconditioner=None),
+            "Raise max_iter or tol, or leave preconditioner=None to 'auto'.",
+        ),
+    ],
+)
+def test_the_warning_of_a_search_names_the_worst_fit_and_what_helps(Cs, method, end):
+    status = np.array([[Status.CONVERGED, Status.MAX_ITER, Status.CONVERGED]] * 2)
+    gap = np.array([[0, 1e-3, 0], [0, 2e-3, 0]])  # of two folds
+    paths = Paths(None, None, None, gap, status, None)
+    with pytest.warns(ConvergenceWarning) as record:
+        warn_of_paths(paths, np.array(Cs), method, 1e-6, 7)
+    message = str(record[0].message)
+    assert "2 of 6 fits" in message
+    assert "of fold 1 at C=10, is an estimated 2.0e-03 above" in message
+    assert message.endswith(end)
 
 
 def test_whole_weights_are_repeated_rows(data, rng):
