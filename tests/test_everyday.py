@@ -210,8 +210,8 @@ def test_columns_that_are_not_finite_are_named(data, library, missing):
     with pytest.raises(ValueError, match=message):
         SoftmaxFCClassifier().fit(good, y).predict(bad)
     if library == "pandas":
-        with pytest.raises(ValueError, match=message.replace("infinity", "(NaN|infinity)")):
-            SoftmaxFCClassifier().fit(bad.convert_dtypes(), y)
+        with pytest.raises(ValueError, match=message):
+            SoftmaxFCClassifier().fit(bad.astype("Float64"), y)
 
 
 @pytest.mark.parametrize("kind", ["documents", "array", "objects"])
