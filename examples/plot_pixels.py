@@ -34,12 +34,15 @@ for C in Cs:
     print(f"{C:>8.1e} {pixels:>7} {weights:>8} {layer.score(X_test, y_test):>9.3f}")
 
 # %%
-# White pixels have no weight in any class.
-fig, axes = plt.subplots(1, len(Cs), figsize=(8, 2), layout="constrained")
+# White pixels have no weight in any class. Each picture has its own scale: weights grow with C.
+fig, axes = plt.subplots(1, len(Cs), figsize=(10, 2.4), layout="constrained")
 for ax, C, image in zip(axes, Cs, used, strict=True):
-    ax.imshow(np.where(image > 0, image, np.nan), cmap="viridis_r")
-    ax.set(title=f"C = {C:.0e}", xticks=[], yticks=[])
-fig.suptitle("Pixels with a weight, and the largest of it")
+    shown = ax.imshow(np.where(image > 0, image, np.nan), cmap="viridis_r", vmin=0)
+    ax.set(title=f"C = {C:.1e}\n{(image > 0).sum()} of 64 pixels", xticks=[], yticks=[])
+    bar = fig.colorbar(shown, ax=ax, orientation="horizontal", pad=0.04)
+    bar.set_ticks([0, np.floor(10 * image.max()) / 10])
+axes[0].set_ylabel("8 × 8 digits")
+fig.supxlabel("largest weight of a pixel in any class, logit per unit of grey", fontsize="medium")
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 picture = folder / "pixels.png"

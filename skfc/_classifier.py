@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skfc import _dask, _driver, _labels, _prediction, _scoring, _targets
+from skfc import _dask_fit, _dask_predict, _driver, _labels, _prediction, _scoring, _targets
 from skfc._absent import finish
 from skfc._array import beside, check_place, is_distributed, is_numpy, place, to_numpy
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
@@ -297,7 +297,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
 
     def _fit(self, X, y, sample_weight, given, task):
         if is_distributed(X):
-            with _dask.collected(self, X, y, sample_weight) as (*made, X):
+            with _dask_fit.collected(self, X, y, sample_weight) as (*made, X):
                 self._solve(*made, X, None, None, task)
             return
         rows = X
@@ -383,13 +383,13 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
     def _all(self, X, function, method):
         """(n_samples, n_classes): what `function` makes of the logits of rows, for a method."""
         if is_distributed(X):
-            return _dask.predicted(self, X, function, all_classes=True)
+            return _dask_predict.predicted(self, X, function, all_classes=True)
         return beside(self._logits(X, method).all(function).T, X)
 
     def _each(self, X, function, method):
         """(n_samples,): `function` of the logits of rows; for "predict" the label it points at."""
         if is_distributed(X):
-            return _dask.predicted(self, X, function, labels=method == "predict")
+            return _dask_predict.predicted(self, X, function, labels=method == "predict")
         found = self._logits(X, method).each(function)
         found = _prediction.labels(self.classes_, found) if method == "predict" else found
         return beside(found, X)
@@ -478,7 +478,9 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             which is the accuracy where they are one-hot.
         """
         if is_distributed(X):
-            return _dask.reduced(self, X, y, sample_weight, _dask.accuracy_of_chunk)
+            return _dask_predict.reduced(
+                self, X, y, sample_weight, _dask_predict.accuracy_of_chunk
+            )
         y, sample_weight = _labels.plain(y), readable(sample_weight, "sample_weight")
         if not _labels.is_rows(np.asarray(y)):
             predicted = to_numpy(self.predict(X))
@@ -507,7 +509,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             :math:`-\sum_i s_i \sum_k y_{ik} \log p_{ik} / \sum_i s_i`.
         """
         if is_distributed(X):
-            return _dask.reduced(self, X, y, sample_weight, _dask.loss_of_chunk)
+            return _dask_predict.reduced(self, X, y, sample_weight, _dask_predict.loss_of_chunk)
         logits = self._logits(X, "log_loss")
         return _scoring.mean_log_loss(
             logits.over_blocks, logits.shape[1], self.classes_, y, sample_weight

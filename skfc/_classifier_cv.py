@@ -20,7 +20,7 @@ from skfc._input import as_features, readable
 from skfc._parameters import check_parameters, check_solver
 from skfc._problem import Method, Problem
 from skfc._reading import read_data, unchanged_on_failure
-from skfc._scoring import neg_log_loss_scorer, with_labels
+from skfc._scoring import cannot_score, neg_log_loss_scorer, with_labels
 from skfc._search import (
     Fold,
     Paths,
@@ -323,7 +323,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             self._refit(X, given_X, *read, paths, best, method, task.part("refit", None))
         else:
             self._average(given_X, paths, best, read[0])
-        warn_of_paths(paths, self.tol, self.max_iter)
+        warn_of_paths(paths, grid["C"], method, self.tol, self.max_iter)
         alike = grid["l1_ratio"] == self.l1_ratio_
         warn_of_grid(scores[:, alike], Cs, self.best_index_, self.selection, self.tol)
 
@@ -477,7 +477,13 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
         one = {"C": np.ones(1), "l1_ratio": np.zeros(1)}
         with warnings.catch_warnings():  # of classes that are never predicted
             warnings.simplefilter("ignore")
-            self._score(scorer, X, classes, target, weight, folds[:1], one, paths, score_params)
+            for k, fold in enumerate(folds):
+                data = X, classes, target, weight, [fold]
+                try:
+                    self._score(scorer, *data, one, paths, score_params)
+                except ValueError as error:
+                    held_out = classes, target[..., fold.test]
+                    raise ValueError(cannot_score(self.scoring, k, *held_out, error)) from error
 
     def _refit(self, X, given, classes, target, weight, paths, best, method, task):
         """Fit all rows at `C_`, from the mean of the folds where there was a choice."""

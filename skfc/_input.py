@@ -114,10 +114,12 @@ def float_types(X):
 
 
 def refuse_times(frame):
-    """Raise where columns of a frame hold dates or time spans."""
-    times = [name for name, dtype in columns_of(frame) if holds_times(dtype)]
+    """Raise where columns of a frame hold dates or time spans; others without numbers are named
+    with them."""
+    times = {name for name, dtype in columns_of(frame) if holds_times(dtype)}
     if times:
-        raise ValueError(NO_NUMBERS.format(times))
+        times.update(columns_without_numbers(frame))
+        raise ValueError(NO_NUMBERS.format([c for c, _ in columns_of(frame) if c in times]))
 
 
 def columns_of(frame):
@@ -135,6 +137,21 @@ def holds_times(dtype):
     return callable(temporal) and temporal()
 
 
+def about_X(X, message):
+    """What an error of scikit-learn's validation should say of X; None: what it says.
+
+    The columns of a frame that it is about have their names.
+    """
+    if message.startswith(("Input X contains NaN", "Input X contains infinity")):
+        wrong = columns_not_finite(X)
+        return f"{message}\nThese columns of X hold it: {wrong}." if wrong else None
+    wrong = [] if "NaN" in message else columns_without_numbers(X)
+    if wrong:
+        return NO_NUMBERS.format(wrong)
+    _, is_text, value = message.partition("could not convert string to float: ")
+    return TEXT.format(value) if is_text else None
+
+
 def columns_without_numbers(X):
     """Names of the columns of a frame that NumPy makes no numbers of."""
     wrong = []
@@ -142,6 +159,19 @@ def columns_without_numbers(X):
         try:
             np.asarray(X[name]).astype(np.float64)
         except (TypeError, ValueError):
+            wrong.append(name)
+    return wrong
+
+
+def columns_not_finite(X):
+    """Names of the columns of a frame that hold NaN, missing values or infinity."""
+    wrong = []
+    for name, _ in columns_of(X):
+        try:
+            finite = np.isfinite(np.asarray(X[name], dtype=np.float64)).all()
+        except (TypeError, ValueError):  # NA among objects, which NumPy makes no number of
+            finite = False
+        if not finite:
             wrong.append(name)
     return wrong
 

@@ -128,6 +128,7 @@ def encode_labels(y, classes=None, *, what="y"):
     """`classes`, sorted, and the index of every label; raises for labels outside them."""
     with of_one_kind(what):
         y, present, index = labels_of(y, what)
+        refuse_objects(y, what)
         # Whole numbers are labels; of very many classes scikit-learn warns.
         if y.dtype.kind not in "biu" or len(present) > 0.5 * len(y):
             with np.errstate(invalid="ignore"):  # floats beyond int64: refused as no labels
@@ -136,6 +137,21 @@ def encode_labels(y, classes=None, *, what="y"):
         return present, index
     classes, place = places(present, classes, what)
     return classes, place[index]
+
+
+def refuse_objects(y, what="y"):
+    """Raise for objects that are no text; scikit-learn's functions know no labels among them."""
+    if y.dtype.kind != "O":
+        return
+    types = {type(label) for label in y}
+    if not all(issubclass(kind, str) for kind in types):
+        names = sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in types)
+        names = ", ".join(names).replace("builtins.", "")
+        raise ValueError(
+            f"Unknown label type: {what} holds objects ({names}), no type of NumPy's. Labels "
+            "are text, whole numbers, booleans or datetime64: convert them, as "
+            f"{what}.astype(int) or {what}.astype(str) does."
+        )
 
 
 @contextmanager

@@ -7,15 +7,7 @@ from sklearn.utils.validation import validate_data
 
 from skfc import _labels, _targets
 from skfc._array import check_place
-from skfc._input import (
-    ACCEPTED,
-    NO_NUMBERS,
-    TEXT,
-    as_features,
-    columns_without_numbers,
-    float_types,
-    readable,
-)
+from skfc._input import ACCEPTED, about_X, as_features, float_types, readable
 from skfc._prediction import dense
 from skfc._rows import without_duplicates
 
@@ -47,16 +39,12 @@ def check_several(classes):
 
 
 def validated(estimator, X, *y, **options):
-    """scikit-learn's `validate_data`; the columns of a frame that are no numbers are named."""
+    """scikit-learn's `validate_data`; the columns of a frame that it refuses are named."""
     try:
         return validate_data(estimator, X, *y, dtype=float_types(X), **ACCEPTED, **options)
     except (TypeError, ValueError) as error:
-        wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
-        if wrong:
-            raise ValueError(NO_NUMBERS.format(wrong)) from error
-        _, is_text, value = str(error).partition("could not convert string to float: ")
-        if is_text:
-            raise ValueError(TEXT.format(value)) from error
+        if message := about_X(X, str(error)):
+            raise ValueError(message) from error
         raise
 
 

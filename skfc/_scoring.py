@@ -39,6 +39,22 @@ def with_labels(scoring, scorer, classes):
     return make_scorer(function, greater_is_better=greater, response_method=method, **options)
 
 
+def cannot_score(scoring, fold, classes, target, error):
+    """What to say where the name `scoring` raised an error for the held-out rows of a fold."""
+    missed = classes[np.bincount(target, minlength=len(classes)) == 0] if target.ndim == 1 else []
+    averages = [
+        name for name in metrics.get_scorer_names()
+        if name.startswith(f"{scoring}_") and not name.endswith("_samples")  # of several labels
+    ]  # fmt: skip
+    if len(missed):
+        advice = f"These rows miss the classes {missed.tolist()}."
+    elif len(classes) > 2 and averages:
+        advice = f"Its averages over several classes are {averages}."
+    else:
+        advice = ""
+    return f"scoring={scoring!r} cannot score the held-out rows of fold {fold}: {error} {advice}"
+
+
 def read_target(y, classes, sample_weight, n_samples):
     """Targets as `_targets.encode` gives them, and weights of at most one."""
     _, target = _targets.encode(y, to_numpy(classes))

@@ -15,7 +15,7 @@ from skfc import _targets
 from skfc._absent import finish
 from skfc._array import concatenate, is_array, is_numpy, numpy_type, take, to_numpy
 from skfc._continuation import step_in_log_C
-from skfc._driver import Status, distance
+from skfc._driver import Status, advice, distance
 from skfc._input import readable
 from skfc._prediction import Logits
 from skfc._problem import Problem
@@ -332,21 +332,28 @@ def warn_of_grid(scores, Cs, best, selection, tol):
             return
     end, beyond = ("smallest", "smaller") if low == C else ("largest", "larger")
     warn_caller(
-        f"C_={C:g} is the {end} of Cs: a {beyond} C may be chosen if there is one. Extend Cs, "
-        "or see scores_ for how much there may be to gain.",
+        f"C_={C:g} is the {end} of Cs, and a {beyond} C may score higher. Extend Cs, or see in "
+        "scores_ whether it would be worth it.",
         UserWarning,
     )
 
 
-def warn_of_paths(paths, tol, max_iter):
-    """One warning for all fits of the folds that did not end well."""
+def warn_of_paths(paths, Cs, method, tol, max_iter):
+    """One warning for all fits of the folds that did not end well; `Cs` are the candidates'."""
     total = paths.status.size
-    early = sum(s in (Status.MAX_ITER, Status.STUCK) for s in paths.status.flat)
-    if early:
+    early = np.isin(paths.status, [Status.MAX_ITER, Status.STUCK])
+    if early.any():
+        gap = np.where(early, paths.gap, -np.inf)
+        fold, worst = np.unravel_index(gap.argmax(), gap.shape)
+        late, fine = Cs[early.any(axis=0)], Cs[~early.any(axis=0)]
+        general = "Raise max_iter or tol"
+        if fine.size and late.min() > fine.max():
+            general += ", or leave out the largest Cs"
         warn_caller(
-            f"{early} of {total} fits of the folds stopped before tol={tol:g} was met, at "
-            f"max_iter={max_iter} or where the arithmetic ends; the objective of the worst is "
-            f"{distance(paths.gap.max())}. Raise max_iter or tol, or leave out the largest Cs.",
+            f"{early.sum()} of {total} fits of the folds stopped before tol={tol:g} was met, at "
+            f"max_iter={max_iter} or where the arithmetic ends; the objective of the worst, of "
+            f"fold {fold} at C={Cs[worst]:g}, is {distance(gap.max())}. "
+            + advice(method, general),
             ConvergenceWarning,
         )
     separated = sum(s is Status.SEPARATED for s in paths.status.flat)

@@ -229,7 +229,9 @@ def class_weights(class_weight, classes, totals):
     # As in scikit-learn: a fold may miss a class that the dict names, but a name that
     # is no class beside a class without a name is taken for a mistake.
     if unknown and any(label not in class_weight for label in known):
-        raise ValueError(f"class_weight names classes that y does not have: {unknown}.")
+        raise ValueError(
+            f"class_weight names classes that y does not have: {unknown}. The classes are {known}."
+        )
     weights = [class_weight.get(label, 1.0) for label in known]
     if not all(isinstance(w, Real) and 0 <= w < np.inf for w in weights):
         raise ValueError(f"class_weight must hold finite weights >= 0; got {class_weight!r}.")

@@ -6,7 +6,7 @@ Calls, and what they answer, go through pickle, and states are lost now and then
 import pickle
 from itertools import pairwise
 
-from skfc._rows import DaskRows, Here, Layout, Part, _tasks
+from skfc._rows import DaskRows, Here, Layout, Part, _calls
 
 
 class Elsewhere(Here):
@@ -14,7 +14,7 @@ class Elsewhere(Here):
 
     def __init__(self, parts, every):
         super().__init__(parts)
-        self.every, self.calls, self.store = every, 0, _tasks.Store(rests=True)
+        self.every, self.calls, self.store = every, 0, _calls.Store(rests=True)
 
     def _send(self, call, numbers, dropped):
         self.calls += 1
@@ -22,8 +22,8 @@ class Elsewhere(Here):
             self.store.held.clear()
             self.store.rests.clear()
         call = pickle.loads(pickle.dumps(call))
-        found = [_tasks.attempt(None, number, self.store, call) for number in numbers]
-        found, left = _tasks.collected(call, found)  # without X, where that can be
+        found = [_calls.attempt(None, number, self.store, call) for number in numbers]
+        found, left = _calls.collected(call, found)  # without X, where that can be
         if left:
             more, left = super()._send(call, left, dropped)
             found = found + more

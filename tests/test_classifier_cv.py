@@ -39,6 +39,9 @@ from skfc import (
     _search,
     neg_log_loss_scorer,
 )
+from skfc._driver import Status
+from skfc._problem import Method
+from skfc._search import Paths, warn_of_paths
 from skfc._tuned import override
 
 CS = [1e-3, 1e-1, 10.0]
@@ -50,7 +53,7 @@ CLOSE = {"rtol": 0, "atol": 10 * np.sqrt(TOL)}
 DISTANCE = 2 * np.sqrt(2 * 10 * TOL * np.log(3))
 
 # Three values of C tell the laws apart sooner than a grid would; the best is often the last.
-pytestmark = pytest.mark.filterwarnings("ignore:C_=.* of Cs. a .* C may be chosen:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:C_=.* of Cs:UserWarning")
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
@@ -298,8 +301,34 @@ def test_too_few_iterations_warn_once(data):
     with pytest.warns(ConvergenceWarning) as record:
         search(refit=False, max_iter=1, Cs=[1e-3, 1e-1, 10.0, np.inf]).fit(X, y)
     assert len(record) == 1
-    assert "of 20 fits of the folds" in str(record[0].message)
+    message = str(record[0].message)
+    assert "of 20 fits of the folds" in message
+    assert message.endswith("Raise max_iter or tol.")  # at all Cs
     assert record[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("Cs", "method", "end"),
+    [
+        ([1.0, 10.0, 5.0], Method(), "Raise max_iter or tol, or leave out the largest Cs."),
+        ([1.0, 10.0, 20.0], Method(), "Raise max_iter or tol."),
+        (
+            [1.0, 10.0, 20.0],
+            Method(preconditioner=None),
+            "Raise max_iter or tol, or leave preconditioner=None to 'auto'.",
+        ),
+    ],
+)
+def test_the_warning_of_a_search_names_the_worst_fit_and_what_helps(Cs, method, end):
+    status = np.array([[Status.CONVERGED, Status.MAX_ITER, Status.CONVERGED]] * 2)
+    gap = np.array([[0, 1e-3, 0], [0, 2e-3, 0]])  # of two folds
+    paths = Paths(None, None, None, gap, status, None)
+    with pytest.warns(ConvergenceWarning) as record:
+        warn_of_paths(paths, np.array(Cs), method, 1e-6, 7)
+    message = str(record[0].message)
+    assert "2 of 6 fits" in message
+    assert "of fold 1 at C=10, is an estimated 2.0e-03 above" in message
+    assert message.endswith(end)
 
 
 def test_whole_weights_are_repeated_rows(data, rng):
@@ -544,10 +573,21 @@ def test_a_named_score_that_does_not_suit_the_labels_raises_before_any_work(
 
     X, y = data
     monkeypatch.setattr(_classifier_cv, "solve_folds", solve)
-    with pytest.raises(ValueError, match="multi"):  # three classes
+    message = rf"scoring='{scoring}' cannot score .* of fold 0: .*multi.* are \['{scoring}_"
+    with pytest.raises(ValueError, match=message):  # three classes
         search(3, scoring=scoring).fit(X, y)
     with pytest.raises(AssertionError, match="solved"):
         search(3, scoring=scoring).fit(X, y > 0)
+
+
+def test_a_named_score_of_a_fold_that_misses_a_class_raises_before_any_work(data, monkeypatch):
+    X, y = data
+    rows = np.arange(len(y))
+    folds = [(rows, rows), (rows, rows[y > 0])]
+    monkeypatch.setattr(_classifier_cv, "solve_folds", None)
+    message = r"scoring='roc_auc_ovr' cannot score .* of fold 1: .* miss the classes \[0\]"
+    with pytest.raises(ValueError, match=message):
+        search(folds, scoring="roc_auc_ovr").fit(X, y)
 
 
 def test_the_trial_of_a_named_score_says_nothing():

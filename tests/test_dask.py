@@ -220,7 +220,10 @@ def test_frames(data):
     with pytest.raises(ValueError, match="feature names"):
         there.predict(X_there.rename(columns={"a": "z"}))
     missing = pd.array([pd.NA] * n, dtype="Int64")
-    for column, error in ("text", "numbers.*'a'"), (missing, "contains NaN"):
+    for column, error in (
+        ("text", "numbers.*'a'"),
+        (missing, r"(?s)contains NaN.*hold it: \['a'\]"),
+    ):
         wrong = dd.from_pandas(frame.assign(a=column), npartitions=4)
         with pytest.raises(ValueError, match=error):
             there.predict(wrong).compute()
@@ -492,7 +495,7 @@ def make_cluster():
 
 
 def test_workers_of_a_client(data, make_cluster, monkeypatch):
-    from skfc._rows import OnWorkers, _tasks
+    from skfc._rows import OnWorkers, _worker
 
     client = make_cluster(n_workers=2, processes=False)
     X, y, weight = data
@@ -507,7 +510,7 @@ def test_workers_of_a_client(data, make_cluster, monkeypatch):
     there = fitted(lazy(X, 100), lazy(y, 100), lazy(weight, 100))
     assert_same(here, there)
     assert there.score(lazy(X), lazy(y)) == pytest.approx(here.score(X, y))
-    assert not _tasks.STORES  # nothing is left of the fit
+    assert not _worker.STORES  # nothing is left of the fit
     # Sums come here, one gradient at a time from every worker, and not the rows.
     (cluster,) = clusters
     passes = 10 * (there.n_iter_ + 3)
@@ -519,7 +522,7 @@ def test_workers_of_a_client(data, make_cluster, monkeypatch):
 
 
 def test_an_interrupt_leaves_the_earlier_fit_and_nothing_else(data, make_cluster, monkeypatch):
-    from skfc._rows import OnWorkers, _tasks
+    from skfc._rows import OnWorkers, _worker
 
     client = make_cluster(n_workers=1, processes=False)
     X, y, _ = data
@@ -539,7 +542,7 @@ def test_an_interrupt_leaves_the_earlier_fit_and_nothing_else(data, make_cluster
     calls.clear()
     gc.collect()
     assert not client.futures
-    assert not _tasks.STORES
+    assert not _worker.STORES
 
 
 def test_large_arrays_go_ahead_of_calls(data, make_cluster):
@@ -567,7 +570,7 @@ def test_large_arrays_go_ahead_of_calls(data, make_cluster):
 
 
 def test_states_of_a_client_that_is_gone_are_let_go_of(data, make_cluster, monkeypatch):
-    from skfc._rows import OnWorkers, _tasks
+    from skfc._rows import OnWorkers, _worker
 
     make_cluster(n_workers=1, processes=False)
     X, y, _ = data
@@ -579,9 +582,9 @@ def test_states_of_a_client_that_is_gone_are_let_go_of(data, make_cluster, monke
         patch.setattr(OnWorkers, "close", go)
         fitted(lazy(X), lazy(y))
     gc.collect()
-    assert len(_tasks.STORES) == 1
+    assert len(_worker.STORES) == 1
     fitted(lazy(X), lazy(y))
-    assert not _tasks.STORES
+    assert not _worker.STORES
 
 
 def test_a_fit_in_a_task_leaves_its_thread_to_others(data, make_cluster):

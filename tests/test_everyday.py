@@ -186,17 +186,32 @@ def test_columns_without_numbers_are_named(data, library, kind):
     model = SoftmaxFCClassifier().fit(pd.DataFrame({"x": X[:, 0], "when": X[:, 1]}), y)
     with pytest.raises(ValueError, match=message):
         model.predict(bad)
+    both = bad.assign(more="u") if library == "pandas" else bad.with_columns(more=pd.lit("u"))
+    with pytest.raises(ValueError, match=r"numbers: \['when', 'more'\]"):
+        SoftmaxFCClassifier().fit(both, y)
     if kind == "dates":  # NumPy would make numbers of them
         with pytest.raises(ValueError, match=message):
             SoftmaxFCClassifier().fit(bad[["when"]], y)
 
 
-def test_other_errors_about_frames_stay_those_of_scikit_learn(data):
-    pd = pytest.importorskip("pandas")
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("missing", [None, np.nan, np.inf, -np.inf])
+def test_columns_that_are_not_finite_are_named(data, library, missing):
+    pd = pytest.importorskip(library)
     X, y = data
-    frame = pd.DataFrame(X, columns=list("abcd")[: X.shape[1]]).assign(text="u")
-    with pytest.raises(ValueError, match="Input X contains NaN"):
-        SoftmaxFCClassifier().fit(frame.drop(columns="text").where(frame["a"] > 0), y)
+    columns = {"a": X[:, 0], "b": [missing, *X[1:, 1]], "c": X[:, 0], "d": [missing, *X[1:, 0]]}
+    found = "infinity" if missing in (np.inf, -np.inf) else "NaN"
+    message = rf"(?s)^Input X contains {found}.*These columns of X hold it: \['b', 'd'\]\.$"
+    bad = pd.DataFrame(columns)
+    for estimator in (SoftmaxFCClassifier(), SoftmaxFCClassifierCV(cv=3)):
+        with pytest.raises(ValueError, match=message):
+            estimator.fit(bad, y)
+    good = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": X[:, 0], "d": X[:, 0]})
+    with pytest.raises(ValueError, match=message):
+        SoftmaxFCClassifier().fit(good, y).predict(bad)
+    if library == "pandas":
+        with pytest.raises(ValueError, match=message):
+            SoftmaxFCClassifier().fit(bad.astype("Float64"), y)
 
 
 @pytest.mark.parametrize("kind", ["documents", "array", "objects"])

@@ -15,7 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.feature_selection import RFE
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
@@ -209,6 +212,30 @@ def test_sparse_frames(data):
     table.columns = list("abcd")
     fitted = SoftmaxFCClassifier().fit(table, y)
     assert_allclose(fitted.coef_, SoftmaxFCClassifier().fit(X, y).coef_, rtol=1e-4, atol=1e-8)
+
+
+NAMES = np.array(["barbera", "barolo", "grignolino"])
+
+
+@pytest.mark.parametrize(
+    ("wrap", "classes"),
+    [
+        (lambda model: VotingClassifier([("layer", model)]), range(3)),
+        (lambda model: StackingClassifier([("layer", model)], SoftmaxFCClassifier()), range(3)),
+        (lambda model: BaggingClassifier(model, 3, random_state=0), range(3)),
+        (lambda model: GridSearchCV(model, {"C": [0.1, 1.0]}, cv=3), NAMES),
+        (lambda model: CalibratedClassifierCV(model, cv=3), NAMES),
+        (lambda model: RFE(model, n_features_to_select=2), NAMES),
+        (lambda model: Pipeline([("layer", model)]), NAMES),
+    ],
+    ids=["voting", "stacking", "bagging", "search", "calibrated", "elimination", "pipeline"],
+)
+def test_classes_inside_meta_estimators(data, wrap, classes):
+    """Codes for those that encode labels, labels for those that pass them on: as the page says."""
+    X, y = data
+    model = wrap(SoftmaxFCClassifier(classes=classes)).fit(X, NAMES[y])
+    plain = wrap(SoftmaxFCClassifier()).fit(X, y)
+    assert_array_equal(model.predict(X), NAMES[plain.predict(X)])
 
 
 def test_metadata_routing_of_sample_weight(data, rng):

@@ -1,5 +1,8 @@
 """Wrong targets: every one has its error, and an earlier fit stays as it was."""
 
+from datetime import date
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -47,6 +50,13 @@ WRONG_TARGETS = {
         "list in a row.*OneVsRestClassifier",
     ),
 }
+OBJECTS = {
+    "int": [0, 1, 2, 0],
+    "bool": [False, True, True, False],
+    "float": [0.0, 1.0, 2.0, 0.0],
+    "decimal.Decimal": [Decimal(0), Decimal(1), Decimal(2), Decimal(0)],
+    "datetime.date": [date(2020, 1, day) for day in (1, 2, 3, 1)],
+}
 WRONG_OPTIONS = {
     "label outside classes": ({"classes": [0, 1]}, ValueError, r"outside the classes.*\[2\]"),
     "labels of another kind": ({"classes": ["0", "1", "2"]}, ValueError, "outside the classes"),
@@ -64,7 +74,11 @@ WRONG_OPTIONS = {
     "negative smoothing": ({"label_smoothing": -0.1}, ValueError, r"in \[0, 1\); got -0.1"),
     "NaN smoothing": ({"label_smoothing": np.nan}, ValueError, r"in \[0, 1\); got nan"),
     "text smoothing": ({"label_smoothing": "a"}, TypeError, r"in \[0, 1\); got 'a'"),
-    "unknown class weight": ({"class_weight": {0: 1, 9: 1}}, ValueError, r"not have: \[9\]"),
+    "unknown class weight": (
+        {"class_weight": {0: 1, 9: 1}},
+        ValueError,
+        r"not have: \[9\]. The classes are \[0, 1, 2\]",
+    ),
     "negative class weight": ({"class_weight": {0: -1}}, ValueError, "finite weights? >= 0"),
     "infinite class weight": ({"class_weight": {0: np.inf}}, ValueError, "finite weights? >= 0"),
     "text class weight": ({"class_weight": {0: "a"}}, ValueError, "finite weights? >= 0"),
@@ -93,6 +107,20 @@ def raises(error, message, options, y):
 @pytest.mark.parametrize(("y", "message"), WRONG_TARGETS.values(), ids=WRONG_TARGETS)
 def test_wrong_targets(y, message):
     raises(ValueError, message, {}, y)
+
+
+@pytest.mark.parametrize(("kind", "labels"), OBJECTS.items(), ids=OBJECTS)
+def test_objects_are_refused_by_their_type(kind, labels):
+    y = np.array(labels, dtype=object)
+    raises(ValueError, rf"Unknown label type: y holds objects \({kind}\).*astype\(str\)", {}, y)
+    SoftmaxFCClassifier().fit(X4, y.astype(str))
+
+
+def test_intervals_of_pandas_are_refused_by_their_type():
+    pd = pytest.importorskip("pandas")
+    y = pd.cut(pd.Series([0.0, 1.0, 2.0, 0.1]), 2)
+    raises(ValueError, r"holds objects \(pandas\..*Interval\).*y\.astype\(str\)", {}, y)
+    assert len(SoftmaxFCClassifier().fit(X4, y.astype(str)).classes_) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from skfc import _labels, _targets
-from skfc._input import ACCEPTED, NO_NUMBERS, as_features, columns_without_numbers, readable
+from skfc._input import ACCEPTED, about_X, as_features, readable
 from skfc._rows._csr import without_duplicates
-from skfc._rows._tasks import Part
+from skfc._rows._parts import Part
 
 
 def features_of(X):
@@ -20,10 +20,9 @@ def features_of(X):
     try:
         X = check_array(X, ensure_min_samples=0, dtype=types, input_name="X", **ACCEPTED)
     except (TypeError, ValueError) as error:
-        wrong = [] if "NaN" in str(error) else columns_without_numbers(X)
-        if not wrong:
-            raise
-        raise ValueError(NO_NUMBERS.format(wrong)) from error
+        if message := about_X(X, str(error)):
+            raise ValueError(message) from error
+        raise
     if np.iscomplexobj(X):
         raise ValueError("Complex data not supported")
     return without_duplicates(X) if sparse.issparse(X) else X

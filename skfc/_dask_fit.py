@@ -1,4 +1,4 @@
-"""Dask collections: chunks to parts of rows for a fit, and predictions chunk by chunk.
+"""Fits of Dask collections: chunks to parts of rows, and the problem that they are.
 
 X, y and weights stay where their chunks are. What comes here are summaries of the chunks, sums,
 and samples of rows. Dask is imported in functions: a collection is there when one is given.
@@ -9,120 +9,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
-from skfc import _blockwise, _labels, _scoring, _targets
-from skfc._array import is_distributed, to_numpy
-from skfc._input import refuse_times
+from skfc import _blockwise, _labels, _targets
+from skfc._dask_chunks import aligned, check_features, is_array, pieces
 from skfc._pool import n_threads
-from skfc._prediction import Logits, most_probable
 from skfc._problem import Problem
 from skfc._reading import check_several
-from skfc._rows import (
-    Call,
-    DaskRows,
-    Here,
-    Layout,
-    OnWorkers,
-    check_alike,
-    features_of,
-    read,
-    read_rows,
-    summary,
-)  # fmt: skip
+from skfc._rows import Call, DaskRows, Here, Layout, OnWorkers, check_alike, read, summary
 from skfc._targets import Targets
 from skfc._tuned import TUNED
-
-# -- chunks -------------------------------------------------------------------------------------
-
-
-def is_array(collection):
-    """Whether a collection is a Dask array."""
-    return hasattr(type(collection), "rechunk")  # a Delayed has every attribute
-
-
-def check_collection(value, name, beside="X"):
-    """Raise unless `value` is a Dask array or frame."""
-    if not is_distributed(value):
-        raise TypeError(
-            f"{name} must be a Dask collection as {beside} is; got {type(value).__name__}. "
-            "dask.array.from_array makes one of an array."
-        )
-    kind = type(value)
-    if not (is_array(value) or hasattr(kind, "map_partitions")):
-        raise TypeError(
-            f"{name} must be a Dask array or frame; got a {kind.__module__}.{kind.__qualname__}."
-        )
-
-
-def chunked(value):
-    """An array with all of its columns in one chunk; a frame is left as it is."""
-    if is_array(value) and value.ndim == 2 and value.numblocks[1] > 1:
-        return value.rechunk({1: -1})
-    return value
-
-
-def lengths(value):
-    """Numbers of rows by chunk, NaN where they are not known."""
-    return value.chunks[0] if is_array(value) else (np.nan,) * value.npartitions
-
-
-def aligned(value, X, name):
-    """`value` (y, or weights) in chunks of the rows of X."""
-    check_collection(value, name)
-    if is_array(value) and value.ndim not in (1, 2):
-        raise ValueError(f"{name} must have one or two axes; got shape {value.shape}.")
-    if value.ndim == 2 and np.isnan(value.shape[1]):
-        raise ValueError(
-            f"{name} has an unknown number of columns: call {name}.compute_chunk_sizes()."
-        )
-    value, there, here = chunked(value), lengths(X), lengths(value)
-    if not (np.isnan(there).any() or np.isnan(here).any()):
-        if sum(here) != sum(there):
-            raise ValueError(f"{name} has {sum(here)} rows, but X has {sum(there)}.")
-        if here != there:
-            return value.rechunk({0: there})
-    elif len(here) != len(there):
-        raise ValueError(
-            f"{name} has {len(here)} chunks and X has {len(there)}, of unknown sizes: give both "
-            f"the same chunks. X.compute_chunk_sizes() and {name}.compute_chunk_sizes() find the "
-            "sizes of arrays, to_dask_array(lengths=True) those of frames."
-        )
-    return value
-
-
-def pieces(value):
-    """The chunks of a collection, a list of `Delayed`.
-
-    The graph is left as it is. Optimized for each collection by itself, what X and y have in
-    common would run twice; and where it gives other rows each time, they would not fit together.
-    """
-    if value is None:
-        return None
-    found = value.to_delayed(optimize_graph=False)
-    return found.ravel().tolist() if is_array(value) else found
-
-
-def check_features(estimator, X, reset):
-    """Check names and number of the features of a collection, before any work."""
-    check_collection(X, "X", "y")
-    if X.ndim != 2:
-        raise ValueError(f"X must have two axes, (n_samples, n_features); got {X.ndim}.")
-    refuse_times(X)
-    if not is_array(X):
-        import pandas
-
-        stub = pandas.DataFrame(columns=X.columns)
-    else:
-        if np.isnan(X.shape[1]):
-            raise ValueError("X has an unknown number of features: call X.compute_chunk_sizes().")
-        stub = np.empty((1, X.shape[1]))
-    if stub.shape[1] == 0:
-        raise ValueError("Found array with 0 feature(s) while a minimum of 1 is required.")
-    validate_data(estimator, stub, reset=reset, skip_check_array=True)
-    return chunked(X)
 
 
 @dataclass(frozen=True)
@@ -154,9 +51,6 @@ class Settle:
             targets = _targets.weigh(targets, self.per_class, self.smoothing)
         targets = targets.keep(self.active)
         return targets.target, targets.weight[None] * self.scale
-
-
-# -- a fit --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -357,96 +251,3 @@ def class_totals(found, classes):
     classes, place = _labels.places(labels, classes)
     totals = np.bincount(np.concatenate(places), np.concatenate(totals), len(labels))
     return classes, np.bincount(place, totals, len(classes))
-
-
-# -- predictions ----------------------------------------------------------------------------------
-
-
-def predicted(estimator, X, function, all_classes=False, labels=False):
-    """A lazy Dask array of `function` of the logits of every chunk of X.
-
-    For `all_classes` it is (n_rows, n_classes) of what the function makes of the logits in their
-    place; else (n_rows,) of numbers, or of the `labels` of which these are the indices.
-    """
-    check_is_fitted(estimator)
-    X = check_features(estimator, X, reset=False)
-    if not is_array(X):  # columns that are no numbers have their names here
-        meta = np.empty((0, X.shape[1]), floating(X.to_dask_array().dtype))
-        X = X.map_partitions(features_of, meta=meta)
-    model, classes = model_of(estimator), to_numpy(estimator.classes_)
-    whole = {"chunks": (X.chunks[0], (len(classes),))}
-    kept = whole if all_classes else {"drop_axis": 1}
-    classes = classes if labels else None
-    dtype = floating(X.dtype) if classes is None else classes.dtype
-    return X.map_blocks(
-        predict_chunk, model, function, all_classes, classes,
-        meta=np.empty((0,) * (1 + all_classes), dtype), dtype=dtype, **kept,
-    )  # fmt: skip
-
-
-def model_of(estimator):
-    """Coefficients and intercepts, one `Delayed` for all chunks: they may be large."""
-    import dask
-
-    coef = estimator.coef_
-    coef = coef if hasattr(coef, "tocsr") else to_numpy(coef)
-    return dask.delayed((coef, to_numpy(estimator.intercept_)), pure=False, traverse=False)
-
-
-def floating(dtype):
-    """float32 for that, float64 for all else: as predictions are."""
-    return np.dtype(np.float32 if dtype == np.float32 else np.float64)
-
-
-def predict_chunk(x, model, function, all_classes, classes):
-    """`function` of the logits of a chunk; see :func:`predicted`."""
-    logits = Logits(features_of(x), *model)
-    if all_classes:
-        return logits.all(function).T
-    found = logits.each(function)
-    return found if classes is None else classes[found]
-
-
-def reduced(estimator, X, y, sample_weight, function):
-    """The weighted mean over all rows of `function`(logits, y, weight), summed by chunk."""
-    import dask
-
-    check_is_fitted(estimator)
-    X = check_features(estimator, X, reset=False)
-    y = aligned(y, X, "y")
-    weight = None if sample_weight is None else aligned(sample_weight, X, "sample_weight")
-    known = model_of(estimator), to_numpy(estimator.classes_)
-    names = _labels.column_names(y) if y.ndim == 2 and not is_array(y) else None
-    chunks = [pieces(value) for value in (X, y, weight)]
-    chunks[2] = chunks[2] or [None] * len(chunks[0])
-    make = dask.delayed(reduce_chunk, pure=False)
-    parts = [make(*chunk, *known, names, function) for chunk in zip(*chunks, strict=True)]
-    total, weights = np.sum(dask.compute(*parts), axis=0)
-    if not weights > 0:
-        raise ValueError(_targets.ZERO_WEIGHT.format("sample_weight"))
-    return float(total / weights)
-
-
-def reduce_chunk(x, y, weight, model, classes, names, function):
-    """The sum of `function` over the rows of a chunk, and that of their weights."""
-    X, y, weight = read_rows(x, y, weight)
-    if not weight.any():
-        return 0.0, 0.0
-    if _labels.is_rows(y):
-        y = _targets.encode_rows(np.asarray(y), classes, names)[1]
-    return function(Logits(X, *model), y, weight, classes), float(weight.sum())
-
-
-def loss_of_chunk(logits, y, weight, classes):
-    """The sum of the losses of a chunk."""
-    _, target = _targets.encode(y, classes)
-    mean = _scoring.mean_loss_of_targets(logits.over_blocks, target, weight)
-    return mean * float(weight.sum())
-
-
-def accuracy_of_chunk(logits, y, weight, classes):
-    """The weight of the rows of a chunk that are right; for rows, their share."""
-    best = logits.each(most_probable)
-    if _labels.is_rows(y):
-        return float(weight @ y[np.arange(len(best)), best])
-    return accuracy_score(y, classes[best], normalize=False, sample_weight=weight)

@@ -1,0 +1,85 @@
+"""What runs on the workers of a client: calls for the parts there, and the states they leave."""
+
+import asyncio
+from contextlib import suppress
+
+from skfc._rows._calls import Sent, Store, attempt, collected, mapped
+from skfc._runtime import computing, hold_freed_memory
+
+# The share of a worker's memory that states may take: chunks that do not fit go to its disk.
+STATES = 0.25
+
+STORES = {}
+
+
+async def serve(call, homes, dropped, fit, dask_worker=None):
+    """Perform a call for the parts of a worker, beside its tasks; see `Client.run`.
+
+    `homes` are lists of the numbers and keys of parts, by the addresses of workers.
+    """
+    places, store = homes[dask_worker.address], store_of(dask_worker, fit)
+    store.drop(dropped)
+    store.parts = [key for _, key in places]
+
+    def found_here(argument):
+        return dask_worker.data[argument.key] if isinstance(argument, Sent) else argument
+
+    try:
+        call = mapped(call, found_here)
+    except KeyError:
+        return [], [number for number, _ in places]
+    gate = asyncio.Semaphore(dask_worker.state.nthreads)
+
+    async def one(number, key):
+        async with gate:  # as many chunks at a time as there are threads: others may be on disk
+            found = number, ()
+            if not call.needs_X:
+                found = await asyncio.to_thread(attempt_alone, None, number, store, call)
+            if not found[1]:
+                with suppress(KeyError):
+                    part = fetch(dask_worker.data, key)
+                    found = await asyncio.to_thread(attempt_alone, part, number, store, call)
+            return found
+
+    found = await asyncio.gather(*(one(*item) for item in places))
+    return collected(call, found)
+
+
+def attempt_alone(*arguments):
+    """:func:`attempt` in a thread of a worker, with the threads of a fit."""
+    with computing():
+        return attempt(*arguments)
+
+
+def store_of(worker, fit):
+    """The states of a fit on a worker."""
+    own, address = (fit, worker.address), worker.address
+    if own not in STORES:
+        # Those of a client that is gone: the scheduler has let go of its parts.
+        for other, store in list(STORES.items()):
+            if other[1] == address and not any(key in worker.data for key in store.parts):
+                del STORES[other]
+        limit = memory_limit(worker)
+        STORES[own] = Store(limit and int(limit * STATES), rests=True)
+        hold_freed_memory(True, limit)
+    return STORES[own]
+
+
+def memory_limit(worker):
+    """Bytes that a worker may take, or None."""
+    return getattr(worker.memory_manager, "memory_limit", None)
+
+
+def fetch(data, key):
+    """A part out of the data of a worker; one that is on disk stays there, for the next pass too.
+
+    Every pass reads all parts: with the one read last in memory, the next would never be.
+    """
+    disk = getattr(data, "disk", ())
+    return disk[key] if key in disk else data[key]
+
+
+def forget(fit, dask_worker=None):
+    """Forget the states of a fit."""
+    STORES.pop((fit, dask_worker.address), None)
+    hold_freed_memory(bool(STORES), memory_limit(dask_worker))
