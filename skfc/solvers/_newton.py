@@ -24,7 +24,7 @@ def newton(objective, preconditioner, theta):
     evaluation = objective.at(cast(theta, objective.rows.parameter_dtype))
     preconditioner.update(objective, evaluation)
     damping, before, n_products, n_iter = 0, host.inf, 0, 0
-    stalled, found, renew = host.zeros(1, dtype=bool), None, False
+    stalled, found, renew, slow = host.zeros(1, dtype=bool), None, False, False
     decrement = evaluation.value  # not known yet
     while True:
         fresh = preconditioner.is_fresh(evaluation)
@@ -50,12 +50,15 @@ def newton(objective, preconditioner, theta):
                 missed = decrement[0] > TUNED.share_to_come * before < TUNED.accuracy * value[0]
                 if kept < TUNED.share_to_come or missed:
                     sampler.grow(2)
+                slow = missed and decrement[0] > TUNED.smooth_share * before
                 before = decrement[0]
             else:  # the step was from an old preconditioner: once more from a new one
                 renew = True
+        # Newton steps that promise about as much as the one before have left directions out.
+        least = 2 * n_products if slow else n_products // 2
         found, damping = damped_step(
             objective, preconditioner, evaluation, damping, renew,
-            least=max(preconditioner.least_steps, n_products // 2),
+            least=max(preconditioner.least_steps, least),
         )  # fmt: skip
         n_products, decrement = found.n_products, found.decrement
 
