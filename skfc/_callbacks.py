@@ -40,9 +40,9 @@ class FitTask:
 
         It has at most `max_subtasks` parts, of which nobody knows how many where that is None.
         """
-        context = None
-        if has_callbacks(estimator):
-            begin = getattr(estimator, "_init_callback_context")  # noqa: B009
+        begin, context = getattr(estimator, "_init_callback_context", None), None
+        # Nobody looks at a fit without callbacks; those of a meta-estimator are among its own.
+        if begin is not None and hasattr(estimator, "_skl_callbacks"):
             context = begin(max_subtasks=max_subtasks)
         return cls(estimator, X, y, sample_weight, context)
 
@@ -67,11 +67,6 @@ class FitTask:
         return self.context.call_on_fit_task_end(
             **self.given, reconstruction_attributes=attributes
         )
-
-
-def has_callbacks(estimator):
-    """Whether anybody looks at its fits; callbacks of a meta-estimator are among its own."""
-    return hasattr(estimator, "_skl_callbacks")
 
 
 class CallbackMonitor:
