@@ -111,10 +111,10 @@ def keep_softened(block, _, logits, *unused):
     return (), None, (block.flat(p),)
 
 
-def surprise(block, logits, *, most):
-    """The sum of the losses of the rows, each `most` at the most."""
-    p = block.kernel.probabilities(block.stack(logits))
-    xp = namespace(p)
+def surprise(block, logits, *, most, shift=0.0):
+    """The sum of the losses of the rows, each `most` at the most; `shift` is added to logits."""
+    xp = namespace(logits)
+    p = block.kernel.probabilities(block.stack(logits) + xp.asarray(shift)[..., None])
     loss = xp.clip(row_losses(p, block.target), 0.0, most)
     return (xp.sum(block.weight * loss, axis=1),), None, ()
 

@@ -35,18 +35,22 @@ class FitTask:
         self.given = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
 
     @classmethod
-    def of_fit(cls, estimator, X, y, sample_weight):
-        """The outermost task, which `with_callbacks` ends whatever happens."""
-        begin = getattr(estimator, "_init_callback_context", None)
-        context = None if begin is None else begin(max_subtasks=None)
+    def of_fit(cls, estimator, X, y, sample_weight, max_subtasks=None):
+        """The outermost task, which `with_callbacks` ends whatever happens.
+
+        It has at most `max_subtasks` parts, of which nobody knows how many where that is None.
+        """
+        begin, context = getattr(estimator, "_init_callback_context", None), None
+        # Nobody looks at a fit without callbacks; those of a meta-estimator are among its own.
+        if begin is not None and hasattr(estimator, "_skl_callbacks"):
+            context = begin(max_subtasks=max_subtasks)
         return cls(estimator, X, y, sample_weight, context)
 
     def part(self, name, max_subtasks=0):
         """A task within this one."""
         part = FitTask(self.estimator, None, None, None, None)
         part.given = self.given
-        # Nobody looks at the parts of a fit without callbacks.
-        if self.context is not None and hasattr(self.estimator, "_skl_callbacks"):
+        if self.context is not None:
             part.context = self.context.subcontext(task_name=name, max_subtasks=max_subtasks)
         return part
 

@@ -284,7 +284,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             When `max_iter` ends the fit before `tol` is met, or nothing bounds the
             coefficients.
         """
-        task = FitTask.of_fit(self, X, y, sample_weight)
+        task = FitTask.of_fit(self, X, y, sample_weight, self.max_iter)
         with unchanged_on_failure(self):
             check_parameters(self)
             check_given(self.early_stopping, X_val, y_val, sample_weight_val)

@@ -10,8 +10,9 @@ have come since the last time are a share of all, and rows drawn by chance then 
 window. Up to its size the fit is exact.
 
 A row expanded where the model knows it by heart, with p next to y, is forgotten. Where rows
-were much more surprising when they came than they are after the steps, the model overfits,
-and a ridge in units of the features' standard deviations grows; elsewhere it shrinks.
+were much more surprising when they came than they are after the steps, beyond what other
+shares of the classes explain, the model overfits, and a ridge in units of the features'
+standard deviations grows; elsewhere it shrinks.
 """
 
 from copy import copy
@@ -26,7 +27,7 @@ from scipy.special import logsumexp
 from skfc._blockwise import evaluate, keep_probabilities, keep_softened, surprise
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, Objective
-from skfc._past import Past, choose_curvature
+from skfc._past import FullCurvature, Past, choose_curvature
 from skfc._rows import make_rows
 from skfc._tuned import TUNED
 from skfc._window import WINDOW_BYTES, WINDOW_ROWS, Chunk, joined
@@ -51,7 +52,7 @@ class Stream:
     ----------
     theta : (P, n_active), of features less `shift`, the intercept last
     active : (n_active,) indices of the classes with weight
-    total : float, the weight of all rows
+    totals, known : (n_classes,) weights of the classes: of all rows, and up to the last steps
     seen, pending : numbers of rows: all, and those since the last steps
     n_steps : int, the Newton steps taken
     n_settled : int, how often there were any
@@ -76,10 +77,15 @@ class Stream:
         self.theta = self.gradient = np.zeros((P, 0))
         self.value, self.curvature = 0.0, None
         self.window, self.moments, self.inverse = (), None, None
-        self.total = 0.0
+        self.totals = self.known = np.zeros(n_classes)
         self.seen = self.pending = self.n_steps = self.n_settled = 0
         self.ridge, self.exact = 1.0, None
         self.ridged = self.approximate = False
+
+    @property
+    def total(self):
+        """The weight of all rows."""
+        return float(self.totals.sum())
 
     # -- what comes in --------------------------------------------------------------------------
 
@@ -88,6 +94,8 @@ class Stream:
         new = copy(self)
         new.n_classes, new.active = n_classes, place[self.active]
         new.window = tuple(chunk.widened(place, n_classes) for chunk in self.window)
+        new.totals, new.known = np.zeros((2, n_classes))
+        new.totals[place], new.known[place] = self.totals, self.known
         return new
 
     def with_rows(self, rows, target, weight, sample_weight, penalty):
@@ -137,7 +145,7 @@ class Stream:
         new_class = self._activate(np.union1d(self.active, np.flatnonzero(totals)), totals)
         self.window = (*self.window, chunk)
         self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
-        self.total += float(chunk.weight.sum())
+        self.totals = self.totals + totals
         if new_class or self.pending >= min(largest, self.seen // TUNED.batch_share + 1):
             self._settle(penalty)
 
@@ -191,10 +199,10 @@ class Stream:
 
     # -- the objective --------------------------------------------------------------------------
 
-    def _surprise(self, chunk, theta=None):
+    def _surprise(self, chunk, theta=None, shift=0.0):
         """The sum of the losses of rows, of which a few far out have no great part."""
         theta = self.theta if theta is None else theta
-        function = partial(surprise, most=MOST_SURPRISE)
+        function = partial(surprise, most=MOST_SURPRISE, shift=shift)
         return float(chunk.among(self.active).sum(function, theta).values[0][0])
 
     def _settle(self, penalty):
@@ -209,11 +217,32 @@ class Stream:
         spread = np.where(spread > 0, spread, np.inf)
         self.limits = self.moments.mean[0] - spread, self.moments.mean[0] + spread
         if len(self.active) > 1:
-            before = self._surprise(latest)
-            self._minimise(chunk, self._penalties(penalty))
-            self.ridged = self.ridge > 0.0
-            self._adapt(latest, before)
-        self.pending, self.n_settled = 0, self.n_settled + 1
+            self._learn(chunk, latest, penalty)
+        self.pending, self.n_settled, self.known = 0, self.n_settled + 1, self.totals
+
+    def _learn(self, chunk, latest, penalty):
+        """Newton steps, and the ridge, which is left out where `latest` rows lose by it.
+
+        Where some are of a class of which nothing was known, they tell nothing of the ridge.
+        """
+        totals, known = self.totals[self.active], self.known[self.active]
+        adapts = bool((known > 0).all())
+        if adapts:
+            # Classes may come in other shares than before; what that alone costs is left out.
+            share = totals - known + len(totals) / self.seen * totals
+            was = self.theta, self.value, self.gradient
+            before = self._surprise(latest, shift=np.log(share / known))
+        self._minimise(chunk, self._penalties(penalty))
+        if adapts:
+            after = self._surprise(latest, shift=np.log(share / totals))
+            if self.ridge > 0.0 and after > before:
+                self.theta, self.value, self.gradient = was
+                self.ridge, self.inverse = 0.0, None
+                self._minimise(chunk, self._penalties(penalty))
+                after = self._surprise(latest, shift=np.log(share / totals))
+        self.ridged = self.ridge > 0.0
+        if adapts:
+            self._adapt(latest, before, after)
 
     def _penalties(self, penalty):
         """The penalty of every parameter, (P,), and which may be other than zero.
@@ -225,34 +254,35 @@ class Stream:
         squares = m.std[0] ** 2
         unit = self.total / self.seen  # the ridge is that many rows, of mean weight
         spread = squares if self.fit_intercept else squares + m.mean[0] ** 2
-        ridge = self.ridge * unit + TUNED.no_curvature * self.total
+        least = np.finfo(float).eps * self.total  # beside the curvature, no more than rounding
+        ridge = self.ridge * unit + least
         of_coef = strength * (squares if standardize else 1.0) + ridge * spread
         free = m.varies if self.fit_intercept else (m.low != 0) | (m.high != 0)
-        of_intercept = np.full(int(self.fit_intercept), TUNED.no_curvature * self.total)
+        of_intercept = np.full(int(self.fit_intercept), least)
         everywhere = np.ones(len(of_intercept), dtype=bool)
         return np.concatenate([of_coef, of_intercept]), np.concatenate([free, everywhere])
 
-    def _minimise(self, chunk, penalties):
-        """Newton steps on F, until they promise little."""
+    def _minimise(self, chunk, penalties, *, accuracy=TUNED.accuracy, least=1):
+        """Newton steps on F, of `least` products and more, until they promise little."""
         ridge, free = penalties
         past = Past(self.value, self.gradient, self.curvature, self.theta, ridge)
         objective = Objective(chunk.among(self.active), past)
         second = replace(objective, penalty=past.quadratic)
-        little = TUNED.accuracy**2 * chunk.weight.sum()
+        little = accuracy**2 * chunk.weight.sum()
         evaluation = objective.at(self.theta)
         for _ in range(TUNED.most_steps):
             proba = softened(objective.rows, evaluation.state)
             self._refresh(chunk, joined_columns(proba), ridge, free)
             found = newton_step(
                 objective, HessianOperator(second, objective.rows, proba), evaluation.gradient,
-                self.inverse[0], share=TUNED.share_to_come, least=1, most=TUNED.most_steps,
+                self.inverse[0], share=TUNED.share_to_come, least=least, most=TUNED.most_steps,
             )  # fmt: skip
             line = objective.line(evaluation, -found.step)
             t = search(line, TUNED.wolfe_newton)
             evaluation = line.move(t)
             self.n_steps += 1
             usual = self._surprise(chunk, evaluation.theta) + max(self.value, 0.0)
-            if found.decrement[0] <= TUNED.accuracy * usual + little or t[0] == 0:
+            if found.decrement[0] <= accuracy * usual + little or t[0] == 0:
                 break
         self.theta = evaluation.theta
         self.value, self.gradient = past.of_rows(self.theta)
@@ -269,24 +299,29 @@ class Stream:
         self.inverse = inverse, self.seen, self.ridge
 
     def _fit_exactly(self, penalty):
-        """The minimum without a ridge, while all rows are there."""
-        if self.approximate or not self.ridged:
+        """The minimum without a ridge, while all rows are there.
+
+        Where steps are cheap it is as close as that of `fit`: along the axis of a heavy tail a
+        few rows decide, and a percent of all losses is much of theirs.
+        """
+        cheap = isinstance(self.curvature, FullCurvature)
+        if self.approximate or not (self.ridged or cheap):
             self.exact = None
             return
         trial = copy(self)
         trial.ridge, trial.inverse = 0.0, None
         if self.exact is not None and self.exact.shape == self.theta.shape:
             trial.theta = self.exact
-        trial._minimise(self.held(), trial._penalties(penalty))
+        close = {"accuracy": TUNED.accuracy**3, "least": TUNED.decided_steps} if cheap else {}
+        trial._minimise(self.held(), trial._penalties(penalty), **close)
         self.exact = trial.theta
 
-    def _adapt(self, latest, before):
+    def _adapt(self, latest, before, after):
         """A larger ridge where the latest rows show that the model overfits.
 
         Rows that surprised more `before` the steps than without any knowledge ask for much more;
-        rows that did not surprise, for less. Between the two the ridge stays.
+        rows that did not surprise more than `after` them, for less. Between, the ridge stays.
         """
-        after = self._surprise(latest)
         if before > TUNED.stream_overfit * after:
             guess = latest.weight.sum() * np.log(len(self.active))  # what the first rows meet
             blind = before > guess * (1 + TUNED.single_digits)
@@ -296,7 +331,11 @@ class Stream:
             self.ridge = self.ridge / 2 if self.ridge > 1.0 else 0.0
 
     def _let_go(self, size, penalty):
-        """Rows drawn by chance leave the window until `size` are left; their expansions stay."""
+        """Rows leave the window until `size` are left; their expansions stay.
+
+        They are drawn by chance from the classes with most rows: of a class that comes no more,
+        or seldom, rows are held for those to come.
+        """
         if self.pending:
             self._settle(penalty)
         chunk = self.held()
@@ -304,6 +343,7 @@ class Stream:
             return
         self.approximate = True
         order = np.random.default_rng(self.seen).permutation(len(chunk))
+        order = order[np.argsort(ranks_within(chunk.classes[order]), kind="stable")]
         leaving = chunk.take(np.sort(order[size:]))
         self.window = (chunk.take(np.sort(order[:size])),)
         if len(self.active) < 2:
@@ -354,6 +394,14 @@ def softened(rows, logits):
 def joined_columns(proba):
     """A state of arrays (n_classes, n_rows of a block) as one array."""
     return proba[0][0] if len(proba) == 1 else np.concatenate([p for (p,) in proba], axis=1)
+
+
+def ranks_within(classes):
+    """For every row, how many rows before it are of its class, (n,)."""
+    order, counts = np.argsort(classes, kind="stable"), np.bincount(classes)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return ranks
 
 
 def class_totals(chunk, n_classes):

@@ -35,6 +35,11 @@ class Chunk:
             return self.rows.data.nbytes + self.rows.indices.nbytes + self.rows.indptr.nbytes
         return self.rows.nbytes
 
+    @property
+    def classes(self):
+        """The most probable class of every row, (n,)."""
+        return self.target if self.target.ndim == 1 else self.target.argmax(axis=0)
+
     def take(self, index):
         """Some of the rows, by indices or a slice."""
         return Chunk(

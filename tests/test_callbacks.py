@@ -95,6 +95,34 @@ def test_every_iteration_is_a_task(data, solver):
         assert_array_equal(after.coef_, before.coef_)
 
 
+@pytest.mark.parametrize("solver", ["auto", "gd"])
+def test_a_fit_says_how_many_iterations_there_may_be(data, solver):
+    """Progress bars show the share of `max_iter`."""
+    seen = []
+
+    class Root(Recorder):
+        def setup(self, estimator, context):
+            seen.append(context.max_subtasks)
+
+    for max_iter in (0, 1, 30):
+        recorder = Root()
+        model = SoftmaxFCClassifier(solver=solver, max_iter=max_iter).set_callbacks(recorder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(*data)
+        assert len(recorder.ended) <= max_iter
+    assert seen == [0, 1, 30]
+
+
+@pytest.mark.parametrize("kind", [SoftmaxFCClassifier, SoftmaxFCClassifierCV])
+def test_a_fit_without_callbacks_has_no_tasks(data, kind, monkeypatch):
+    def begin(*args, **kwargs):
+        raise AssertionError("nobody watches")
+
+    monkeypatch.setattr(kind, "_init_callback_context", begin)
+    kind(**({"Cs": [1.0]} if kind is SoftmaxFCClassifierCV else {})).fit(*data)
+
+
 def test_a_fit_that_is_watched_is_the_same(data):
     plain = SoftmaxFCClassifier().fit(*data)
     watched = SoftmaxFCClassifier().set_callbacks(Recorder()).fit(*data)

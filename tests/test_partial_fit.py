@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _past, _stream
 from skfc._blockwise import evaluate
@@ -493,13 +494,18 @@ def late_columns(X, y):
     return X, y
 
 
-def drifting(X, y):
+def drifting(X, y, deviations=30):
     X = (X - X.mean(axis=0)) / X.std(axis=0)
-    return X + np.linspace(0, 30, len(y))[:, None], y
+    return X + np.linspace(0, deviations, len(y))[:, None], y
+
+
+def drifting_far(X, y):
+    return drifting(X, y, 1e6)
 
 
 @pytest.mark.parametrize(
-    "change", [scales, outlier, outlier_at_once, one_class_first, late_columns, drifting]
+    "change",
+    [scales, outlier, outlier_at_once, one_class_first, late_columns, drifting, drifting_far],
 )
 @pytest.mark.parametrize("batch", [16, 256])
 def test_hostile_streams_are_learned(data, change, batch):
@@ -518,9 +524,78 @@ def test_sorted_by_class(data, batch, C):
     rows = np.argsort(y, kind="stable")
     rows = rows[::8] if batch == 1 else rows
     loss = streamed(X[rows], y[rows], batch, C=C).log_loss(X_test, y_test)
-    null = np.log(T)
     full = SoftmaxFCClassifier().fit(X[rows], y[rows]).log_loss(X_test, y_test)
-    assert loss < 0.6 * full + 0.4 * null
+    assert loss < 1.1 * full
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """Correlated rows, shuffled, a quarter for testing, and a window for fewer than there are."""
+    monkeypatch.setattr(_stream, "WINDOW_ROWS", 400)
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))
+    return X[order], y[order], np.arange(len(y)) % 4 == 0
+
+
+def test_a_class_that_was_rare_is_no_sign_of_overfitting(digits):
+    X, y, test = digits
+    rows = np.argsort(y[~test], kind="stable")
+    model = streamed(X[~test][rows], y[~test][rows], 100, classes=range(10))
+    assert model._stream.ridge < 100
+    assert model.log_loss(X[test], y[test]) < 0.2 * np.log(10)
+
+
+def test_a_ridge_that_new_rows_lose_by_is_left_out(digits):
+    """In units of deviations that a drift has made, one unit hides the classes."""
+    X, y, test = digits
+    X = X - X.mean(axis=0) + np.linspace(0, 1e6, len(y))[:, None] * X.std(axis=0)
+    model = streamed(X[~test], y[~test], 100, classes=range(10))
+    full = SoftmaxFCClassifier().fit(X[~test], y[~test])
+    assert model.log_loss(X[test], y[test]) < 1.1 * full.log_loss(X[test], y[test])
+
+
+@pytest.mark.parametrize("n_rows", [1000, WINDOW_ROWS, 6000])
+def test_the_window_holds_rows_of_all_classes(data, n_rows):
+    """Classes that come no more keep as many rows as there are, or as the others have."""
+    X, y, *_ = data
+    rows = np.argsort(y[:n_rows], kind="stable")
+    held = np.bincount(streamed(X[rows], y[rows], 100)._stream.held().classes)
+    assert held.min() > 0.45 * min(held.max(), np.bincount(y[:n_rows]).min())
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_rows_leave_the_classes_with_most(data, soft):
+    """Of a rare class, rows are held for those to come."""
+    X, y, *_ = data
+    rows = np.concatenate([np.flatnonzero(y == 0)[:10], np.flatnonzero(y > 0)])[:5000]
+    rows = np.random.default_rng(0).permutation(rows)
+    model = SoftmaxFCClassifier()
+    for start in range(0, len(rows), 256):
+        batch = rows[start : start + 256]
+        model.partial_fit(X[batch], np.eye(T)[y[batch]] if soft else y[batch], range(T))
+    assert model._stream.approximate
+    held = np.bincount(model._stream.held().classes)
+    assert held[0] == 10
+    assert abs(held[1] - held[2]) < 0.2 * held[1]
+
+
+@pytest.mark.parametrize("batch", [100, 256, 4096])
+def test_heavy_tails_are_fitted_as_by_fit_while_all_rows_are_held(batch, rng):
+    """A percent of the objective moves rows far out by many logits."""
+    X = rng.standard_t(2, (1200, 5)) ** 3
+    y = np.sign(X) * abs(X) ** 0.2 @ rng.standard_normal((5, T)) + rng.gumbel(size=(1200, T))
+    y = y.argmax(axis=1)
+    full = SoftmaxFCClassifier(tol=1e-9).fit(X, y)
+    model = streamed(X, y, batch)
+    assert not model._stream.pending
+
+    def objective(model):
+        return len(y) * model.log_loss(X, y) + 0.5 * (model.coef_**2).sum()
+
+    assert objective(model) < objective(full) * (1 + 1e-5)
+    far = abs(X).max(axis=1) > 100
+    assert far.sum() > 20
+    assert_allclose(model.predict_proba(X[far]), full.predict_proba(X[far]), atol=0.01)
 
 
 @pytest.mark.parametrize("C", [1e-12, 1.0, np.inf])
