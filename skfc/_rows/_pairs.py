@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skfc._array import concatenate, namespace, outer, take
+from skfc._array import concatenate, namespace, take
 
 
 def classes_of(classes, n_classes):

@@ -8,6 +8,9 @@ next face. Their metric is the diagonal of the Hessian, or, near the end, its bl
 classes: the proximal map is then a lasso for every class.
 """
 
+from functools import partial
+
+from skfc import _blockwise
 from skfc._array import as_like, cast, concatenate, host, to_numpy
 from skfc._conjugate_gradients import newton_step
 from skfc._coordinate_descent import factor_of, minimise, solve_factored
@@ -36,16 +39,47 @@ def by_coordinate_descent(model, evaluation, mask, proba, rough):
     host.einsum("ii->i", H)[...] += to_numpy(penalty.diagonal(model.shape[0]))[features, 0]
     thresholds = host.zeros(model.shape[0])
     thresholds[:N] = to_numpy(penalty.thresholds)[:, 0]
-    theta, gradient = (to_numpy(a) for a in (evaluation.theta, evaluation.gradient))
-    start = theta[features, classes]
+    theta, gradient = (
+        to_numpy(a)[features, classes] for a in (evaluation.theta, evaluation.gradient)
+    )
+    t = thresholds[features]
+    hasty = promised_alone(H.diagonal(), gradient, theta, t) > TUNED.accuracy * value_of(
+        model, evaluation
+    )
+    if hasty.any():
+        on_the_way = curvature_on_the_way(model, evaluation)[features, classes]
+        host.einsum("ii->i", H)[hasty] = host.maximum(H.diagonal(), on_the_way)[hasty]
     found = minimise(
-        H, gradient[features, classes], start, thresholds[features],
+        H, gradient, theta, t,
         *((1 / TUNED.stronger, TUNED.look_back) if rough else (TUNED.accuracy, TUNED.patience)),
         rounding_of(dtype),
     )  # fmt: skip
     step = host.zeros(model.shape)
-    step[features, classes] = found - start
+    step[features, classes] = found - theta
     return as_like(step, evaluation.theta)
+
+
+def promised_alone(curvature, gradient, theta, thresholds):
+    """What the model promises of steps of single weights away from zero, (m,).
+
+    A row that is wrong for certain has nearly no curvature, and the model of a feature that it
+    alone has promises more than all of F. Steps towards zero end there, and may be long.
+    """
+    outward = host.where(theta == 0, host.abs(gradient), -host.sign(theta) * gradient)
+    beyond = host.where(thresholds > 0, host.maximum(outward - thresholds, 0.0), 0.0)
+    return 0.5 * beyond**2 / host.maximum(curvature, host.finfo(float).tiny)
+
+
+def value_of(model, evaluation):
+    """F at an evaluation of loss and squares."""
+    return (evaluation.value + model.penalty.absolute(evaluation.theta))[0]
+
+
+def curvature_on_the_way(model, evaluation):
+    """The diagonal of the Hessian of the loss (P, T) half way from probabilities to targets."""
+    half = partial(_blockwise.keep_mixture, share=0.5)
+    proba = model.rows.sum(half, state=evaluation.state, count=False).state
+    return to_numpy(HessianOperator(model.smooth, model.rows, proba).diagonal())
 
 
 def rounding_of(dtype):
