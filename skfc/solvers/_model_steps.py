@@ -42,13 +42,13 @@ def by_coordinate_descent(model, evaluation, mask, proba, rough):
     theta, gradient = (
         to_numpy(a)[features, classes] for a in (evaluation.theta, evaluation.gradient)
     )
-    t = thresholds[features]
-    hasty = promised_alone(H.diagonal(), gradient, theta, t) > TUNED.accuracy * value_of(
-        model, evaluation
-    )
+    t, alone = thresholds[features], H.diagonal().copy()
+    most = TUNED.accuracy * value_of(model, evaluation)
+    hasty = promised_alone(alone, gradient, t) > most
     if hasty.any():
-        on_the_way = curvature_on_the_way(model, evaluation)[features, classes]
-        host.einsum("ii->i", H)[hasty] = host.maximum(H.diagonal(), on_the_way)[hasty]
+        ahead = curvature_ahead(model, evaluation)[features, classes]
+        raised = host.maximum(alone, host.minimum(ahead, curvature_to_zero(gradient, theta, t)))
+        host.einsum("ii->i", H)[hasty] = raised[hasty]
     found = minimise(
         H, gradient, theta, t,
         *((1 / TUNED.stronger, TUNED.look_back) if rough else (TUNED.accuracy, TUNED.patience)),
@@ -59,15 +59,21 @@ def by_coordinate_descent(model, evaluation, mask, proba, rough):
     return as_like(step, evaluation.theta)
 
 
-def promised_alone(curvature, gradient, theta, thresholds):
-    """What the model promises of steps of single weights away from zero, (m,).
+def promised_alone(curvature, gradient, thresholds):
+    """What the model promises of single weights, but for their way to zero, (m,).
 
     A row that is wrong for certain has nearly no curvature, and the model of a feature that it
-    alone has promises more than all of F. Steps towards zero end there, and may be long.
+    alone has promises more than all of F.
     """
-    outward = host.where(theta == 0, host.abs(gradient), -host.sign(theta) * gradient)
-    beyond = host.where(thresholds > 0, host.maximum(outward - thresholds, 0.0), 0.0)
+    beyond = host.where(thresholds > 0, host.maximum(host.abs(gradient) - thresholds, 0.0), 0.0)
     return 0.5 * beyond**2 / host.maximum(curvature, host.finfo(float).tiny)
+
+
+def curvature_to_zero(gradient, theta, thresholds):
+    """The curvature with which a weight alone ends at zero, infinite where its way leads off."""
+    inward = (theta != 0) & (gradient * theta > 0)
+    size = host.where(inward, host.abs(theta), 1.0)
+    return host.where(inward, (host.abs(gradient) + thresholds) / size, host.inf)
 
 
 def value_of(model, evaluation):
@@ -75,7 +81,7 @@ def value_of(model, evaluation):
     return (evaluation.value + model.penalty.absolute(evaluation.theta))[0]
 
 
-def curvature_on_the_way(model, evaluation):
+def curvature_ahead(model, evaluation):
     """The diagonal of the Hessian of the loss (P, T) half way from probabilities to targets."""
     half = partial(_blockwise.keep_mixture, share=0.5)
     proba = model.rows.sum(half, state=evaluation.state, count=False).state
