@@ -11,6 +11,7 @@ model is smooth, and solved directly.
 """
 
 import warnings
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -98,14 +99,18 @@ class Lasso:
     def __init__(self, H, slope, start, t, rounding):
         diagonal = H.diagonal()
         np.fill_diagonal(H, np.maximum(diagonal, TUNED.no_curvature * diagonal.max()))
-        lower, root = factor_of(H, rounding)
-        factor = lower * (root / t)[:, None]
         self.rounding = rounding
         self.A, self.slope, self.start = H / t[:, None] / t, slope / t, start
         self.root = np.sqrt(self.A.diagonal())
         self.q = self.A @ start - self.slope
-        self.features = np.asfortranarray(factor.T)
-        self.targets = solve_triangular(factor, self.q, lower=True, check_finite=False)
+
+    @cached_property
+    def regression(self):
+        """Features and targets of the lasso, made when sweeps need them first."""
+        lower, root = factor_of(self.A, self.rounding)
+        lower *= root[:, None]
+        targets = solve_triangular(lower, self.q, lower=True, check_finite=False)
+        return np.asfortranarray(lower.T), targets
 
     def solve(self, accuracy, rounds):
         """A point nearer the minimum, see :func:`minimise`."""
@@ -131,7 +136,7 @@ class Lasso:
         with QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             _, coef, _ = enet_path(
-                self.features, self.targets, l1_ratio=1.0, alphas=[1.0 / len(v)],
+                *self.regression, l1_ratio=1.0, alphas=[1.0 / len(v)],
                 precompute=self.A, Xy=self.q, coef_init=v.copy(), check_input=False,
                 max_iter=TUNED.sweeps, tol=np.finfo(float).tiny,
             )  # fmt: skip
@@ -147,15 +152,16 @@ class Lasso:
             index = np.flatnonzero(v)
             if not len(index):
                 break
-            sign, some = np.sign(v[index]), np.ix_(index, index)
+            sign, A = np.sign(v[index]), self.A[np.ix_(index, index)]
             gradient = self.gradient(v)[index] + sign
-            step = -solve_factored(factor_of(self.A[some], self.rounding), gradient)
+            step = -solve_factored(factor_of(A, self.rounding), gradient)
             here, share = v[index], 1.0
             for _ in range(TUNED.patience):
                 there = here + share * step
                 kept = there * sign > 0
                 change = np.where(kept, there, 0.0) - here
-                if kept.all() or self.rise(index, gradient, change) < 0:
+                # The model may not rise, where it is smooth on the way.
+                if kept.all() or gradient @ change + 0.5 * change @ A @ change < 0:
                     break
                 share /= 2
             else:
@@ -165,7 +171,3 @@ class Lasso:
             if kept.all():
                 break
         return v
-
-    def rise(self, index, gradient, change):
-        """By how much the model is higher after a change that no coordinate crosses zero in."""
-        return gradient @ change + 0.5 * change @ self.A[np.ix_(index, index)] @ change

@@ -211,10 +211,14 @@ class ElasticNet(Penalty):
         `largest_share`. Features of a penalty below `least` count as if they had none, and
         weights at the minimum that are up to `farthest` away.
         """
-        xp, N, t = namespace(theta), self.factors.shape[0], self.thresholds
-        W, g = theta[:N, :], gradient[:N, :]
+        xp, N = namespace(theta), self.factors.shape[0]
+        W, g, t = theta[:N, :], gradient[:N, :], self.thresholds
+        # All others have no part in it, and they are most.
+        some = (W != 0) | (xp.abs(g) > t)
+        l2 = xp.broadcast_to(self.factors * float(self.l2[0]), W.shape)[some]
+        W, g, t = W[some], g[some], xp.broadcast_to(t, W.shape)[some]
         inside = xp.where(g < -t, -t, xp.where(g > t, t, g))
-        each, l2 = t * xp.abs(W) + inside * W, self.factors * float(self.l2[0])
+        each = t * xp.abs(W) + inside * W
         beyond = xp.abs(g - inside)
         free = each + 0.5 * l2 * W**2 + farthest * beyond
         weak = t + l2 < least

@@ -72,7 +72,7 @@ class Tuned:
     least_working_set: int = 150  # zero weights that may enter at a time, and as many as are not
     most_coordinates: int = 3000  # weights of the largest Hessian; fewer where rows are many
     sweeps: int = 10  # of coordinate descent before signs are tried
-    mixed: float = 0.5  # share of the targets in the curvature, until full steps are taken
+    mixed: float = 0.25  # share of the targets in the curvature, until full steps are taken
 
     # -- the gap: gap-estimate.md -----------------------------------------------------------------
     share_to_come: float = 0.3  # of a decrement: what an estimate may leave; of curvature

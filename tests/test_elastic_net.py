@@ -3,7 +3,7 @@
 import numpy as np
 import problems
 import pytest
-from core import PROXIMAL, checks_of, make_objective
+from core import PROXIMAL, checks_of, make_objective, standardised
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import one_hot
 from scipy import sparse
@@ -20,6 +20,12 @@ from skfc._penalty import ElasticNet
 from skfc._rows import merge_columns, to_row_space
 from skfc._tuned import TUNED, override
 from skfc.solvers import SOLVERS
+from skfc.solvers._model_steps import (
+    by_coordinate_descent,
+    curvature_to_zero,
+    promised_alone,
+)
+from skfc.solvers._newton_cd import descend
 
 every_ratio = pytest.mark.parametrize("l1_ratio", [0.1, 0.5, 1.0])
 TOL = 1e-9
@@ -451,6 +457,42 @@ def test_coordinate_descent_minimises_the_model(m, rng):
     off = np.where(u == 0, np.maximum(np.abs(slope) - t, 0), np.abs(slope + t * np.sign(u)))
     added = 2 * TUNED.rounding_of_gram * H.diagonal() * np.abs(u - start)
     assert (off <= 1e-9 * np.maximum(t, 1) + added).all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+def test_a_row_that_is_wrong_for_certain_is_no_promise(kind, rng):
+    """A feature that it alone has: its model has no curvature, and its step would be endless."""
+    X, y, _ = data("scaled")
+    X = np.column_stack([X, np.zeros(len(X))])
+    X[0, -1] = 1.0
+    right, wrong = int(y[0]), (int(y[0]) + 1) % 4
+    plain = make_objective(sparse.csr_array(X) if kind == "csr" else X, y, C=3.0)
+    strength, factors = plain.penalty.l2, plain.penalty.factors
+    objective = Objective(plain.rows, ElasticNet(0 * strength, factors, strength))
+    theta = np.zeros(objective.shape)
+    theta[-2, wrong] = 2.0
+    smooth = objective.smooth
+    evaluation = smooth.at(theta)
+    proba = objective.rows.sum(_blockwise.keep_probabilities, state=evaluation.state).state
+    mask = np.ones(objective.shape, bool)
+    step = by_coordinate_descent(objective, evaluation, mask, proba, rough=False)
+    moved = standardised(objective, X)[0, -2] * step[-2]
+    assert theta[-2, wrong] * standardised(objective, X)[0, -2] > 20
+    assert 0 < moved[right] < 10
+    length, after = descend(smooth, objective.penalty, evaluation, step)
+    assert length == 1.0
+    assert_allclose(after.theta[-2, wrong], 0, atol=0.5)
+
+
+def test_the_model_promises_of_single_weights():
+    gradient, theta = np.array([3.0, 0.5, -3.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0])
+    promised = promised_alone(np.full(4, 0.5), gradient, np.ones(4))
+    assert_allclose(promised, [4.0, 0.0, 4.0, 4.0])
+    assert promised_alone(np.ones(1), np.ones(1), np.zeros(1)) == 0
+    assert_allclose(curvature_to_zero(gradient, theta, np.ones(4)), [np.inf] * 3 + [2.0])
+    for h, end in ((2.0, 0.0), (4.0, 1.0)):
+        found = minimise(np.array([[h]]), gradient[3:], theta[3:], np.ones(1), 1e-9, 9)
+        assert_allclose(found, end, atol=1e-9)
 
 
 # -- in scikit-learn ----------------------------------------------------------------------------

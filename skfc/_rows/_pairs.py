@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skfc._array import concatenate, namespace, outer, take
+from skfc._array import concatenate, namespace, take
 
 
 def classes_of(classes, n_classes):
@@ -32,11 +32,12 @@ def variances(p, present):
     return [p[k, :] * (before[k] + after[k]) for k in present]
 
 
-def variance_of(p, k):
-    """The same for one class of NumPy arrays."""
-    out = p[k] * (1 - p[k])
-    near = np.flatnonzero(p[k] > 0.5)
-    out[near] = p[k, near] * np.delete(p[:, near], k, axis=0).sum(axis=0)
+def variances_of(p):
+    """The same for every class of a NumPy array, of which one per row can be next to one."""
+    out, rows = p * (1 - p), np.arange(p.shape[1])
+    largest, others = p.argmax(axis=0), p.copy()
+    others[largest, rows] = 0.0
+    out[largest, rows] = p[largest, rows] * others.sum(axis=0)
     return out
 
 
@@ -68,22 +69,33 @@ def sparse_pairs(x, shift, place, classes, p, weight):
     the intercept.
     """
     present, classes = np.unique(classes, return_inverse=True)
-    own_of = [weight * variance_of(p, k) for k in present]
-    p = p[present]
-    m = len(classes)
+    own, p = (weight * variances_of(p))[present], p[present]
+    m, n = len(classes), x.shape[0]
     inner, root = np.flatnonzero(place < x.shape[1]), np.sqrt(weight)
     of, where = classes[inner], place[inner]
     columns = x[:, where]
-    H = -gram(times(columns, of, p * root))
-    cross, rest = -(times(columns, of, p * root).T @ (p * root).T), -(p * weight) @ p.T
-    for k, (part, own) in enumerate(zip(classes_of(of, len(p)), own_of, strict=True)):
-        some = columns[:, part]
-        H[part, part] = gram(times(some, 0 * of[part], np.sqrt(own)[None, :]))
-        cross[part, k] = some.T @ own
-        rest[k, k] = own.sum()
+    scaled = times(columns, of, p * root)
+    H, cross, rest = gram(scaled), -(scaled.T @ (p * root).T), -(p * weight) @ p.T
+    np.negative(H, out=H)
+    for part in classes_of(of, len(p)):
+        H[part, part] = 0.0
+    # Rows of every class by themselves: products within a class alone.
+    whose = np.repeat(of, np.diff(columns.indptr))
+    apart = times(columns, of, np.sqrt(own))
+    apart = type(columns)(
+        (apart.data, columns.indices + n * whose, columns.indptr), shape=(n * len(p), len(of))
+    )
+    within = (apart.T @ apart).tocoo()
+    H[within.row, within.col] += within.data
+    cross[np.arange(len(of)), of] = times(columns, of, own).sum(axis=0)
+    rest[np.diag_indices(len(p))] = own.sum(axis=1)
     s = shift[where]
-    H -= s[:, None] * cross[:, of].T + cross[:, of] * s[None, :]
-    H += outer(s, s) * rest[np.ix_(of, of)]
+    # What centring takes off is of one column per class: half of it, and its transpose.
+    shifted = cross - 0.5 * s[:, None] * rest[of]
+    half = np.ascontiguousarray(shifted.T)[of]
+    half *= s[:, None]
+    H -= half
+    H -= half.T
     cross -= s[:, None] * rest[of]
     out, ends = np.empty((m, m)), np.flatnonzero(place == x.shape[1])
     out[np.ix_(inner, inner)] = H

@@ -8,6 +8,9 @@ next face. Their metric is the diagonal of the Hessian, or, near the end, its bl
 classes: the proximal map is then a lasso for every class.
 """
 
+from functools import partial
+
+from skfc import _blockwise
 from skfc._array import as_like, cast, concatenate, host, to_numpy
 from skfc._conjugate_gradients import newton_step
 from skfc._coordinate_descent import factor_of, minimise, solve_factored
@@ -36,16 +39,53 @@ def by_coordinate_descent(model, evaluation, mask, proba, rough):
     host.einsum("ii->i", H)[...] += to_numpy(penalty.diagonal(model.shape[0]))[features, 0]
     thresholds = host.zeros(model.shape[0])
     thresholds[:N] = to_numpy(penalty.thresholds)[:, 0]
-    theta, gradient = (to_numpy(a) for a in (evaluation.theta, evaluation.gradient))
-    start = theta[features, classes]
+    theta, gradient = (
+        to_numpy(a)[features, classes] for a in (evaluation.theta, evaluation.gradient)
+    )
+    t, alone = thresholds[features], H.diagonal().copy()
+    most = TUNED.accuracy * value_of(model, evaluation)
+    hasty = promised_alone(alone, gradient, t) > most
+    if hasty.any():
+        ahead = curvature_ahead(model, evaluation)[features, classes]
+        raised = host.maximum(alone, host.minimum(ahead, curvature_to_zero(gradient, theta, t)))
+        host.einsum("ii->i", H)[hasty] = raised[hasty]
     found = minimise(
-        H, gradient[features, classes], start, thresholds[features],
+        H, gradient, theta, t,
         *((1 / TUNED.stronger, TUNED.look_back) if rough else (TUNED.accuracy, TUNED.patience)),
         rounding_of(dtype),
     )  # fmt: skip
     step = host.zeros(model.shape)
-    step[features, classes] = found - start
+    step[features, classes] = found - theta
     return as_like(step, evaluation.theta)
+
+
+def promised_alone(curvature, gradient, thresholds):
+    """What the model promises of single weights, but for their way to zero, (m,).
+
+    A row that is wrong for certain has nearly no curvature, and the model of a feature that it
+    alone has promises more than all of F.
+    """
+    beyond = host.where(thresholds > 0, host.maximum(host.abs(gradient) - thresholds, 0.0), 0.0)
+    return 0.5 * beyond**2 / host.maximum(curvature, host.finfo(float).tiny)
+
+
+def curvature_to_zero(gradient, theta, thresholds):
+    """The curvature with which a weight alone ends at zero, infinite where its way leads off."""
+    inward = (theta != 0) & (gradient * theta > 0)
+    size = host.where(inward, host.abs(theta), 1.0)
+    return host.where(inward, (host.abs(gradient) + thresholds) / size, host.inf)
+
+
+def value_of(model, evaluation):
+    """F at an evaluation of loss and squares."""
+    return (evaluation.value + model.penalty.absolute(evaluation.theta))[0]
+
+
+def curvature_ahead(model, evaluation):
+    """The diagonal of the Hessian of the loss (P, T) half way from probabilities to targets."""
+    half = partial(_blockwise.keep_mixture, share=0.5)
+    proba = model.rows.sum(half, state=evaluation.state, count=False).state
+    return to_numpy(HessianOperator(model.smooth, model.rows, proba).diagonal())
 
 
 def rounding_of(dtype):

@@ -55,7 +55,7 @@ def newton_cd(objective, preconditioner, theta):
             wait = TUNED.look_back
         elif length == strength == 1.0:
             wait -= 1
-        if length in (0.0, 1.0):
+        if length in (0.0, 1.0) and strength > 1.0:
             least = max(weaker(model.penalty, evaluation), 1.0 / TUNED.stronger)
             strength = max(1.0, strength * min(least, TUNED.stronger**-0.5))
         share = TUNED.mixed if length < 1.0 or strength > 1.0 or wait > 0 else 0.0
