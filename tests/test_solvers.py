@@ -20,11 +20,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
-from skfc import SoftmaxFCClassifier, neg_log_loss_scorer
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, neg_log_loss_scorer
 from skfc._driver import Run
 from skfc._preconditioner import PRECONDITIONERS, choose, make
 from skfc._tuned import TUNED
-from skfc.solvers import GO_ON, Change, _sgd
+from skfc.solvers import GO_ON, Change, _newton, _sgd
 from skfc.solvers._gd import largest_curvature
 from skfc.solvers._lbfgs import inverse_product, lbfgs, pair
 from skfc.solvers._newton import damped_step, newton
@@ -654,3 +654,29 @@ def test_a_step_that_fails_is_tried_in_a_new_preconditioner(monkeypatch):
     assert again.newton is not None
     assert again.evaluation.value == iterate.evaluation.value < first.evaluation.value
     assert solver.send(GO_ON).stalled.all()  # the new one has found none either
+
+
+def test_newton_steps_that_promise_as_little_as_the_last_take_more_products(monkeypatch):
+    """Raw numbers beside rare categories: a few products see nothing of some of these."""
+    rng, n = np.random.default_rng(2), 3000
+    age = np.where(rng.random(n) < 0.1, 53.5, rng.integers(18, 90, n))
+    income, codes, town = (
+        rng.lognormal(10, 1, n),
+        rng.integers(0, 99_999, n),
+        rng.integers(0, 8, n),
+    )
+    categories = [
+        sparse.csr_array((np.ones(n), np.unique(c, return_inverse=True)[1], np.arange(n + 1)))
+        for c in (town, codes)
+    ]
+    X = sparse.hstack([np.column_stack([age, income]), *categories]).tocsr()
+    y = np.where(income > 30_000, 0, np.where(age > 50, 1, 2))
+    steps, search = [], _newton.search
+
+    def count(*arguments):
+        steps.append(search(*arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(_newton, "search", count)
+    SoftmaxFCClassifierCV(Cs=10, cv=5).fit(X, y)
+    assert len(steps) < 12 * 50  # fits of folds; 984 without the rule
