@@ -24,7 +24,7 @@ def newton(objective, preconditioner, theta):
     evaluation = objective.at(cast(theta, objective.rows.parameter_dtype))
     preconditioner.update(objective, evaluation)
     damping, before, n_products, n_iter = 0, host.inf, 0, 0
-    stalled, found, renew, slow = host.zeros(1, dtype=bool), None, False, False
+    stalled, found, renew, factor = host.zeros(1, dtype=bool), None, False, 0.5
     decrement = evaluation.value  # not known yet
     while True:
         fresh = preconditioner.is_fresh(evaluation)
@@ -47,20 +47,27 @@ def newton(objective, preconditioner, theta):
                 kept = ratio(value - evaluation.value, decrement)[0]
                 stalled, n_iter, renew = steps == 0, n_iter + 1, False
                 damping = damping_after(steps[0], damping, objective)
-                missed = decrement[0] > TUNED.share_to_come * before < TUNED.accuracy * value[0]
+                missed, factor = left_out(decrement[0], before, value[0])
                 if kept < TUNED.share_to_come or missed:
                     sampler.grow(2)
-                slow = missed and decrement[0] > TUNED.smooth_share * before
                 before = decrement[0]
             else:  # the step was from an old preconditioner: once more from a new one
                 renew = True
-        # Newton steps that promise about as much as the one before have left directions out.
-        least = 2 * n_products if slow else n_products // 2
         found, damping = damped_step(
             objective, preconditioner, evaluation, damping, renew,
-            least=max(preconditioner.least_steps, least),
+            least=max(preconditioner.least_steps, int(factor * n_products)),
         )  # fmt: skip
         n_products, decrement = found.n_products, found.decrement
+
+
+def left_out(decrement, before, value):
+    """Whether a step has left directions out, and the products of the next as a factor of its own.
+
+    Near the minimum the decrement of a step is far below that of the step `before`.
+    """
+    near = before < TUNED.accuracy * value
+    missed = bool(near and decrement > TUNED.share_to_come * before)
+    return missed, 2.0 if missed and decrement > TUNED.smooth_share * before else 0.5
 
 
 def damped_step(objective, preconditioner, evaluation, damping, renew, *, least):
