@@ -10,7 +10,7 @@ block lives.
 import numpy as np
 
 from skfc._array import cast, concatenate, namespace, permute, take
-from skfc._softmax import log_probabilities, one_hot
+from skfc._softmax import log_probabilities, one_hot, others
 
 
 def evaluate(block, logits):
@@ -144,19 +144,16 @@ def curvature_weights(block, _, proba):
     return (), None, (block.flat(block.stack(proba * (1 - proba)) * block.weight[:, None, :]),)
 
 
-def pair_weights(block, _, proba, *, n_classes):
+def pair_weights(block, _, logits, *unused, n_classes):
     """The curvature m (p_k [k = j] - p_k p_j) of every row for pairs of the classes but the last.
 
     A state (n_problems * T (T - 1) / 2, n_rows), pairs k <= j by rows of the upper triangle.
     """
-    xp, T = namespace(proba), n_classes
-    p, weight, out = block.stack(proba), block.weight, []
-    for k in range(T - 1):
-        # p (1 - p) without cancellation, for a p next to one.
-        others = xp.sum(p[:, :k, :], axis=1) + xp.sum(p[:, k + 1 :, :], axis=1)
-        first = weight * p[:, k, :] * others
-        rest = -(weight * p[:, k, :])[:, None, :] * p[:, k + 1 : T - 1, :]
-        out += [first[:, None, :], rest]
+    p, T, out = block.kernel.probabilities(block.stack(logits + 0)), n_classes, []
+    weighted = p * block.weight[:, None, :]
+    for k, other in enumerate(others(p)[:-1]):
+        mine = weighted[:, k : k + 1, :]
+        out += [mine * other[:, None, :], -mine * p[:, k + 1 : T - 1, :]]
     return (), None, (block.flat(concatenate(out, axis=1)),)
 
 

@@ -127,7 +127,11 @@ class Run:
         found = _separation.complete(iterate)
         separated = np.array([f is not None for f in found])
         last = np.full(len(value), n_iter >= self.max_iter or stop)
-        asked = np.flatnonzero(((gap <= self.tol) | floor | last) & ~separated)
+        done = (gap <= self.tol) | floor | last
+        if not (done | separated).any():
+            spent = bool((idle >= TUNED.look_back).any())
+            return Change(None, self.next_stage(iterate, spent, slice(None)))
+        asked = np.flatnonzero(done & ~separated)
         proven, doubtful, steps = np.zeros(len(value), dtype=bool), False, {}
         if len(asked) and self.stages.may_end:
             gap, proven, doubtful = self.confirm(iterate, asked, gap, floor, last)

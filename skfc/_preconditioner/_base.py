@@ -59,10 +59,10 @@ class Preconditioner:
         if due and evaluation.state is not self._seen:
             self._form(objective, evaluation)
             self._interval = max(self.price, growth * self._interval)
-        elif (objective.penalty.l2 != self.l2).any():
-            self.follow(objective, evaluation)
-        else:
+        elif objective.penalty.l2 is self.l2 or (objective.penalty.l2 == self.l2).all():
             return False
+        else:
+            self.follow(objective, evaluation)
         self.l2 = objective.penalty.l2
         return True
 

@@ -5,12 +5,12 @@ from functools import partial
 from skfc import _blockwise
 from skfc._array import (
     add_to_diagonal,
+    add_to_diagonals_of_blocks,
     cast,
     cholesky_solve,
     concatenate,
     diagonal,
     namespace,
-    outer,
     pair_places,
     permute,
     take,
@@ -82,13 +82,9 @@ class FullHessian(Preconditioner):
             return
         self.kronecker, self.least_steps = None, 1
         self._draw(o)
+        B, weights = o.n_problems, partial(_blockwise.pair_weights, n_classes=self.n_classes)
         logits = self.sample.carry(evaluation.state)
-        state = self.sample.rows.sum(
-            _blockwise.keep_probabilities, state=logits, count=False
-        ).state
-        B, T = o.n_problems, self.n_classes
-        weights = partial(_blockwise.pair_weights, n_classes=T)
-        state = self.sample.rows.sum(weights, state=state, count=False).state
+        state = self.sample.rows.sum(weights, state=logits, count=False).state
         sums = self.sample.rows.gram(state, pairs=True)
         ridge = ridge_of(o, sums.dtype)
         sums = o.rows.xp.reshape(sums, (B, -1, *sums.shape[1:]))
@@ -106,6 +102,8 @@ class FullHessian(Preconditioner):
 
     def _draw(self, objective):
         """Draw the rows of the sample, anew where many more of them are needed."""
+        if self.sample is not None and self.whole and not self._outdated():
+            return
         free = objective.shape[0]
         if self.spectrum is not None:
             free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
@@ -129,23 +127,21 @@ class FullHessian(Preconditioner):
         `sums` (T (T - 1) / 2, P, P) are those of the classes but the last.
         """
         xp, T, P = self.sample.rows.xp, self.n_classes, sums.shape[-1]
-        place = pair_places(T - 1)
-        pairs = xp.reshape(take(sums, place.ravel()), (T - 1, T - 1, P, P))
+        pairs = take(sums, pair_places(T - 1).ravel())
+        H = xp.empty((T, P, T, P), dtype=sums.dtype)
+        H[:-1, :, :-1, :] = permute(xp.reshape(pairs, (T - 1, T - 1, P, P)), (0, 2, 1, 3))
         # The classes sum to zero, which gives the last one.
-        last = -xp.sum(pairs, axis=1)
-        corner = -xp.sum(last, axis=0)
-        above = concatenate([pairs, last[:, None, :, :]], axis=1)
-        below = concatenate([last, corner[None, :, :]])
-        H = permute(concatenate([above, below[None, ...]]), (0, 2, 1, 3))
-        ridge = tile(ridge + cast(idle, H.dtype), T)
-        H = add_to_diagonal(xp.reshape(H, (T * P, T * P)), ridge)
+        H[-1, :, :-1, :] = -xp.sum(H[:-1, :, :-1, :], axis=0)
+        H[:, :, -1, :] = -xp.sum(H[:, :, :-1, :], axis=2)
+        A = add_to_diagonal(xp.reshape(H, (T * P, T * P)), tile(ridge + cast(idle, H.dtype), T))
         # One vector added to all classes changes nothing: any curvature there will do.
-        null = xp.mean(xp.reshape(diagonal(H), (T, P)), axis=0)
+        null = xp.mean(xp.reshape(diagonal(A), (T, P)), axis=0)
         null = xp.where(null == 0, xp.ones_like(null), null)
-        H = xp.reshape(H, (T, P, T, P)) + (xp.eye(P, dtype=H.dtype) * null / T)[None, :, None, :]
-        H = xp.reshape(H, (T * P, T * P))
-        unit = units_of(diagonal(H))
-        (factor,) = factorise((H / outer(unit, unit))[None, ...])
+        A = add_to_diagonals_of_blocks(A, null / T)
+        unit = units_of(diagonal(A))
+        A /= unit[:, None]
+        A /= unit[None, :]
+        (factor,) = factorise(A[None, ...])
         return factor, unit
 
     def problems(self, objective, index, evaluation):

@@ -350,7 +350,7 @@ class DenseRows(ArrayRows):
 
         products = [None] * len(pieces) if self._pairs is None else self._pairs
         sums = sum(in_order(part, zip(pieces, products, strict=True)))
-        return sums[:, pair_places(P)] / self.n_total
+        return np.take(sums, pair_places(P), axis=1) / self.n_total
 
     def _products(self, rows):
         """Products of all pairs of features and ones, (n_pairs, n_rows)."""

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from skfc._array import concatenate, namespace, take
+from skfc._softmax import others
 
 
 def classes_of(classes, n_classes):
@@ -21,19 +22,8 @@ def classes_of(classes, n_classes):
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def variances(p, present):
-    """p_k (1 - p_k) of every row for some classes, without cancellation for a p_k next to one."""
-    before, after, total = {}, {}, 0 * p[0, :]
-    for k in range(p.shape[0]):
-        before[k], total = total, total + p[k, :]
-    total = 0 * p[0, :]
-    for k in reversed(range(p.shape[0])):
-        after[k], total = total, total + p[k, :]
-    return [p[k, :] * (before[k] + after[k]) for k in present]
-
-
 def variances_of(p):
-    """The same for every class of a NumPy array, of which one per row can be next to one."""
+    """p_k (1 - p_k) of every row and class of a NumPy array, of which one can be next to one."""
     out, rows = p * (1 - p), np.arange(p.shape[1])
     largest, others = p.argmax(axis=0), p.copy()
     others[largest, rows] = 0.0
@@ -56,8 +46,8 @@ def dense_pairs(x, place, classes, p, weight):
     columns = [take(x, place[part]) for part in parts]
     scaled = concatenate([c * (p[k, :] * root)[None, :] for k, c in enumerate(columns)])
     H = -xp.matmul(scaled, scaled.T)
-    for k, own in enumerate(variances(p, range(p.shape[0]))):
-        part, own = parts[k], weight * own
+    for k, (other,) in enumerate(others(p[None, ...])):
+        part, own = parts[k], weight * p[k, :] * other
         H[part, part] = xp.matmul(columns[k] * own[None, :], columns[k].T)
     return H
 
