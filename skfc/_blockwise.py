@@ -9,8 +9,8 @@ block lives.
 
 import numpy as np
 
-from skfc._array import cast, concatenate, namespace, permute, take
-from skfc._softmax import log_probabilities, one_hot, others
+from skfc._array import cast, namespace, permute, take
+from skfc._softmax import log_probabilities, one_hot
 
 
 def evaluate(block, logits):
@@ -142,19 +142,6 @@ def curvature_diagonal(block, _, proba):
 def curvature_weights(block, _, proba):
     """The diagonal of the curvature of every row, as a state (K, n_rows)."""
     return (), None, (block.flat(block.stack(proba * (1 - proba)) * block.weight[:, None, :]),)
-
-
-def pair_weights(block, _, logits, *unused, n_classes):
-    """The curvature m (p_k [k = j] - p_k p_j) of every row for pairs of the classes but the last.
-
-    A state (n_problems * T (T - 1) / 2, n_rows), pairs k <= j by rows of the upper triangle.
-    """
-    p, T, out = block.kernel.probabilities(block.stack(logits + 0)), n_classes, []
-    weighted = p * block.weight[:, None, :]
-    for k, other in enumerate(others(p)[:-1]):
-        mine = weighted[:, k : k + 1, :]
-        out += [mine * other[:, None, :], -mine * p[:, k + 1 : T - 1, :]]
-    return (), None, (block.flat(concatenate(out, axis=1)),)
 
 
 def class_products(block, _, logits, *unused, stride):

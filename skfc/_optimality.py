@@ -82,7 +82,7 @@ def estimate(iterate, index, tol, *, thorough=False):
         trial, scale = hessian.trial(step), max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
         most = farthest(objective, evaluation, scale)
         moves = trial.exceeds(most, TUNED.far_logits)
-        few = whole is None and newton.n_products < TUNED.decided_steps and not moves.all()
+        few = whole is None and newton.may_miss(TUNED.decided_steps) and not moves.all()
         if few and trial.exceeds(0.5 * scale, 0.5 * scale * TUNED.far_logits).any():
             # A few products may show only a part of how far a single row moves.
             newton = solve(precondition, least=TUNED.decided_steps)
@@ -97,6 +97,30 @@ def estimate(iterate, index, tol, *, thorough=False):
             if n_out.any() and dominate(hessian, others):
                 doubtful |= hide(others, evaluation, precondition, tol * evaluation.value)
     return Estimate(newton.decrement, doubtful, broken, step, after)
+
+
+def newton_bound(iterate):
+    """A proven upper bound of F - F*, (n_problems,), from a Newton step on the whole Hessian.
+
+    Along a step that moves the logits of no row by more than r against one another, curvature
+    falls by a factor of e^r at most (Bach 2010, proposition 1). With m the most that a step u of
+    norm √(uᵀ H u) = 1 moves a row, d = ½ gᵀ H⁻¹ g and a = m √(2 d) < 1,
+
+        F* >= min_s F - s √(2 d) + (e^(-m s) + m s - 1) / m²
+            = F - 2 d (a + (1 - a) log(1 - a)) / a²
+
+    which is F - 2 d at the least. Where a is larger, nothing is known.
+    """
+    newton = iterate.newton
+    if newton.broken.any():
+        return host.full(len(newton.decrement), host.inf)
+    wanted = 1 / host.sqrt(2 * newton.decrement)
+    reach, factor = iterate.reach(iterate.objective.rows, wanted)
+    d = factor * newton.decrement
+    a = reach * host.sqrt(2 * d)
+    small = host.clip(a, 1e-3, 1 - 1e-9)
+    share = 2 * (small + (1 - small) * host.log1p(-small)) / small**2
+    return host.where(a < 1, d * host.maximum(share, 1.0), host.inf)
 
 
 def farthest(objective, evaluation, scale):

@@ -87,9 +87,14 @@ class DaskRows(Sizes):
             self.work.steps += gradient is not None
         return Sums(values, gradient, kept)
 
-    def gram(self, weights, *, pairs=False):
-        assert not pairs, "those of a sample only"
+    def gram(self, weights):
         return self._ask(_part_functions.ask, "gram", weights, merge=plus)
+
+    def pair_sums(self, proba, dtype):
+        return self._ask(_part_functions.ask, "pair_sums", proba, dtype, merge=plus)
+
+    def largest_forms(self, forms):
+        return self._ask(_part_functions.ask, "largest_forms", forms, merge=np.maximum)
 
     def moments(self):
         found = self._ask(_part_functions.ask, "moments", merge=Moments.__add__)

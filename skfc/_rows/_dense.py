@@ -9,17 +9,16 @@ from skfc._array import (
     concatenate,
     epsilon,
     itemsize,
-    pair_places,
     product,
     rows_that_fit,
     take,
     to_numpy,
 )
 from skfc._moments import Moments
-from skfc._pool import in_order, room, thread_map
+from skfc._pool import in_order, room
 from skfc._rows._base import LocalRows, is_small
 from skfc._rows._blocks import row_blocks, work_of
-from skfc._rows._pairs import dense_pairs
+from skfc._rows._pairs import dense_pairs, largest_of_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 # Few columns, as many as BLAS takes at a time in float32: with zeros in the others products are
@@ -107,20 +106,21 @@ class ArrayRows(LocalRows):
         """All rows of a sample, standardised, (n_rows, n_features)."""
         return self.X
 
-    def gram(self, weights, *, pairs=False):
+    def gram(self, weights):
         """Weighted Gram matrices of standardised rows, with a column of ones for the intercept.
 
         `weights` is a state of arrays (M, n_rows); the result (M, P, P) is divided by the
-        number of rows. With `pairs` weights may be negative.
+        number of rows.
         """
         total = 0.0
         for block, (weight,) in zip(self._blocks, weights, strict=True):
-            x, weight = self._with_ones(block), cast(weight, self.dtype)
-            parts = [
-                self.xp.matmul((x * weight[k, :][:, None]).T, x) for k in range(weight.shape[0])
-            ]
-            total = total + self.xp.stack(parts)
+            total = total + self._sums_of_pairs(block, cast(weight, self.dtype))
         return total / self.n_total
+
+    def _sums_of_pairs(self, block, weight):
+        x = self._with_ones(block, weight.dtype)
+        parts = [self.xp.matmul((x * weight[k, :][:, None]).T, x) for k in range(weight.shape[0])]
+        return self.xp.stack(parts)
 
     def _pairs_of(self, block, p, used, place, classes, dtype):
         xp, N = self.xp, self.shape[1]
@@ -135,9 +135,14 @@ class ArrayRows(LocalRows):
         weight = cast(block.weight[0, :], dtype)
         return dense_pairs(x, place, classes, cast(p, dtype), weight)
 
-    def _with_ones(self, block):
+    def _largest_forms(self, block, forms):
+        xp, x = self.xp, self._with_ones(block, forms.dtype)
+        products = (xp.matmul(x, forms[k, ...]) for k in range(forms.shape[0]))
+        return xp.stack([xp.max(xp.sum(product * x, axis=1)) for product in products])
+
+    def _with_ones(self, block, dtype):
         xp, n = self.xp, block.weight.shape[1]
-        x = self._standard(block, np.arange(n), self.dtype)
+        x = self._standard(block, np.arange(n), dtype)
         if not self.frame.fit_intercept:
             return x
         return concatenate([x, xp.ones((n, 1), dtype=x.dtype)], axis=1)
@@ -147,7 +152,6 @@ class DenseRows(ArrayRows):
     """Rows of a NumPy array."""
 
     on_pool = True
-    _pairs = None
 
     def _cut(self):
         """Blocks that stay in the cache with their logits, of work enough for a thread.
@@ -279,9 +283,7 @@ class DenseRows(ArrayRows):
         index = [np.arange(block.weight.shape[1]) for block in self._blocks]
         return self._standard_rows(index, np.float32)
 
-    def gram(self, weights, *, pairs=False):
-        if pairs:
-            return self._gram_of_pairs(weights)
+    def gram(self, weights):
         P, M = self.n_parameters, weights[0][0].shape[0]
         total = 0.0
 
@@ -329,40 +331,11 @@ class DenseRows(ArrayRows):
             A[N, N] = weight.sum()
         return A
 
-    def _gram_of_pairs(self, weights):
-        """Gram matrices for many weights: one product with the products of all pairs."""
-        P, n = self.n_parameters, len(self.X)
-        weight = weights[0][0] if len(weights) == 1 else np.concatenate([w for (w,) in weights], 1)
-        n_pairs = P * (P + 1) // 2
-        bytes_per_row = n_pairs * self.X.itemsize
-        memory = min(2 * TUNED.few_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
-        most = max(
-            n * n_pairs * len(weight) // TUNED.block_operations, n * bytes_per_row // memory
-        )
-        pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
-        if self._pairs is None and n * bytes_per_row <= memory:
-            self._pairs = thread_map(self._products, pieces)
+    def _sums_of_pairs(self, block, weight):
+        return sums_of_pairs(self, block, weight)
 
-        def part(item):
-            rows, products = item
-            products = self._products(rows) if products is None else products
-            return product(weight[:, rows], products.T)
-
-        products = [None] * len(pieces) if self._pairs is None else self._pairs
-        sums = sum(in_order(part, zip(pieces, products, strict=True)))
-        return np.take(sums, pair_places(P), axis=1) / self.n_total
-
-    def _products(self, rows):
-        """Products of all pairs of features and ones, (n_pairs, n_rows)."""
-        x = self.X[rows].T
-        if self.frame.fit_intercept:
-            x = np.vstack([x, np.ones((1, x.shape[1]), dtype=x.dtype)])
-        x, end = np.ascontiguousarray(x), 0
-        out = np.empty((len(x) * (len(x) + 1) // 2, x.shape[1]), dtype=x.dtype)
-        for i in range(len(x)):
-            start, end = end, end + len(x) - i
-            np.multiply(x[i], x[i:], out=out[start:end])
-        return out
+    def _largest_forms(self, block, forms):
+        return largest_of_pairs(self, block, forms)
 
 
 class Centred:
