@@ -11,7 +11,7 @@ from skfc._array import cast, take
 from skfc._continuation import Stages
 from skfc._last_step import LastStep
 from skfc._monitors import History, Progress
-from skfc._optimality import estimate, lower_bound, newton_bound, relative
+from skfc._optimality import bound_at_end, estimate, lower_bound, newton_bound, relative
 from skfc._preconditioner import exact_later, is_small
 from skfc._runtime import warn_caller
 from skfc._separation import Separation
@@ -284,7 +284,7 @@ class Run:
             gap[provable] = self.bound(iterate, provable)
             proven[provable] = gap[provable] <= self.tol
         if iterate.is_exact and not proven.all():
-            found = relative(newton_bound(iterate), value)
+            found = relative(newton_bound(iterate.newton, iterate.reach, objective.rows), value)
             known = np.isfinite(found) & ~proven
             gap[known], proven = found[known], proven | known
         return proven
@@ -313,6 +313,9 @@ class Run:
         thorough = estimate(iterate, index, self.tol, thorough=True)
         value = iterate.evaluation.value[index]
         bound = self.bound(iterate, index)
+        for k in np.flatnonzero(thorough.doubtful & (bound > self.tol)):
+            part = iterate.objective.problems(index[k : k + 1], iterate.evaluation)
+            bound[k] = min(bound[k], relative(bound_at_end(*part), value[k])[0])
         gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
         proven[index] = thorough.doubtful
 

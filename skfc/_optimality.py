@@ -18,9 +18,9 @@ from functools import partial
 
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take
-from skfc._conjugate_gradients import newton_step
+from skfc._conjugate_gradients import direct_step, newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
-from skfc._preconditioner import exact
+from skfc._preconditioner import exact, is_small
 from skfc._row_samples import stands_out
 from skfc._tuned import TUNED
 
@@ -99,7 +99,7 @@ def estimate(iterate, index, tol, *, thorough=False):
     return Estimate(newton.decrement, doubtful, broken, step, after)
 
 
-def newton_bound(iterate):
+def newton_bound(newton, reach, rows):
     """A proven upper bound of F - F*, (n_problems,), from a Newton step on the whole Hessian.
 
     Along a step that moves the logits of no row by more than r against one another, curvature
@@ -109,18 +109,29 @@ def newton_bound(iterate):
         F* >= min_s F - s √(2 d) + (e^(-m s) + m s - 1) / m²
             = F - 2 d (a + (1 - a) log(1 - a)) / a²
 
-    which is F - 2 d at the least. Where a is larger, nothing is known.
+    which is F - 2 d at the least. Where a is larger, nothing is known. `reach` is a function of
+    the rows, see :meth:`ExactHessian.reach`.
     """
-    newton = iterate.newton
     if newton.broken.any():
         return host.full(len(newton.decrement), host.inf)
-    wanted = 1 / host.sqrt(2 * newton.decrement)
-    reach, factor = iterate.reach(iterate.objective.rows, wanted)
+    most, factor = reach(rows, 1 / host.sqrt(2 * newton.decrement))
     d = factor * newton.decrement
-    a = reach * host.sqrt(2 * d)
+    a = most * host.sqrt(2 * d)
     small = host.clip(a, 1e-3, 1 - 1e-9)
     share = 2 * (small + (1 - small) * host.log1p(-small)) / small**2
     return host.where(a < 1, d * host.maximum(share, 1.0), host.inf)
+
+
+def bound_at_end(objective, evaluation):
+    """The same for one problem at any evaluation, or infinity where the Hessian is not small."""
+    if not is_small(objective):
+        return host.full(1, host.inf)
+    hessian = exact(objective, evaluation)
+    gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
+    newton = direct_step(objective, gradient, hessian.solve)
+    if not hessian.is_exact:
+        return host.full(1, host.inf)
+    return newton_bound(newton, hessian.reach, objective.rows)
 
 
 def farthest(objective, evaluation, scale):
