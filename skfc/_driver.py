@@ -284,7 +284,10 @@ class Run:
             gap[provable] = self.bound(iterate, provable)
             proven[provable] = gap[provable] <= self.tol
         if iterate.is_exact and not proven.all():
-            found = relative(newton_bound(iterate.newton, iterate.reach, objective.rows), value)
+            bound = newton_bound(
+                iterate.newton, iterate.whole, objective, iterate.evaluation, self.tol * value
+            )
+            found = relative(bound, value)
             known = np.isfinite(found) & ~proven
             gap[known], proven = found[known], proven | known
         return proven
@@ -315,7 +318,8 @@ class Run:
         bound = self.bound(iterate, index)
         for k in np.flatnonzero(thorough.doubtful & (bound > self.tol)):
             part = iterate.objective.problems(index[k : k + 1], iterate.evaluation)
-            bound[k] = min(bound[k], relative(bound_at_end(*part), value[k])[0])
+            found = bound_at_end(*part, self.tol * value[k])
+            bound[k] = min(bound[k], relative(found, value[k])[0])
         gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
         proven[index] = thorough.doubtful
 

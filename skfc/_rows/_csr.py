@@ -10,7 +10,7 @@ from skfc._pool import in_order, over_rows, thread_map
 from skfc._rows._base import LocalRows, is_small
 from skfc._rows._blocks import add, row_blocks, work_of
 from skfc._rows._dense import DenseRows
-from skfc._rows._pairs import largest_of_pairs, sparse_pairs, sums_of_pairs
+from skfc._rows._pairs import forms_of_pairs, sparse_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 # Stored values for every feature in a block: its product with residuals is summed.
@@ -239,8 +239,8 @@ class CSRRows(LocalRows):
     def _sums_of_pairs(self, block, weight):
         return sums_of_pairs(self, block, weight)
 
-    def _largest_forms(self, block, forms):
-        return largest_of_pairs(self, block, forms)
+    def _row_forms(self, block, forms):
+        return forms_of_pairs(self, block, forms)
 
     def _norms(self, block):
         whole, out = view(self.X, block.rows), np.empty(block.weight.shape[1])

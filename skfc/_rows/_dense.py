@@ -18,7 +18,7 @@ from skfc._moments import Moments
 from skfc._pool import in_order, room
 from skfc._rows._base import LocalRows, is_small
 from skfc._rows._blocks import row_blocks, work_of
-from skfc._rows._pairs import dense_pairs, largest_of_pairs, sums_of_pairs
+from skfc._rows._pairs import dense_pairs, forms_of_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 # Few columns, as many as BLAS takes at a time in float32: with zeros in the others products are
@@ -135,10 +135,10 @@ class ArrayRows(LocalRows):
         weight = cast(block.weight[0, :], dtype)
         return dense_pairs(x, place, classes, cast(p, dtype), weight)
 
-    def _largest_forms(self, block, forms):
+    def _row_forms(self, block, forms):
         xp, x = self.xp, self._with_ones(block, forms.dtype)
         products = (xp.matmul(x, forms[k, ...]) for k in range(forms.shape[0]))
-        return xp.stack([xp.max(xp.sum(product * x, axis=1)) for product in products])
+        return xp.max(xp.stack([xp.sum(product * x, axis=1) for product in products]), axis=0)
 
     def _with_ones(self, block, dtype):
         xp, n = self.xp, block.weight.shape[1]
@@ -334,8 +334,8 @@ class DenseRows(ArrayRows):
     def _sums_of_pairs(self, block, weight):
         return sums_of_pairs(self, block, weight)
 
-    def _largest_forms(self, block, forms):
-        return largest_of_pairs(self, block, forms)
+    def _row_forms(self, block, forms):
+        return forms_of_pairs(self, block, forms)
 
 
 class Centred:
