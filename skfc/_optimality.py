@@ -109,13 +109,14 @@ def newton_bound(newton, hessian, objective, evaluation, wanted):
         F* >= min_s F - s √(2 d) + (e^(-m s) + m s - 1) / m²
             = F - 2 d (a + (1 - a) log(1 - a)) / a²
 
-    which is F - 2 d at the least. It holds as well with less curvature than there is: rows that
-    may move by more than half a logit are left out of H, and then need no m. Infinite where
-    nothing is known, or d is more than `wanted`.
+    which is F - 2 d at the least. It holds as well with less curvature than there is: near the
+    minimum, rows that may move by more than half a logit are left out of H, and then need no m.
+    Infinite where nothing is known, or d is more than `wanted`.
     """
     rows, gradient = objective.rows, cast(evaluation.gradient, objective.rows.parameter_dtype)
     proba = rows.sum(_blockwise.keep_probabilities, state=evaluation.state, count=False).state
     state = rows.joined(proba, everything(rows))
+    near_minimum = TUNED.stronger * TUNED.small_tol * evaluation.value
     for _ in range(TUNED.look_back):
         if newton.broken.any() or not hessian.is_exact:
             break
@@ -127,7 +128,7 @@ def newton_bound(newton, hessian, objective, evaluation, wanted):
         if (a < 1).all():
             small = host.maximum(a, 1e-3)  # digits cancel below
             return 2 * d * (small + (1 - small) * host.log1p(-small)) / small**2
-        if not (d <= wanted).all():
+        if not (d <= host.minimum(wanted, near_minimum)).all():
             break
         near = partial(_blockwise.keep_near, limit=float(0.5**2 / (2 * d[0])))
         state = rows.sum(near, state=rows.joined(forms, state), count=False).state
