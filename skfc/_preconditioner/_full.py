@@ -202,7 +202,7 @@ class ExactHessian(FullHessian):
     def refresh(self, objective, evaluation):
         rows, theta = objective.rows, evaluation.theta
         at_null = not bool(rows.xp.any(theta[: rows.shape[1], :] != 0))
-        if at_null and objective.n_problems == 1:
+        if at_null and objective.n_problems == 1 and not rows.sparse:
             self.sums = sums_at_null(rows, evaluation.state)
             self._invert(objective)
         else:
