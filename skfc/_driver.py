@@ -94,7 +94,7 @@ class Run:
                 monitor.begin()
             iterate = self.generator.send(change)
             change = self.judge(iterate, self.taken + iterate.n_iter)
-            if self.other is not None and is_slow(iterate):
+            if self.other is not None and is_slow(iterate, self.solver):
                 change = self.switch(iterate, change)
         self.generator.close()
         for monitor in self.monitors:
@@ -104,17 +104,20 @@ class Run:
     def switch(self, iterate, change):
         """Go on from an iterate with the other solver, and in the Hessian where that is small."""
         objective = self.stages.objective
-        exact = exact_later(objective) if iterate.poor or is_small(objective) else None
+        whole = not self.solver.exact and (iterate.poor or is_small(objective))
+        exact = exact_later(objective) if whole else None
         name, self.other = self.other, None
         if exact is not None and exact.is_whole:
-            name = "newton-cholesky"
+            name, self.other = "newton-cholesky", name
         solver = SOLVERS[name]
         if solver is self.solver and exact is None:
             return change
         self.generator.close()
         preconditioner = self.preconditioner if exact is None else exact
         self.generator = solver.generate(objective, preconditioner, iterate.evaluation.theta)
-        self.taken, self.ratio[:], self.switched = iterate.n_iter, 1.0, name
+        self.taken += iterate.n_iter
+        self.solver, self.preconditioner, self.switched = solver, preconditioner, name
+        self.ratio[:] = 1.0
         return None
 
     def judge(self, iterate, n_iter):
@@ -252,7 +255,8 @@ class Run:
         self.ahead, gap = LastStep(iterate), gap.copy()
         proven = self.prove(iterate, asked, gap)
         rest = asked[~proven[asked]]
-        if iterate.is_exact and not (floor | last)[rest].any():
+        near = iterate.decrement <= TUNED.accuracy * self.tol * value
+        if iterate.is_exact and not (floor | last | near)[rest].any():
             gap[rest] = np.inf  # Newton steps lead to where it can be proven
             self.wait(iterate, rest)
             return gap, proven, bool(len(rest))
@@ -331,13 +335,15 @@ class Run:
         proven[index] = thorough.doubtful
 
 
-def is_slow(iterate):
+def is_slow(iterate, solver):
     """Whether a solver that knows no damping has met its limits: the other one takes over.
 
     That is after many iterations, where no step was found, and where the model promises more
-    than F, which is not negative. At the start it often does, and the first step mends it.
+    than F, which is not negative. At the start it often does, and the first step mends it; with
+    the Hessian of all rows the solver does.
     """
     beyond = iterate.n_iter > 0 and (iterate.decrement > iterate.evaluation.value).any()
+    beyond = beyond and not solver.exact
     return iterate.n_iter >= TUNED.patience or beyond or iterate.stalled.any()
 
 

@@ -79,7 +79,8 @@ class Method:
             return replace(self, preconditioner=name)
         cheap = objective.n_problems == 1 and _preconditioner.is_cheap(objective)
         if cheap and name == "hessian":
-            return replace(self, preconditioner=name, solver="newton-cholesky")
+            name = "newton-cholesky"
+            return replace(self, preconditioner="hessian", solver=name, other="newton-cg")
         solver, other = choose_solver(PRECONDITIONERS[name])
         return replace(self, preconditioner=name, solver=solver, other=other)
 
