@@ -38,7 +38,7 @@ class DaskRows(Sizes):
         self.n_problems, self.sparse, self.n_values = n_problems, sparse, n_values
         self.frame, self.on_pool = view.frame, cluster.on_pool
         self.work = Work() if work is None else work
-        self._prominence = None
+        self._prominence, self._drawn = None, Drawn()
 
     @classmethod
     def of(cls, cluster, layout, shape, *, n_problems=1, sparse=False, n_values=None):
@@ -89,7 +89,9 @@ class DaskRows(Sizes):
 
     def gram(self, weights, *, pairs=False):
         assert not pairs, "those of a sample only"
-        return self._ask(_part_functions.ask, "gram", weights, merge=plus)
+        return _part_functions.whole(
+            self._ask(_part_functions.ask_half, "gram", weights, merge=plus)
+        )
 
     def moments(self):
         found = self._ask(_part_functions.ask, "moments", merge=Moments.__add__)
@@ -108,7 +110,8 @@ class DaskRows(Sizes):
         return self._ask(_part_functions.ask, "loss_of", coef, intercept, merge=plus)
 
     def hessian_on(self, proba, *coordinates):
-        return self._ask(_part_functions.ask, "hessian_on", proba, *coordinates, merge=plus)
+        half = _part_functions.ask_half
+        return _part_functions.whole(self._ask(half, "hessian_on", proba, *coordinates, merge=plus))
 
     def _values(self, rows, columns):
         """Some values of X, (n_rows, n_columns)."""
@@ -135,6 +138,7 @@ class DaskRows(Sizes):
         before = self.view.problems
         rows = self._with(problems=np.asarray(index) if before is None else before[index])
         rows.n_problems, rows._prominence = len(index), self._prominence
+        rows._drawn = self._drawn
         columns = columns_of(index, self.n_classes)
         return rows, *(self._keep(_part_functions.cut, state, columns) for state in states)
 
@@ -161,17 +165,44 @@ class DaskRows(Sizes):
         return None
 
     def select(self, importance, dtype):
-        answers = self._ask(_part_functions.select, importance, dtype)
-        X, target, weight, index = zip(*answers, strict=True)
+        held = self._drawn.held(dtype)
+        answers = self._ask(_part_functions.select, importance, dtype, held)
+        numbers, X, target, weight, index = zip(*answers, strict=True)
+        X = self._drawn.complete(np.concatenate(numbers), np.concatenate(X))
         if len({t.ndim for t in target}) > 1:  # labels in some parts, probabilities in others
             like = np.empty((1, self.n_classes, 0))
             target = [one_hot(t, like) for t in target]
         rows = DenseRows(
-            np.concatenate(X), np.concatenate(target, axis=-1), np.concatenate(weight, axis=-1),
+            X, np.concatenate(target, axis=-1), np.concatenate(weight, axis=-1),
             n_classes=self.n_classes, frame=self.frame, standard=True, n_total=self.n_total,
-            share=sum(map(len, X)) / self.n_total, work=self.work,
+            share=len(X) / self.n_total, work=self.work,
         )  # fmt: skip
         return DaskSample(self, rows, dict(zip(self.cluster.numbers, index, strict=True)))
+
+
+class Drawn:
+    """X of the rows that were drawn last.
+
+    The random numbers of the rows stay, so that most of them are drawn the next time, too. Those
+    need not come here again.
+    """
+
+    def __init__(self):
+        self.numbers, self.X = np.empty(0, dtype=int), np.empty((0, 0))
+
+    def held(self, dtype):
+        """The numbers of the rows that are here in a type."""
+        return self.numbers if self.X.dtype == dtype else self.numbers[:0]
+
+    def complete(self, numbers, new):
+        """X of the rows `numbers`, of which the `new` ones have come; they are kept from now on."""
+        here = np.isin(numbers, self.held(new.dtype))
+        X = np.empty((len(numbers), new.shape[1]), dtype=new.dtype)
+        X[~here] = new
+        if here.any():
+            X[here] = self.X[np.searchsorted(self.numbers, numbers[here])]
+        self.numbers, self.X = numbers, X
+        return X
 
 
 @dataclass(frozen=True)
