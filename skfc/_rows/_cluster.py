@@ -108,8 +108,6 @@ class Cluster:
     received : bytes of all answers so far
     """
 
-    on_pool = False
-
     def __init__(self, n_parts):
         self.numbers, self.dropped, self.received = list(range(n_parts)), [], 0
 
@@ -151,8 +149,6 @@ class Here(Cluster):
     ----------
     parts : list of :class:`skfc._rows._parts.Part`
     """
-
-    on_pool = True
 
     def __init__(self, parts):
         super().__init__(len(parts))

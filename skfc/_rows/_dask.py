@@ -31,12 +31,13 @@ class DaskRows(Sizes):
 
     xp, parameter_dtype = np, np.float64
     typical = LocalRows.typical  # by values of a few rows
+    on_pool = True  # what is computed here: samples, factors
 
     def __init__(self, cluster, view, shape, *, dtype, n_problems, sparse, n_values, work=None):
         self.cluster, self.view, self.shape, self.dtype = cluster, view, shape, dtype
         self.n_classes, self.n_total = view.layout.n_classes, view.layout.n_total
         self.n_problems, self.sparse, self.n_values = n_problems, sparse, n_values
-        self.frame, self.on_pool = view.frame, cluster.on_pool
+        self.frame = view.frame
         self.work = Work() if work is None else work
         self._prominence, self._drawn = None, Drawn()
 
