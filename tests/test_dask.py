@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from itertools import pairwise
 
 import numpy as np
 import problems
@@ -187,6 +188,43 @@ def test_chunks_change_no_step(data, chunks):
             here = fitted(X, y, **parameters)
             there = fitted(lazy(X, chunks), lazy(y, chunks), **parameters)
             assert_allclose(there.loss_curve_, here.loss_curve_, rtol=1e-10)
+
+
+def test_a_row_of_samples_comes_once(data, monkeypatch):
+    """As long as it is drawn again, which the fixed random numbers of rows make likely."""
+    from skfc._rows import DaskRows, Here, _part_functions
+
+    X, y, _ = data
+    sent, run = [], Here.run
+
+    def note(self, call):
+        found = run(self, call)
+        if call.function is _part_functions.select:
+            numbers, new = zip(*(answer[:2] for answer in found), strict=True)
+            sent.append((set(np.concatenate(numbers).tolist()), sum(map(len, new))))
+        return found
+
+    monkeypatch.setattr(Here, "run", note)
+    few = {"hessian_rows": 100, "rows_per_feature": 0, "all_rows_small": 1.5}
+    parameters = {"solver": "newton-cg", "preconditioner": "kronecker"}
+    with override(**few):
+        here = fitted(X, y, **parameters)
+        there = fitted(lazy(X), lazy(y), **parameters)
+    assert_allclose(there.loss_curve_, here.loss_curve_, rtol=1e-10)
+    assert len(sent) > 2
+    for (before, _), (now, n_new) in pairwise(sent):
+        assert n_new == len(now - before) < len(now)
+    assert DaskRows.on_pool  # what is computed of them here is as in any fit
+
+
+def test_halves_of_symmetric_matrices():
+    from skfc._rows._part_functions import ask_half, whole
+
+    A = np.random.default_rng(0).standard_normal((2, 7, 7))
+    for symmetric in (A + A.transpose(0, 2, 1), (A @ A.transpose(0, 2, 1))[0], A[:, :1, :1]):
+        half, _ = ask_half(symmetric, "view")
+        assert half.shape[-1] == symmetric.shape[-1] * (symmetric.shape[-1] + 1) // 2
+        assert_array_equal(whole(half), symmetric)
 
 
 def test_warm_start(data):
@@ -567,6 +605,39 @@ def test_large_arrays_go_ahead_of_calls(data, make_cluster):
     client.scatter = fail
     with override(small_block_bytes=8):
         assert_same(here, fitted(lazy(X, 100), lazy(y, 100), lazy(weight, 100)))
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (2, 3)], ids=str)
+def test_large_sums_go_from_worker_to_worker(data, make_cluster, monkeypatch, lost):
+    """The client gets one of all; what does not arrive is asked for once more."""
+    from skfc._rows import OnWorkers
+    from skfc._rows._tree import Sums
+
+    make_cluster(n_workers=5, processes=False)
+    X, y, weight = data
+    found, send, taken, asked = [], OnWorkers._send, Sums.taken, []
+
+    def note(self, call, numbers, dropped, again):
+        done = send(self, call, numbers, dropped, again)
+        if call.merge is not None:
+            found.append((len(done), len(numbers), again))
+        return done
+
+    async def fail(self, ticket):
+        asked.append(ticket)
+        if len(asked) in lost:
+            raise OSError("a worker that is gone")
+        return await taken(self, ticket)
+
+    monkeypatch.setattr(OnWorkers, "_send", note)
+    monkeypatch.setattr(Sums, "taken", fail)
+    here = fitted(X, y, weight)
+    with override(small_block_bytes=8):
+        there = fitted(lazy(X, 60), lazy(y, 60), lazy(weight, 60))
+    assert_same(here, there)
+    assert {n_done for n_done, _, again in found if not again} == {1}
+    assert len([n for _, n, again in found if again and n < 10]) == (1 if lost else 0)
+    assert len(asked) > len(found)
 
 
 def test_states_of_a_client_that_is_gone_are_let_go_of(data, make_cluster, monkeypatch):

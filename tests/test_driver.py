@@ -351,7 +351,7 @@ def test_monitors_see_who_is_left(data):
 
 @pytest.mark.parametrize("preconditioner", ["diagonal", "kronecker"])
 def test_a_proven_fit_ends_with_the_newton_step_at_hand(data, preconditioner):
-    """Of two fits that stop at the same iterate, an estimate must not lead farther than a proof."""
+    """As one that is estimated does, so that both are as close to the minimum."""
     (fit,) = run(make_objective(*data, C=1e-3), "newton-cg", preconditioner, tol=1e-5)
     (best,) = run(make_objective(*data, C=1e-3), "newton-cg", "hessian", tol=1e-12)
     assert fit.proven

@@ -17,7 +17,7 @@ from skfc import _blockwise
 from skfc._array import take
 from skfc._pool import thread_map
 from skfc._rows import _worker
-from skfc._rows._calls import Ref, Sent, Store, attempt, collected, mapped
+from skfc._rows._calls import Ref, Sent, Store, attempt, collected, mapped, merged
 from skfc._rows._part_functions import cut, logits_at, sum_blocks
 from skfc._rows._parts import size_of
 from skfc._tuned import TUNED
@@ -98,8 +98,8 @@ def to_send(call, whole):
 class Cluster:
     """Parts of the rows, and calls of functions of them.
 
-    A subclass gives `_send`, which performs a call for some parts, and returns answers and
-    the numbers of parts for which a state was lost.
+    A subclass gives `_send`, which performs a call for some parts, and returns pairs of their
+    numbers and answers; those of parts for which a state was lost are missing.
 
     Attributes
     ----------
@@ -117,8 +117,10 @@ class Cluster:
         for trial in range(TRIALS):
             # One by one: states are let go of at any time, in other threads too.
             dropped = {self.dropped.pop() for _ in range(len(self.dropped))}
-            found, left = self._send(to_send(call, whole), left, dropped)
+            found = self._send(to_send(call, whole), left, dropped, again=whole)
             done += found
+            answered = {number for numbers, _ in found for number in numbers}
+            left = [number for number in left if number not in answered]
             if not left:
                 break
             if whole:  # a worker that is gone has not been missed yet
@@ -130,13 +132,9 @@ class Cluster:
             if isinstance(argument, State):
                 argument.note()
         self.received += size_of([answer for _, answer in done])
-        done = [answer for _, answer in sorted(done, key=lambda item: item[0])]
-        if call.merge is None:
-            return done
-        total = done[0]
-        for answer in done[1:]:
-            total = call.merge(total, answer)
-        return total
+        done = sorted(done, key=lambda item: item[0])
+        answers = [answer for _, answer in merged(call, done)]
+        return answers if call.merge is None else answers[0]
 
     def close(self):
         """Forget what is there."""
@@ -154,7 +152,7 @@ class Here(Cluster):
         super().__init__(len(parts))
         self.parts, self.store = parts, Store()
 
-    def _send(self, call, numbers, dropped):
+    def _send(self, call, numbers, dropped, again):
         self.store.drop(dropped)
 
         def answer(number):
@@ -204,31 +202,31 @@ class OnWorkers(Cluster):
                 if held[self.futures[number].key]
             }
 
-    def _send(self, call, numbers, dropped):
+    def _send(self, call, numbers, dropped, again):
         self._find()
-        homes, lost = {}, []
+        homes = {}
         for number in numbers:
             if number in self.homes:
                 place = number, self.futures[number].key
                 homes.setdefault(self.homes[number], []).append(place)
-            else:
-                lost.append(number)
         call, held = self._sent_ahead(call, list(homes))
+        ticket = None if again else next(tokens)
         found = self.client.run(
-            _worker.serve, call, homes, dropped, self.name, workers=list(homes), on_error="return"
-        )
+            _worker.serve, call, homes, dropped, self.name, ticket,
+            workers=list(homes), on_error="return",
+        )  # fmt: skip
         del held
         done = []
-        for address, places in homes.items():
+        for address in homes:
             answer = found.get(address, OSError())
             if isinstance(answer, OSError):  # out of reach
-                answer = [], [number for number, _ in places]
-            elif isinstance(answer, Exception):
+                continue
+            if isinstance(answer, Exception):
                 raise answer
-            done += answer[0]
-            lost += answer[1]
-        self.homes = None if lost else self.homes
-        return done, lost
+            done += answer
+        if sum(len(some) for some, _ in done) < len(numbers):
+            self.homes = None
+        return done
 
     def _sent_ahead(self, call, workers):
         """A call whose large arrays are with the workers already, and what keeps them there."""

@@ -66,6 +66,11 @@ class DaskRows(Sizes):
         """The answers of a function of the rows."""
         return self.cluster.run(Call(self.view, function, arguments, None, merge))
 
+    def _symmetric(self, method, *arguments):
+        """The sum of the symmetric matrices that a method gives."""
+        half = self._ask(_part_functions.ask_half, method, *arguments, merge=plus)
+        return _part_functions.whole(half)
+
     def _keep(self, function, *arguments, **known):
         """The state that a function of the rows leaves."""
         return State(self.cluster, Call(self.view, function, arguments, next(tokens)), **known)
@@ -90,9 +95,7 @@ class DaskRows(Sizes):
 
     def gram(self, weights, *, pairs=False):
         assert not pairs, "those of a sample only"
-        return _part_functions.whole(
-            self._ask(_part_functions.ask_half, "gram", weights, merge=plus)
-        )
+        return self._symmetric("gram", weights)
 
     def moments(self):
         found = self._ask(_part_functions.ask, "moments", merge=Moments.__add__)
@@ -111,8 +114,7 @@ class DaskRows(Sizes):
         return self._ask(_part_functions.ask, "loss_of", coef, intercept, merge=plus)
 
     def hessian_on(self, proba, *coordinates):
-        half = _part_functions.ask_half
-        return _part_functions.whole(self._ask(half, "hessian_on", proba, *coordinates, merge=plus))
+        return self._symmetric("hessian_on", proba, *coordinates)
 
     def _values(self, rows, columns):
         """Some values of X, (n_rows, n_columns)."""
@@ -196,7 +198,7 @@ class Drawn:
         return self.numbers if self.X.dtype == dtype else self.numbers[:0]
 
     def complete(self, numbers, new):
-        """X of the rows `numbers`, of which the `new` ones have come; they are kept from now on."""
+        """X of the rows `numbers`, of which the `new` ones have come; they are kept."""
         here = np.isin(numbers, self.held(new.dtype))
         X = np.empty((len(numbers), new.shape[1]), dtype=new.dtype)
         X[~here] = new

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from skfc._rows._calls import Sent, Store, attempt, collected, mapped
+from skfc._rows._tree import GIVE, Sums
 from skfc._runtime import computing, hold_freed_memory
 
 # The share of a worker's memory that states may take: chunks that do not fit go to its disk.
@@ -12,23 +13,33 @@ STATES = 0.25
 STORES = {}
 
 
-async def serve(call, homes, dropped, fit, dask_worker=None):
+async def serve(call, homes, dropped, fit, ticket, dask_worker=None):
     """Perform a call for the parts of a worker, beside its tasks; see `Client.run`.
 
-    `homes` are lists of the numbers and keys of parts, by the addresses of workers.
+    `homes` are lists of the numbers and keys of parts, by the addresses of workers. With a
+    `ticket`, large sums go from worker to worker, and to the client from the first of them.
     """
     places, store = homes[dask_worker.address], store_of(dask_worker, fit)
     store.drop(dropped)
     store.parts = [key for _, key in places]
+    if call.merge is None or ticket is None or len(homes) == 1:
+        return await perform_here(call, places, store, dask_worker)
+    async with store.sums.of(ticket) as give:
+        done = await perform_here(call, places, store, dask_worker)
+        return await give(call, done, dask_worker, list(homes))
+
+
+async def perform_here(call, places, store, worker):
+    """The answers of a call for the parts of a worker, as pairs of :func:`collected`."""
 
     def found_here(argument):
-        return dask_worker.data[argument.key] if isinstance(argument, Sent) else argument
+        return worker.data[argument.key] if isinstance(argument, Sent) else argument
 
     try:
         call = mapped(call, found_here)
     except KeyError:
-        return [], [number for number, _ in places]
-    gate = asyncio.Semaphore(dask_worker.state.nthreads)
+        return []
+    gate = asyncio.Semaphore(worker.state.nthreads)
 
     async def one(number, key):
         async with gate:  # as many chunks at a time as there are threads: others may be on disk
@@ -37,12 +48,12 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
                 found = await asyncio.to_thread(attempt_alone, None, number, store, call)
             if not found[1]:
                 with suppress(KeyError):
-                    part = fetch(dask_worker.data, key)
+                    part = fetch(worker.data, key)
                     found = await asyncio.to_thread(attempt_alone, part, number, store, call)
             return found
 
     found = await asyncio.gather(*(one(*item) for item in places))
-    return collected(call, found)
+    return await asyncio.to_thread(collected, call, found)
 
 
 def attempt_alone(*arguments):
@@ -60,9 +71,21 @@ def store_of(worker, fit):
             if other[1] == address and not any(key in worker.data for key in store.parts):
                 del STORES[other]
         limit = memory_limit(worker)
-        STORES[own] = Store(limit and int(limit * STATES), rests=True)
+        STORES[own] = store = Store(limit and int(limit * STATES), rests=True)
+        store.sums = Sums(fit)
+        worker.handlers[GIVE] = given_by(worker)
         hold_freed_memory(True, limit)
     return STORES[own]
+
+
+def given_by(worker):
+    """What another worker may ask of this one: its part of a large sum."""
+
+    async def give(fit, ticket):
+        store = STORES.get((fit, worker.address))
+        return store and await store.sums.taken(ticket)
+
+    return give
 
 
 def memory_limit(worker):
