@@ -153,16 +153,18 @@ def beside_tasks():
     """Around a fit on a client: in a task, it leaves its thread to those that it waits for."""
     from distributed import get_worker, rejoin, secede
 
+    task = True
     try:
         get_worker()
-    except ValueError:  # no task
-        yield
-        return
-    secede()
+    except ValueError:
+        task = False
+    if task:
+        secede()
     try:
         yield
     finally:
-        rejoin()
+        if task:
+            rejoin()
 
 
 def sizes(X):

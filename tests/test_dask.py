@@ -449,6 +449,9 @@ def test_bad_input_is_refused_before_a_fit(data):
     refused(ValueError, "of unknown sizes", unknown(lazy(X)), lazy(y, 600))
     refused(ValueError, "chunk of X has 250 rows", unknown(lazy(X)), lazy(y, (100, 400, 100)))
     refused(ValueError, "continuous", lazy(X), lazy(y + 0.5))
+    refused(ValueError, r"y holds objects \(int\)", lazy(X), lazy(y.astype(object)))
+    gap = np.where(np.arange(n) == 400, None, NAMES.astype(object)[y])
+    refused(ValueError, "chunk of y has missing labels .*: 1 of 250", lazy(X), lazy(gap))
     refused(ValueError, "sum to one", lazy(X), lazy(np.abs(X[:, :T])))
     refused(ValueError, "two axes", lazy(X)[:, :, None], lazy(y))
     refused(TypeError, "y must be a Dask collection", lazy(X), y)
@@ -553,8 +556,9 @@ def test_workers_of_a_client(data, make_cluster, monkeypatch):
     (cluster,) = clusters
     passes = 10 * (there.n_iter_ + 3)
     assert 0 < cluster.received < 2 * passes * 8 * (N + 1) * T + 3 * X.nbytes
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="NaN") as raised:
         fitted(lazy(np.where(X > 1e3, np.nan, X) * np.nan), lazy(y))
+    assert "worker" not in str(raised.value.__context__)
     gc.collect()
     assert not client.futures  # neither of fits that ended nor of one that failed
 

@@ -71,6 +71,7 @@ def read_chunk(x, y, sample_weight, classes, names):
     if y.ndim == 1:
         with _labels.of_one_kind():
             _, labels, target = _labels.labels_of(y)
+            _labels.refuse_objects(labels)
     elif len(y):
         target = _targets.encode_rows(y, classes, names)[1].T
     else:
@@ -87,7 +88,8 @@ def read_rows(x, y, sample_weight):
     check_order(x, sample_weight, "sample_weight")
     X = features_of(x)
     n = X.shape[0]
-    y, weight = plain_column(_labels.plain(y)), plain_column(readable(sample_weight, "weights"))
+    y = plain_column(_labels.plain(y, "A chunk of y"))
+    weight = plain_column(readable(sample_weight, "weights"))
     weight = _targets.check_weights(weight, (n,), some=False)
     if y.shape[0] != n:
         raise ValueError(f"A chunk of X has {n} rows, and that of y has {y.shape[0]}.")

@@ -235,7 +235,8 @@ class OnWorkers(Cluster):
         def send(argument):
             if not isinstance(argument, np.ndarray) or argument.nbytes < TUNED.small_block_bytes:
                 return argument
-            options = {"workers": workers, "broadcast": True, "hash": False}
+            # Workers that pause or close are not waited for: the call itself goes to them.
+            options = {"workers": workers, "broadcast": True, "hash": False, "timeout": 0}
             held.append(self.client.scatter(argument, **options))
             return Sent(held[-1].key)
 
