@@ -246,6 +246,7 @@ def class_totals(found, classes):
         check_several(classes)
         return classes, sum(totals)
     labels, places = _labels.union(labels)
+    _labels.refuse_objects(labels)
     # Twice, so that it does not warn of as many classes as rows.
     check_classification_targets(np.repeat(labels, 2))
     classes = labels if classes is None else classes

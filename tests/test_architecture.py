@@ -68,7 +68,7 @@ NUMBERS = {
     ("_rows/_parts.py", "VIEWS"): "a count of objects",
     ("_rows/_cluster.py", "TRIALS"): "seconds in which a lost worker is noticed",
     ("_rows/_cluster.py", "WAIT"): "seconds in which a lost worker is noticed",
-    ("_rows/_tree.py", "LATE"): "seconds in which a call has come to all workers",
+    ("_rows/_exchange.py", "LATE"): "seconds in which a call has come to all workers",
     ("_runtime.py", "LARGEST_LEARNT"): "a constant of glibc",
     ("_runtime.py", "SHARE_LEARNT"): "memory of a worker; docs/decisions/clusters.md",
     ("_runtime.py", "M_TRIM_THRESHOLD"): "a constant of glibc",

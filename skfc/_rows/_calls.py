@@ -90,7 +90,7 @@ class Store:
         self.limit, self.lock, self.held, self.size = limit, Lock(), OrderedDict(), 0
         self.rests = {} if rests else None  # of the last view of every part
         self.parts = ()  # the keys of those that were asked last
-        self.sums = None  # what other workers may ask for
+        self.exchange = None  # with other workers
 
     def rows(self, part, number, call):
         """The rows of a call: those of a part, or without one what there is of them."""

@@ -71,7 +71,6 @@ def read_chunk(x, y, sample_weight, classes, names):
     if y.ndim == 1:
         with _labels.of_one_kind():
             _, labels, target = _labels.labels_of(y)
-            _labels.refuse_objects(labels)
     elif len(y):
         target = _targets.encode_rows(y, classes, names)[1].T
     else:

@@ -209,11 +209,12 @@ class OnWorkers(Cluster):
             if number in self.homes:
                 place = number, self.futures[number].key
                 homes.setdefault(self.homes[number], []).append(place)
-        call, held = self._sent_ahead(call, list(homes))
-        ticket = None if again else next(tokens)
+        held = []
+        if not again and homes:
+            call, held = self._sent_ahead(call, next(iter(homes)))
         found = self.client.run(
-            _worker.serve, call, homes, dropped, self.name, ticket,
-            workers=list(homes), on_error="return",
+            _worker.serve, call, homes, dropped, self.name, None if again else next(tokens),
+            [future.key for future in held], workers=list(homes), on_error="return",
         )  # fmt: skip
         del held
         done = []
@@ -228,22 +229,22 @@ class OnWorkers(Cluster):
             self.homes = None
         return done
 
-    def _sent_ahead(self, call, workers):
-        """A call whose large arrays are with the workers already, and what keeps them there."""
+    def _sent_ahead(self, call, worker):
+        """A call whose large arrays are with a worker already, and what keeps them there."""
         held = []
 
         def send(argument):
             if not isinstance(argument, np.ndarray) or argument.nbytes < TUNED.small_block_bytes:
                 return argument
-            # Workers that pause or close are not waited for: the call itself goes to them.
-            options = {"workers": workers, "broadcast": True, "hash": False, "timeout": 0}
+            # A worker that pauses or closes is not waited for: the call itself finds out.
+            options = {"workers": [worker], "hash": False, "timeout": 0}
             held.append(self.client.scatter(argument, **options))
             return Sent(held[-1].key)
 
         try:
             return mapped(call, send), held
-        except Exception:  # a worker that is gone: the call itself finds out
-            return call, held
+        except Exception:  # a worker that is gone
+            return call, []
 
     def close(self):
         self.client.run(_worker.forget, self.name, on_error="ignore")

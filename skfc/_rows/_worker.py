@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from skfc._rows._calls import Sent, Store, attempt, collected, mapped
-from skfc._rows._tree import GIVE, Sums
+from skfc._rows._exchange import GIVE, Exchange
 from skfc._runtime import computing, hold_freed_memory
 
 # The share of a worker's memory that states may take: chunks that do not fit go to its disk.
@@ -13,32 +13,29 @@ STATES = 0.25
 STORES = {}
 
 
-async def serve(call, homes, dropped, fit, ticket, dask_worker=None):
+async def serve(call, homes, dropped, fit, number, ahead, dask_worker=None):
     """Perform a call for the parts of a worker, beside its tasks; see `Client.run`.
 
-    `homes` are lists of the numbers and keys of parts, by the addresses of workers. With a
-    `ticket`, large sums go from worker to worker, and to the client from the first of them.
+    `homes` are lists of the numbers and keys of parts, by the addresses of workers; `ahead` are
+    keys of arrays that are with the first of them. A call without `number` exchanges nothing.
     """
-    places, store = homes[dask_worker.address], store_of(dask_worker, fit)
+    places, order, store = homes[dask_worker.address], list(homes), store_of(dask_worker, fit)
     store.drop(dropped)
     store.parts = [key for _, key in places]
-    if call.merge is None or ticket is None or len(homes) == 1:
+    if number is None:
         return await perform_here(call, places, store, dask_worker)
-    async with store.sums.of(ticket) as give:
+    exchange = store.exchange
+    with exchange.during(number):
+        arrays = {key: await exchange.array(number, key, dask_worker, order) for key in ahead}
+        if any(array is None for array in arrays.values()):
+            return []
+        call = mapped(call, lambda a: arrays[a.key] if isinstance(a, Sent) else a)
         done = await perform_here(call, places, store, dask_worker)
-        return await give(call, done, dask_worker, list(homes))
+        return await exchange.summed(number, call, done, dask_worker, order)
 
 
 async def perform_here(call, places, store, worker):
     """The answers of a call for the parts of a worker, as pairs of :func:`collected`."""
-
-    def found_here(argument):
-        return worker.data[argument.key] if isinstance(argument, Sent) else argument
-
-    try:
-        call = mapped(call, found_here)
-    except KeyError:
-        return []
     gate = asyncio.Semaphore(worker.state.nthreads)
 
     async def one(number, key):
@@ -72,18 +69,20 @@ def store_of(worker, fit):
                 del STORES[other]
         limit = memory_limit(worker)
         STORES[own] = store = Store(limit and int(limit * STATES), rests=True)
-        store.sums = Sums(fit)
+        store.exchange = Exchange(fit)
         worker.handlers[GIVE] = given_by(worker)
         hold_freed_memory(True, limit)
     return STORES[own]
 
 
 def given_by(worker):
-    """What another worker may ask of this one: its part of a large sum."""
+    """What another worker may ask of this one: the operation `GIVE`."""
+    from distributed.protocol import to_serialize
 
-    async def give(fit, ticket):
+    async def give(fit, number, name):
         store = STORES.get((fit, worker.address))
-        return store and await store.sums.taken(ticket)
+        found = store and await store.exchange.found(number, name)
+        return {"found": None if found is None else to_serialize(found)}
 
     return give
 
