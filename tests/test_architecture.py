@@ -75,7 +75,7 @@ NUMBERS = {
     ("_runtime.py", "M_MMAP_THRESHOLD"): "a constant of glibc",
     ("_runtime.py", "MAPPED"): "a constant of glibc",
     ("_pool.py", "ALIGNED"): "bytes of the widest registers",
-    ("_rows/_csr.py", "VALUES_PER_SUM"): "sums of products cost less than the products",
+    ("_rows/_csr_parts.py", "VALUES_PER_SUM"): "sums of products cost less than the products",
     ("_window.py", "WINDOW_ROWS"): "what the documentation promises",
     ("_window.py", "WINDOW_BYTES"): "what the documentation promises",
     ("_stream.py", "FARTHEST"): "where squares leave no digits to others in a sum",

@@ -9,7 +9,7 @@ from sklearn.utils import check_array
 
 from skfc import _labels, _targets
 from skfc._input import ACCEPTED, about_X, as_features, readable
-from skfc._rows._csr import without_duplicates
+from skfc._rows._csr_parts import without_duplicates
 from skfc._rows._parts import Part
 
 
