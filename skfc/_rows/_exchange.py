@@ -36,13 +36,13 @@ class Exchange:
     @contextmanager
     def during(self, number):
         """Around a call: what is left of others is forgotten, and at the end nobody waits."""
-        self.begun = number
+        self.begun = max(number, self.begun)
         for before in [key for key in self.futures if key[0] < number]:
             del self.futures[before]
         try:
             yield
         finally:
-            self.ended = number
+            self.ended = max(number, self.ended)
             for key, future in self.futures.items():
                 if key[0] == number and not future.done():
                     future.set_result(None)
