@@ -115,6 +115,12 @@ def product(a, b):
     return np.dot(a, b) if xp is np else xp.matmul(a, b)
 
 
+def inner(a, b):
+    """The inner product of two arrays, a float."""
+    xp = namespace(a)
+    return float(np.vdot(a, b)) if xp is np else float(xp.sum(a * b))
+
+
 def outer(a, b):
     """The outer product of two vectors."""
     return a[:, None] * b[None, :]
@@ -133,6 +139,17 @@ def add_to_diagonal(A, values):
         np.einsum("ii->i", A)[...] += values
         return A
     return A + xp.eye(A.shape[0], dtype=A.dtype) * values
+
+
+def add_to_diagonals_of_blocks(A, values):
+    """A square A plus diag(values) in every block of that size, in place where that is cheap."""
+    xp, P = namespace(A), values.shape[0]
+    shape = (A.shape[0] // P, P, A.shape[0] // P, P)
+    if xp is np:
+        np.einsum("kili->kli", A.reshape(shape))[...] += values
+        return A
+    blocks = xp.reshape(A, shape) + (xp.eye(P, dtype=A.dtype) * values)[None, :, None, :]
+    return xp.reshape(blocks, A.shape)
 
 
 def diagonal(A):
@@ -286,11 +303,13 @@ def tile(vector, n):
     return concatenate([vector] * n)
 
 
+@cache
 def pair_places(n):
     """(n, n): where the pair (i, j) stands among those of the upper triangle, by rows."""
     place = np.empty((n, n), dtype=np.intp)
     first, second = np.triu_indices(n)
     place[first, second] = place[second, first] = np.arange(len(first))
+    place.flags.writeable = False  # it is shared
     return place
 
 

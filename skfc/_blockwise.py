@@ -9,7 +9,7 @@ block lives.
 
 import numpy as np
 
-from skfc._array import cast, concatenate, namespace, permute, take
+from skfc._array import cast, namespace, permute, take
 from skfc._softmax import log_probabilities, one_hot
 
 
@@ -142,22 +142,6 @@ def curvature_diagonal(block, _, proba):
 def curvature_weights(block, _, proba):
     """The diagonal of the curvature of every row, as a state (K, n_rows)."""
     return (), None, (block.flat(block.stack(proba * (1 - proba)) * block.weight[:, None, :]),)
-
-
-def pair_weights(block, _, proba, *, n_classes):
-    """The curvature m (p_k [k = j] - p_k p_j) of every row for pairs of the classes but the last.
-
-    A state (n_problems * T (T - 1) / 2, n_rows), pairs k <= j by rows of the upper triangle.
-    """
-    xp, T = namespace(proba), n_classes
-    p, weight, out = block.stack(proba), block.weight, []
-    for k in range(T - 1):
-        # p (1 - p) without cancellation, for a p next to one.
-        others = xp.sum(p[:, :k, :], axis=1) + xp.sum(p[:, k + 1 :, :], axis=1)
-        first = weight * p[:, k, :] * others
-        rest = -(weight * p[:, k, :])[:, None, :] * p[:, k + 1 : T - 1, :]
-        out += [first[:, None, :], rest]
-    return (), None, (block.flat(concatenate(out, axis=1)),)
 
 
 def class_products(block, _, logits, *unused, stride):

@@ -23,6 +23,7 @@ class NewtonStep:
     broken : (n_problems,), whether rounding ended them: the decrement is then unknown
     limited : (n_problems,), whether the decrement would have gone beyond its limit
     alphas, betas : step lengths, from which :func:`condition` follows
+    is_exact : whether it is that of the inverse of the Hessian of all rows
     """
 
     step: Array
@@ -32,9 +33,16 @@ class NewtonStep:
     limited: Array
     alphas: list = field(repr=False)
     betas: list = field(repr=False)
+    is_exact: bool = False
+
+    def may_miss(self, least):
+        """Whether fewer than `least` products may show a part of the step only."""
+        return not self.is_exact and self.n_products < least
 
     def is_enough(self, least):
         """Whether it took `least` products, and those that the condition number requires."""
+        if self.is_exact:
+            return True
         k = self.n_products
         enough = steps_for(condition(self.alphas, self.betas))
         return not self.limited.any() and k >= max(least, enough)
@@ -109,6 +117,15 @@ def newton_step(
         p, z = z, p
         objective.add(p, z, betas[-1])
     return NewtonStep(step, decrement, k, broken & ~(decrement > 0), limited, alphas, betas)
+
+
+def direct_step(objective, gradient, solve):
+    """The Newton step of a Hessian whose inverse is at hand."""
+    step = solve(gradient)
+    decrement = 0.5 * objective.dot(step, gradient)
+    broken = ~(decrement > 0) & (objective.dot(gradient, gradient) > 0)
+    limited, one = broken & False, host.ones_like(decrement)
+    return NewtonStep(step, decrement, 0, broken, limited, [one], [], is_exact=True)
 
 
 def condition(alphas, betas):

@@ -11,12 +11,12 @@ from skfc._array import cast, take
 from skfc._continuation import Stages
 from skfc._last_step import LastStep
 from skfc._monitors import History, Progress
-from skfc._optimality import estimate, lower_bound, relative
-from skfc._preconditioner import exact_later
+from skfc._optimality import bound_at_end, estimate, lower_bound, newton_bound, relative
+from skfc._preconditioner import exact_later, is_small
 from skfc._runtime import warn_caller
 from skfc._separation import Separation
 from skfc._tuned import TUNED
-from skfc.solvers import GO_ON, Change
+from skfc.solvers import GO_ON, SOLVERS, Change
 
 OVERFLOW = (
     "X holds values so large or so small that the arithmetic of {} overflows: rescale its columns."
@@ -45,7 +45,7 @@ class Fit:
     gap : (F - F*) / F* there, estimated, or where `proven` bounded
     C : the inverse strength of its penalty
     separation : why there is no minimum, where that was found
-    switched : whether the fit ended with the other solver
+    switched : the name of the solver that it ended with, where that is another
     """
 
     theta: np.ndarray
@@ -57,7 +57,7 @@ class Fit:
     loss_curve: list = field(repr=False)
     C: float = np.inf
     separation: Separation | None = field(default=None, repr=False)
-    switched: bool = False
+    switched: str | None = None
 
 
 class Run:
@@ -66,8 +66,8 @@ class Run:
     def __init__(self, solver, objective, preconditioner, theta, *, tol, max_iter, monitors=(),
                  suspicious=False, options=None, coefficients=None, other=None):  # fmt: skip
         n = objective.n_problems
-        # The solver to go on with where this one takes many iterations, or None.
-        self.solver, self.other = solver, other
+        # The name of the solver to go on with where this one takes many iterations, or None.
+        self.solver, self.other, self.switched = solver, other, None
         self.preconditioner, self.taken = preconditioner, 0
         self.stages = Stages(objective, single=solver.single, continuation=solver.continuation)
         self.generator = solver.generate(
@@ -104,14 +104,17 @@ class Run:
     def switch(self, iterate, change):
         """Go on from an iterate with the other solver, and in the Hessian where that is small."""
         objective = self.stages.objective
-        exact = exact_later(objective) if iterate.poor else None
-        solver, self.other = self.other, None
+        exact = exact_later(objective) if iterate.poor or is_small(objective) else None
+        name, self.other = self.other, None
+        if exact is not None and exact.is_whole:
+            name = "newton-cholesky"
+        solver = SOLVERS[name]
         if solver is self.solver and exact is None:
             return change
         self.generator.close()
         preconditioner = self.preconditioner if exact is None else exact
         self.generator = solver.generate(objective, preconditioner, iterate.evaluation.theta)
-        self.taken, self.ratio[:] = iterate.n_iter, 1.0
+        self.taken, self.ratio[:], self.switched = iterate.n_iter, 1.0, name
         return None
 
     def judge(self, iterate, n_iter):
@@ -127,7 +130,10 @@ class Run:
         found = _separation.complete(iterate)
         separated = np.array([f is not None for f in found])
         last = np.full(len(value), n_iter >= self.max_iter or stop)
-        asked = np.flatnonzero(((gap <= self.tol) | floor | last) & ~separated)
+        done = (gap <= self.tol) | floor | last
+        if not (done | separated).any():
+            return self.go_on(iterate, done, bool((idle >= TUNED.look_back).any()))
+        asked = np.flatnonzero(done & ~separated)
         proven, doubtful, steps = np.zeros(len(value), dtype=bool), False, {}
         if len(asked) and self.stages.may_end:
             gap, proven, doubtful = self.confirm(iterate, asked, gap, floor, last)
@@ -143,6 +149,10 @@ class Run:
             status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop, near[j])
             self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j], steps.get(j))
         spent = doubtful or bool((idle[~done] >= TUNED.look_back).any())
+        return self.go_on(iterate, done, spent)
+
+    def go_on(self, iterate, done, spent):
+        """The `Change` for the problems that are not done; `spent` as in :meth:`Stages.next`."""
         if not done.any():
             return Change(None, self.next_stage(iterate, spent, slice(None)))
         keep = np.flatnonzero(~done)
@@ -177,7 +187,7 @@ class Run:
             theta, curve[-1] = theta + cast(step, theta.dtype), float(after)
         self.fits[k] = Fit(
             theta, status, n_iter, value, float(gap), bool(proven), curve,
-            separation=separation, switched=self.taken > 0,
+            separation=separation, switched=self.switched,
         )  # fmt: skip
 
     def look_for_separation(self, iterate, asked, gap, floor, found):
@@ -237,17 +247,15 @@ class Run:
         iteration, problems end whatever the gap is. Returns gaps, which of them are proven,
         and whether a fit goes on because its estimate is doubtful.
         """
-        objective, value = iterate.objective, iterate.evaluation.value
+        value = iterate.evaluation.value
         if iterate.proven:
             return gap, np.ones(len(value), dtype=bool), False
-        self.ahead = LastStep(iterate)
-        gap, proven = gap.copy(), np.zeros(len(value), dtype=bool)
-        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
-        provable = asked[loose[asked] <= self.tol * value[asked]]
-        if len(provable):
-            gap[provable] = self.bound(iterate, provable)
-            proven[provable] = gap[provable] <= self.tol
+        self.ahead, gap = LastStep(iterate), gap.copy()
+        proven = self.prove(iterate, asked, gap)
         rest = asked[~proven[asked]]
+        if iterate.is_exact and not (floor | last)[rest].any():
+            gap[rest] = np.inf  # the next Newton step leads to where it can be proven
+            return gap, proven, bool(len(rest))
         if not len(rest):
             return gap, proven, False
         found = estimate(iterate, rest, self.tol, thorough=self.suspicious)
@@ -266,6 +274,21 @@ class Run:
         if len(final):
             self.last_word(iterate, final, gap, proven)
         return gap, proven, bool(sure.any())
+
+    def prove(self, iterate, asked, gap):
+        """Put proven gaps in their places of `gap`; returns which these are."""
+        objective, value = iterate.objective, iterate.evaluation.value
+        proven = np.zeros(len(value), dtype=bool)
+        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
+        provable = asked[loose[asked] <= self.tol * value[asked]]
+        if len(provable):
+            gap[provable] = self.bound(iterate, provable)
+            proven[provable] = gap[provable] <= self.tol
+        if iterate.is_exact and not proven.all():
+            found = relative(newton_bound(iterate.newton, iterate.reach, objective.rows), value)
+            known = np.isfinite(found) & ~proven
+            gap[known], proven = found[known], proven | known
+        return proven
 
     def bound(self, iterate, index):
         """Proven gaps of the problems `index`; the best lower bound of the minimum is kept."""
@@ -291,6 +314,9 @@ class Run:
         thorough = estimate(iterate, index, self.tol, thorough=True)
         value = iterate.evaluation.value[index]
         bound = self.bound(iterate, index)
+        for k in np.flatnonzero(thorough.doubtful & (bound > self.tol)):
+            part = iterate.objective.problems(index[k : k + 1], iterate.evaluation)
+            bound[k] = min(bound[k], relative(bound_at_end(*part), value[k])[0])
         gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
         proven[index] = thorough.doubtful
 

@@ -15,8 +15,8 @@ from functools import partial
 
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take, to_numpy
-from skfc._penalty import Penalty, inner, sums_of_problems
-from skfc._pool import over_rows
+from skfc._penalty import Penalty, sums_of_problems
+from skfc._pool import inner, over_rows
 from skfc._rows import LocalRows, columns_of
 from skfc._tuned import TUNED
 
@@ -64,8 +64,7 @@ class Objective:
     def dot(self, a, b):
         """Inner product of two arrays (P, K) in every problem, (n_problems,)."""
         if self.n_problems == 1:
-            pieces = over_rows(lambda rows: inner(a[rows, :], b[rows, :]), a)
-            return host.array([sum(pieces)], dtype=host.float64)
+            return host.full(1, inner(a, b))
         return on_host(sums_of_problems(a * b, self.n_problems))
 
     def spread(self, per_problem):

@@ -18,9 +18,9 @@ from functools import partial
 
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take
-from skfc._conjugate_gradients import newton_step
+from skfc._conjugate_gradients import direct_step, newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
-from skfc._preconditioner import exact
+from skfc._preconditioner import exact, is_small
 from skfc._row_samples import stands_out
 from skfc._tuned import TUNED
 
@@ -82,7 +82,7 @@ def estimate(iterate, index, tol, *, thorough=False):
         trial, scale = hessian.trial(step), max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
         most = farthest(objective, evaluation, scale)
         moves = trial.exceeds(most, TUNED.far_logits)
-        few = whole is None and newton.n_products < TUNED.decided_steps and not moves.all()
+        few = whole is None and newton.may_miss(TUNED.decided_steps) and not moves.all()
         if few and trial.exceeds(0.5 * scale, 0.5 * scale * TUNED.far_logits).any():
             # A few products may show only a part of how far a single row moves.
             newton = solve(precondition, least=TUNED.decided_steps)
@@ -97,6 +97,41 @@ def estimate(iterate, index, tol, *, thorough=False):
             if n_out.any() and dominate(hessian, others):
                 doubtful |= hide(others, evaluation, precondition, tol * evaluation.value)
     return Estimate(newton.decrement, doubtful, broken, step, after)
+
+
+def newton_bound(newton, reach, rows):
+    """A proven upper bound of F - F*, (n_problems,), from a Newton step on the whole Hessian.
+
+    Along a step that moves the logits of no row by more than r against one another, curvature
+    falls by a factor of e^r at most (Bach 2010, proposition 1). With m the most that a step u of
+    norm √(uᵀ H u) = 1 moves a row, d = ½ gᵀ H⁻¹ g and a = m √(2 d) < 1,
+
+        F* >= min_s F - s √(2 d) + (e^(-m s) + m s - 1) / m²
+            = F - 2 d (a + (1 - a) log(1 - a)) / a²
+
+    which is F - 2 d at the least. Where a is larger, nothing is known. `reach` is a function of
+    the rows, see :meth:`ExactHessian.reach`.
+    """
+    if newton.broken.any():
+        return host.full(len(newton.decrement), host.inf)
+    most, factor = reach(rows, 1 / host.sqrt(2 * newton.decrement))
+    d = factor * newton.decrement
+    a = most * host.sqrt(2 * d)
+    small = host.clip(a, 1e-3, 1 - 1e-9)
+    share = 2 * (small + (1 - small) * host.log1p(-small)) / small**2
+    return host.where(a < 1, d * host.maximum(share, 1.0), host.inf)
+
+
+def bound_at_end(objective, evaluation):
+    """The same for one problem at any evaluation, or infinity where the Hessian is not small."""
+    if not is_small(objective):
+        return host.full(1, host.inf)
+    hessian = exact(objective, evaluation)
+    gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
+    newton = direct_step(objective, gradient, hessian.solve)
+    if not hessian.is_exact:
+        return host.full(1, host.inf)
+    return newton_bound(newton, hessian.reach, objective.rows)
 
 
 def farthest(objective, evaluation, scale):

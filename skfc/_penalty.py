@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from skfc._array import Array, cast, concatenate, host, namespace, take, to_numpy
-from skfc._pool import over_rows
+from skfc._pool import inner, over_rows
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Penalty:
         """(n_problems,): whether the penalty makes a problem strictly convex."""
         return self.l2 > 0
 
-    @property
+    @cached_property
     def active(self):
         """Whether any problem has a penalty."""
         return bool((self.l2 != 0).any())
@@ -59,10 +59,15 @@ class Penalty:
         factors = concatenate([self.factors, most[None, :]])
         return replace(self, l2=self.l2 * factor, factors=factors)
 
+    @cached_property
+    def curvature(self):
+        """Its second derivative for every feature, (n_features, n_problems)."""
+        l2 = namespace(self.factors).asarray(self.l2, dtype=self.factors.dtype)
+        return self.factors * l2[None, :]
+
     def diagonal(self, n_parameters):
         """Its second derivative, (n_parameters, n_problems): zero for intercepts."""
-        xp = namespace(self.factors)
-        rows = self.factors * xp.asarray(self.l2, dtype=self.factors.dtype)[None, :]
+        xp, rows = namespace(self.factors), self.curvature
         if n_parameters == rows.shape[0]:
             return rows
         out = xp.zeros((n_parameters, rows.shape[1]), dtype=rows.dtype)
@@ -76,10 +81,7 @@ class Penalty:
             return host.zeros(B)
         a, b = a[:N, :], b[:N, :]
         if B == 1:
-            d = cast(self.factors, a.dtype)
-            return self.l2 * sum(
-                over_rows(lambda rows: inner(a[rows, :] * d[rows, :], b[rows, :]), a)
-            )
+            return self.l2 * inner(a, b, cast(self.factors, a.dtype))
         return self.l2 * to_numpy(sums_of_problems(a * b, B, self.factors))
 
     def value(self, theta):
@@ -94,11 +96,9 @@ class Penalty:
         """Add ∇R(theta) to `out` (P, K) in place; of a direction, the product with its Hessian."""
         if not self.active:
             return
-        xp, N = namespace(theta), self.factors.shape[0]
-        l2 = xp.asarray(self.l2, dtype=self.factors.dtype)
-        scale = self.factors * l2[None, :]
+        N, scale = self.factors.shape[0], self.curvature
         if self.n_problems > 1:
-            scale = xp.repeat(scale, theta.shape[1] // self.n_problems, axis=1)
+            scale = namespace(theta).repeat(scale, theta.shape[1] // self.n_problems, axis=1)
         scale = cast(scale, out.dtype)
 
         def piece(rows):
@@ -113,8 +113,7 @@ class Penalty:
         g = gradient[:N, :]
         inverse = 1.0 / self.factors
         if B == 1:
-            d = cast(inverse, g.dtype)
-            total = sum(over_rows(lambda rows: inner(g[rows, :] * d[rows, :], g[rows, :]), g))
+            total = inner(g, g, cast(inverse, g.dtype))
         else:
             total = to_numpy(sums_of_problems(g * g, B, inverse))
         with host.errstate(divide="ignore", invalid="ignore"):
@@ -284,9 +283,3 @@ def sums_of_problems(array, n_problems, factors=1.0):
     xp = namespace(array)
     stack = xp.reshape(array, (array.shape[0], n_problems, array.shape[1] // n_problems))
     return xp.sum(factors * xp.sum(stack, axis=2), axis=0)
-
-
-def inner(a, b):
-    """The inner product of two arrays, a float."""
-    xp = namespace(a)
-    return float(host.vdot(a, b)) if xp is host else float(xp.sum(a * b))

@@ -232,6 +232,16 @@ def over_rows(function, array):
     return thread_map(function, even(len(array), n_pieces))
 
 
+def inner(a, b, factors=None):
+    """The sum of a * b, or of factors * a * b, by :func:`over_rows`: a float."""
+
+    def piece(rows):
+        part = a[rows, :] if factors is None else a[rows, :] * factors[rows, :]
+        return _array.inner(part, b[rows, :])
+
+    return sum(over_rows(piece, a))
+
+
 def room(name, shape, dtype):
     """An array of this thread, whose numbers are any; the next of this name has its memory.
 

@@ -72,11 +72,14 @@ class Method:
         if isinstance(objective.penalty, ElasticNet):
             solver = "newton-cd" if self.solver == "auto" else self.solver
             return replace(self, preconditioner="diagonal", solver=solver)
-        name = self.preconditioner
+        name = "hessian" if self.solver == "newton-cholesky" else self.preconditioner
         if name == "auto":
             name = _preconditioner.choose(objective, in_batches=self.solver == "sgd")
         if self.solver != "auto":
             return replace(self, preconditioner=name)
+        cheap = objective.n_problems == 1 and _preconditioner.is_cheap(objective)
+        if cheap and name == "hessian":
+            return replace(self, preconditioner=name, solver="newton-cholesky")
         solver, other = choose_solver(PRECONDITIONERS[name])
         return replace(self, preconditioner=name, solver=solver, other=other)
 
@@ -286,8 +289,8 @@ class Problem:
                 fits = self._one_by_one(run, objective, quiet)
         for fit, value in zip(fits, C, strict=True):
             fit.C = float(value)
-        switched = any(fit.switched for fit in fits)
-        return fits, method.other if switched else method.solver
+        switched = {fit.switched for fit in fits} - {None}
+        return fits, max(switched, default=method.solver)
 
     def _one_by_one(self, run, objective, quiet):
         """The fits of problems by themselves: side by side, where nobody watches their steps."""
@@ -350,7 +353,8 @@ class Problem:
         preconditioner = (cache or {}).get(key)
         if preconditioner is None:
             try:
-                preconditioner = _preconditioner.make(objective, method.preconditioner)
+                exact = SOLVERS[method.solver].exact
+                preconditioner = _preconditioner.make(objective, method.preconditioner, exact)
             except np.linalg.LinAlgError as error:
                 raise ValueError(OVERFLOW.format(self.dtype)) from error
             if cache is not None:
@@ -364,7 +368,7 @@ class Problem:
                 solver, objective, preconditioner, theta, tol=method.tol,
                 max_iter=method.max_iter, monitors=monitors, options=options,
                 suspicious=suspicious, coefficients=self.coefficients,
-                other=SOLVERS.get(method.other) if objective.n_problems == 1 else None,
+                other=method.other if objective.n_problems == 1 else None,
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error

@@ -48,6 +48,8 @@ def complete(iterate):
     """A :class:`Separation` of every problem whose rows are all on their sides, else None."""
     objective, value = iterate.objective, iterate.evaluation.value
     found = [None] * len(value)
+    if objective.penalty.strict.all():
+        return found
     near_zero = value < TUNED.small_loss
     suspect = ~objective.penalty.strict & near_zero & (iterate.decrement > 0.1 * value)
     if suspect.any():

@@ -169,6 +169,18 @@ def _probabilities_generic(logits, axis=1):
     return e / xp.sum(e, axis=axis, keepdims=True)
 
 
+def others(proba):
+    """1 - p of every class without cancellation, where p is next to one: arrays (B, n_rows)."""
+    T = proba.shape[1]
+    after, before, found = [0 * proba[:, 0, :]], 0.0, []
+    for k in range(T - 1, 0, -1):
+        after.append(after[-1] + proba[:, k, :])
+    for k in range(T):
+        found.append(before + after[T - 1 - k])
+        before = before + proba[:, k, :]
+    return found
+
+
 def log_probabilities(logits, axis=1):
     """z - logsumexp(z), out of place: exact where a probability rounds to zero."""
     xp = namespace(logits)

@@ -15,11 +15,11 @@ from golden import FOLDER, case, measure
 
 FILE = FOLDER / "ledger.json"
 COLUMNS = ["passes", "iterations", "products"]
-# Solvers beside "auto": the two that "auto" does not choose.
+# Solvers beside "auto": those that "auto" does not choose.
 SOLVERS = {
-    "iris": ("newton-cg", "gd"),
-    "wine": ("newton-cg", "gd"),
-    "cancer": ("newton-cg", "gd"),
+    "iris": ("lbfgs", "newton-cg", "gd"),
+    "wine": ("lbfgs", "newton-cg", "gd"),
+    "cancer": ("lbfgs", "newton-cg", "gd"),
     "9000 x 15": ("newton-cg", "gd", "sgd"),
     "digits": ("lbfgs", "gd"),
     "wide": ("lbfgs", "gd"),

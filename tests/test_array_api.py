@@ -177,28 +177,6 @@ def test_stored_gap_and_warm_start():
     assert_allclose(*gaps, rtol=1e-3)
 
 
-@pytest.mark.parametrize("n_blocks", [1, 2, 7])
-@pytest.mark.parametrize("library", [np, xp], ids=lambda library: library.__name__)
-def test_gram_matrices_of_pairs(library, n_blocks, rng):
-    """They are X̃ᵀ diag(w) X̃ / n, for weights of either sign and however rows are cut."""
-    X, targets = data(raw=False)
-    x = np.column_stack([X, np.ones(n)])
-    weight = rng.standard_normal((5, n))
-    size = {"min_block_rows": 1, "block_operations": 1}
-    with override(
-        block_bytes=n * N * 8 // n_blocks, small_block_bytes=n * (N + T) * 4 // n_blocks, **size
-    ):
-        problem = Problem(library.asarray(X), targets, fit_intercept=True)
-        rows = problem.rows
-        sample = rows.select([(rows.xp.asarray(np.ones((1, n))[:, b]),) for b in rows.blocks],
-                             rows.xp.float64).rows  # fmt: skip
-        state = [(rows.xp.asarray(weight[:, block]),) for block in sample.blocks]
-    assert len(state) == n_blocks
-    x[:, :N] = (X - to_numpy(problem.frame.mean)) / to_numpy(problem.frame.scale)
-    right = np.stack([(x * w[:, None]).T @ x for w in weight]) / n
-    assert_allclose(to_numpy(sample.gram(state, pairs=True)), right, atol=1e-12)
-
-
 def test_rows_of_a_library_keep_their_data_there():
     X, (targets,) = data()
     rows = make_rows(xp.asarray(X), targets.target, targets.weight[None], T)

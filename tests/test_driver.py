@@ -39,7 +39,8 @@ def run(objective, solver="lbfgs", preconditioner="kronecker", theta=None, **opt
     solver = SMOOTH[solver] if isinstance(solver, str) else Solver(solver, batched=True)
     options = {"tol": 1e-8, "max_iter": 200} | options
     theta = np.zeros(objective.shape) if theta is None else theta
-    return Run(solver, objective, make(objective, preconditioner), theta, **options).run()
+    preconditioner = make(objective, preconditioner, solver.exact)
+    return Run(solver, objective, preconditioner, theta, **options).run()
 
 
 def scripted(iterates):

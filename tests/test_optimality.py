@@ -3,11 +3,18 @@
 import numpy as np
 import problems
 import pytest
-from core import dense_hessian, make_iterate, make_objective, zero_mean
+from core import (
+    SMOOTH,
+    dense_hessian,
+    make_iterate,
+    make_objective,
+    standardised,
+    zero_mean,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skfc._optimality import estimate, lower_bound, relative
-from skfc._preconditioner import make
+from skfc._optimality import estimate, lower_bound, newton_bound, relative
+from skfc._preconditioner import ExactHessian, make
 from skfc._tuned import TUNED, override
 
 WANTED, TOL = 1e-12, 1e-6
@@ -158,6 +165,68 @@ def test_the_conjugate_of_the_penalty(n_problems, rng):
         other = W + 0.1 * np.abs(W).max() * rng.standard_normal(W.shape)
         assert (objective.dot(of_weights, other) - penalty.value(other) < found).all()
     assert_array_equal(make_objective(X, y, C=np.inf).penalty.conjugate(g[:, :3]), np.inf)
+
+
+# -- bounds from a Newton step -------------------------------------------------------------
+
+
+def iterate_of(objective, theta):
+    """What Newton's method with the Hessian of all rows yields at `theta`."""
+    solver = SMOOTH["newton-cholesky"].generate(objective, ExactHessian(objective), theta)
+    return next(solver)
+
+
+def bound_of(iterate):
+    return newton_bound(iterate.newton, iterate.reach, iterate.objective.rows)[0]
+
+
+@pytest.mark.parametrize("C", [1e-3, 1.0, 1e3, np.inf])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_newton_bound_is_one(seed, C):
+    """Wherever it is known it is at least F - F*, and at most twice the decrement."""
+    X, objective, rng = problem(seed, C, fit_intercept=seed % 3 > 0)
+    best, known = minimise(objective, X), 0
+    for size in (1.0, 0.1, 1e-2, 1e-3, 1e-4):
+        step = zero_mean(rng.standard_normal(objective.shape)) / objective.shape[0]
+        iterate = iterate_of(objective, best.theta + size * step)
+        bound, value = bound_of(iterate), iterate.evaluation.value[0]
+        assert bound >= (value - best.value[0]) * (1 - 1e-9) - 1e-15 * value
+        if np.isfinite(bound):
+            known += 1
+            assert bound <= 2 * iterate.newton.decrement[0] * (1 + 1e-3)
+    assert known  # near the minimum
+
+
+def test_the_newton_bound_is_tight():
+    """Rows that all lose curvature along the step, by a factor that the bound allows for."""
+    X, y = np.ones((1000, 1)), np.arange(1000) % 2
+    X[:, 0] += 1e-3 * np.arange(1000)
+    objective = make_objective(X, y, C=np.inf)
+    theta = np.zeros(objective.shape)
+    theta[-1] = [0.1, -0.1]
+    iterate = iterate_of(objective, theta)
+    best = minimise(objective, X).value[0]
+    bound, gap = bound_of(iterate), iterate.evaluation.value[0] - best
+    assert gap <= bound <= 1.3 * gap
+
+
+def test_what_a_step_of_unit_norm_moves(rng):
+    """No step moves a row's logits farther against one another, and one as far."""
+    X, objective, _ = problem(3, 1.0)
+    theta = 0.3 * zero_mean(rng.standard_normal(objective.shape))
+    iterate = iterate_of(objective, theta)
+    reach, factor = iterate.reach(objective.rows, np.ones(1))
+    H = dense_hessian(objective, X, theta).reshape(theta.size, -1)
+    inverse = np.linalg.pinv(H, rcond=1e-13)
+    x, (P, T) = standardised(objective, X), objective.shape
+    rows = np.zeros((len(x), T, T, P, T))
+    for k in range(T):
+        rows[:, k, :, :, k] += x[:, None, :]
+        rows[:, :, k, :, k] -= x[:, None, :]
+    rows = rows.reshape(-1, P * T)
+    most = np.sqrt(np.einsum("ia,ab,ib->i", rows, inverse, rows).max())
+    assert factor == pytest.approx(1.0, abs=1e-4)
+    assert_allclose(reach, most, rtol=1e-4)
 
 
 # -- estimates ----------------------------------------------------------------------------

@@ -374,20 +374,35 @@ def test_gram(container, tmp_path, fit_intercept, rng):
     assert_allclose(found, np.array(expected, dtype=float), rtol=0, atol=20 * container.squares)
 
 
-@pytest.mark.parametrize("numbers", [2**24, 250], ids=["at once", "in pieces"])
-@pytest.mark.parametrize("blocks", [WHOLE, SPLITS[2]], ids=len)
-def test_gram_with_weights_of_any_sign(container, tmp_path, fit_intercept, blocks, numbers, rng):
-    """Those of pairs of classes, on the rows of a sample."""
-    case = Case(container, tmp_path, fit_intercept=fit_intercept)
-    sample = all_selected(case.rows)
-    sample = sample._like(sample.X, sample.target, sample.weight, blocks=blocks)
-    weights = rng.integers(-3, 4, (5, n)).astype(float)
-    state = [(case.array(weights[:, rows]),) for rows in blocks]
-    with override(few_numbers=2 * numbers):
-        found = [host(sample.gram(state, pairs=True)) for _ in range(2)]
-    expected = np.array([(case.X * w[:, None]).T @ case.X / n for w in weights], dtype=float)
-    assert_allclose(found[0], expected, rtol=case.eps, atol=20 * case.eps)
+@pytest.mark.parametrize("size", [2**24, 1000], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("sampled", [False, True], ids=["all rows", "a sample"])
+def test_sums_of_pairs(container, tmp_path, fit_intercept, size, sampled, rng):
+    """X̃ᵀ diag(m (p_k [k = j] - p_k p_j)) X̃ / n for pairs of the classes but the last."""
+    case = Case(container, tmp_path, fit_intercept=fit_intercept, blocks=SPLITS[2])
+    rows = all_selected(case.rows) if sampled else case.rows
+    proba = rng.dirichlet(np.ones(T), (2, n)).transpose(0, 2, 1)
+    state = [(case.array(proba.reshape(2 * T, n)[:, block]),) for block in rows.blocks]
+    with override(block_bytes=size, small_block_bytes=size):
+        found = [host(rows.pair_sums(state, rows.xp.float64)) for _ in range(2)]
+    for b, p in enumerate(proba):
+        pairs = [(k, j) for k in range(T - 1) for j in range(k, T - 1)]
+        weights = [case.weight[b] * p[k] * ((k == j) - p[j]) for k, j in pairs]
+        right = np.array([(case.X * w[:, None]).T @ case.X / n for w in weights], dtype=float)
+        close = {"rtol": case.eps, "atol": 20 * container.squares}
+        assert_allclose(found[0][b], right, **close)
     assert_array_equal(found[1], found[0])
+
+
+@pytest.mark.parametrize("size", [2**24, 1000], ids=["at once", "in pieces"])
+def test_largest_quadratic_forms(container, tmp_path, fit_intercept, size, rng):
+    case = Case(container, tmp_path, fit_intercept=fit_intercept, blocks=SPLITS[2])
+    P = case.rows.n_parameters
+    forms = rng.standard_normal((3, P, P))
+    forms = forms + forms.transpose(0, 2, 1)
+    with override(block_bytes=size, small_block_bytes=size):
+        found = host(case.rows.largest_forms(case.array(forms)))
+    right = np.einsum("ni,kij,nj->kn", case.X, forms, case.X).max(axis=1)
+    assert_allclose(found, right.astype(float), rtol=0, atol=100 * P * container.squares)
 
 
 def moments_close(case):

@@ -6,13 +6,14 @@ A preconditioner stands for an approximation M of the Hessian in standardised fe
 
 from skfc._preconditioner._base import Diagonal, Identity, Preconditioner, passes_of
 from skfc._preconditioner._block_diagonal import BlockDiagonal
-from skfc._preconditioner._full import FullHessian
+from skfc._preconditioner._full import ExactHessian, FullHessian
 from skfc._preconditioner._kronecker import Kronecker, LowRank
 from skfc._tuned import TUNED
 
 __all__ = [
     "PRECONDITIONERS",
     "Diagonal",
+    "ExactHessian",
     "Identity",
     "Preconditioner",
     "choose",
@@ -30,8 +31,10 @@ PRECONDITIONERS = {
 }
 
 
-def make(objective, name):
-    """The preconditioner called `name`."""
+def make(objective, name, exact=False):
+    """The preconditioner called `name`, or the `exact` Hessian of all rows at every iterate."""
+    if exact:
+        return ExactHessian(objective)
     kind = PRECONDITIONERS[name]
     if kind is Kronecker and objective.rows.shape[0] < objective.rows.shape[1]:
         kind = LowRank
@@ -85,7 +88,19 @@ def exact_later(objective):
         and FullHessian.passes(objective) > TUNED.most_passes
     ):
         return None
-    return FullHessian(objective, whole=FullHessian.is_small(objective))
+    return ExactHessian(objective) if FullHessian.is_small(objective) else FullHessian(objective)
+
+
+def is_small(objective):
+    """Whether the Hessian of all rows is small, and costs little."""
+    small = objective.shape[0] * objective.rows.n_classes <= TUNED.hessian_size
+    return small and FullHessian.is_small(objective)
+
+
+def is_cheap(objective):
+    """Whether the Hessian of all rows is small, and costs no more than a pass, about."""
+    n, size = objective.rows.shape[0], objective.shape[0] * objective.rows.n_classes
+    return is_small(objective) and passes_of(objective, n * size**2 / 2) <= 1
 
 
 def eigen_operations(objective):

@@ -44,6 +44,8 @@ class Preconditioner:
     double = False
     # Whether M is the whole Hessian, so that a refresh replaces what L-BFGS remembers.
     is_newton = False
+    # Whether M is the Hessian of all rows, at every iterate; and whether M⁻¹ gives Newton steps.
+    is_whole = is_exact = False
     # Whether M leaves out curvature even where it was formed.
     is_poor = True
 
@@ -59,10 +61,10 @@ class Preconditioner:
         if due and evaluation.state is not self._seen:
             self._form(objective, evaluation)
             self._interval = max(self.price, growth * self._interval)
-        elif (objective.penalty.l2 != self.l2).any():
-            self.follow(objective, evaluation)
-        else:
+        elif objective.penalty.l2 is self.l2 or (objective.penalty.l2 == self.l2).all():
             return False
+        else:
+            self.follow(objective, evaluation)
         self.l2 = objective.penalty.l2
         return True
 

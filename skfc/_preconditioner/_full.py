@@ -1,37 +1,43 @@
 """The Hessian itself, on a sample of rows, for few features and classes."""
 
+from copy import copy
 from functools import partial
 
-from skfc import _blockwise
+from skfc import _blockwise, _draws
 from skfc._array import (
     add_to_diagonal,
+    add_to_diagonals_of_blocks,
     cast,
     cholesky_solve,
     concatenate,
     diagonal,
+    host,
     namespace,
     outer,
     pair_places,
     permute,
     take,
     tile,
+    to_numpy,
 )  # fmt: skip
+from skfc._objective import class_curvature
 from skfc._preconditioner._base import (
     Preconditioner,
     centred_over_classes,
     factorise,
     idle_rows,
     is_singular,
+    jitter_of,
     ridge_of,
     units_of,
 )  # fmt: skip
 from skfc._preconditioner._kronecker import Kronecker
-from skfc._row_samples import leverage_sample, working_dtype
+from skfc._row_samples import everything, leverage_sample, working_dtype
 from skfc._tuned import TUNED
 
 
 class FullHessian(Preconditioner):
-    """The Hessian on a sample of rows, or on the `whole` of them, by its Cholesky factor.
+    """The Hessian on a sample of rows, by its Cholesky factor.
 
     Where all rows have the same probabilities, as at the null model, that is the Kronecker
     form, which costs less.
@@ -39,9 +45,9 @@ class FullHessian(Preconditioner):
 
     is_newton = True
 
-    def __init__(self, objective, *, whole=False):
+    def __init__(self, objective):
         super().__init__(objective)
-        self.n_classes, self.whole = objective.rows.n_classes, whole
+        self.n_classes, self.whole = objective.rows.n_classes, False
         self.small = self.is_small(objective)
         self.price = min(max(round(self.passes(objective)), 1), TUNED.look_back)
         self.kronecker = self.spectrum = self.sample = None
@@ -82,36 +88,40 @@ class FullHessian(Preconditioner):
             return
         self.kronecker, self.least_steps = None, 1
         self._draw(o)
-        logits = self.sample.carry(evaluation.state)
-        state = self.sample.rows.sum(
-            _blockwise.keep_probabilities, state=logits, count=False
-        ).state
-        B, T = o.n_problems, self.n_classes
-        weights = partial(_blockwise.pair_weights, n_classes=T)
-        state = self.sample.rows.sum(weights, state=state, count=False).state
-        sums = self.sample.rows.gram(state, pairs=True)
-        ridge = ridge_of(o, sums.dtype)
-        sums = o.rows.xp.reshape(sums, (B, -1, *sums.shape[1:]))
-        self.factor = [
-            self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle_rows(o))
-            for b in range(B)
-        ]
-        hidden = any(is_singular(factor) for factor, _ in self.factor)
-        if hidden and not self.double:
+        sample, logits = self.sample.rows, self.sample.carry(evaluation.state)
+        state = sample.sum(_blockwise.keep_probabilities, state=logits, count=False).state
+        self.sums = sample.pair_sums(state, sample.dtype)
+        self._invert(o)
+        if self.hidden and not self.double:
             self.double = True
             if self._outdated():
                 self.refresh(o, evaluation)
-                return
-        self.confirming_steps = TUNED.decided_steps if hidden else 2
+
+    def follow(self, objective, evaluation):
+        if self.kronecker is None and self.is_fresh(evaluation):
+            self._invert(objective)
+        else:
+            super().follow(objective, evaluation)
+
+    def _invert(self, o):
+        """Factorise the Hessian of the sums, with the penalty of an objective."""
+        ridge, idle = ridge_of(o, self.sums.dtype), idle_rows(o)
+        self.factor = [
+            self._factorise(self.sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle)
+            for b in range(o.n_problems)
+        ]
+        self.hidden = any(is_singular(factor) for factor, _ in self.factor)
+        self.confirming_steps = TUNED.decided_steps if self.hidden else 2
 
     def _draw(self, objective):
         """Draw the rows of the sample, anew where many more of them are needed."""
+        if self.whole and not self._outdated():
+            return
         free = objective.shape[0]
         if self.spectrum is not None:
             free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
         needed = TUNED.hessian_rows + TUNED.hessian_rows_per_direction * free
         rows, P = objective.rows, objective.shape[0]
-        needed = rows.shape[0] if self.whole else needed
         if needed <= TUNED.nearly_all * self.size and not self._outdated():
             return
         self.size, self.whole = needed, rows.shape[0] <= TUNED.nearly_all * needed
@@ -128,24 +138,22 @@ class FullHessian(Preconditioner):
 
         `sums` (T (T - 1) / 2, P, P) are those of the classes but the last.
         """
-        xp, T, P = self.sample.rows.xp, self.n_classes, sums.shape[-1]
-        place = pair_places(T - 1)
-        pairs = xp.reshape(take(sums, place.ravel()), (T - 1, T - 1, P, P))
+        xp, T, P = namespace(sums), self.n_classes, sums.shape[-1]
+        pairs = take(sums, pair_places(T - 1).ravel())
+        H = xp.empty((T, P, T, P), dtype=sums.dtype)
+        H[:-1, :, :-1, :] = permute(xp.reshape(pairs, (T - 1, T - 1, P, P)), (0, 2, 1, 3))
         # The classes sum to zero, which gives the last one.
-        last = -xp.sum(pairs, axis=1)
-        corner = -xp.sum(last, axis=0)
-        above = concatenate([pairs, last[:, None, :, :]], axis=1)
-        below = concatenate([last, corner[None, :, :]])
-        H = permute(concatenate([above, below[None, ...]]), (0, 2, 1, 3))
-        ridge = tile(ridge + cast(idle, H.dtype), T)
-        H = add_to_diagonal(xp.reshape(H, (T * P, T * P)), ridge)
+        H[-1, :, :-1, :] = -xp.sum(H[:-1, :, :-1, :], axis=0)
+        H[:, :, -1, :] = -xp.sum(H[:, :, :-1, :], axis=2)
+        A = add_to_diagonal(xp.reshape(H, (T * P, T * P)), tile(ridge + cast(idle, H.dtype), T))
         # One vector added to all classes changes nothing: any curvature there will do.
-        null = xp.mean(xp.reshape(diagonal(H), (T, P)), axis=0)
+        null = xp.mean(xp.reshape(diagonal(A), (T, P)), axis=0)
         null = xp.where(null == 0, xp.ones_like(null), null)
-        H = xp.reshape(H, (T, P, T, P)) + (xp.eye(P, dtype=H.dtype) * null / T)[None, :, None, :]
-        H = xp.reshape(H, (T * P, T * P))
-        unit = units_of(diagonal(H))
-        (factor,) = factorise((H / outer(unit, unit))[None, ...])
+        A = add_to_diagonals_of_blocks(A, null / T)
+        unit = units_of(diagonal(A))
+        A /= unit[:, None]
+        A /= unit[None, :]
+        (factor,) = factorise(A[None, ...])
         return factor, unit
 
     def problems(self, objective, index, evaluation):
@@ -170,3 +178,82 @@ class FullHessian(Preconditioner):
             x = cast(x, gradient.dtype) / cast(unit, gradient.dtype)
             out.append(xp.reshape(x, (T, P)).T)
         return out[0] if len(out) == 1 else concatenate(out, axis=1)
+
+
+class ExactHessian(FullHessian):
+    """The Hessian of all rows, anew at every iterate: for few features and classes.
+
+    A Newton step is a product with its inverse, and needs no conjugate gradients.
+    """
+
+    is_poor = False
+    is_whole = True
+
+    def __init__(self, objective):
+        Preconditioner.__init__(self, objective)
+        self.n_classes, self.price = objective.rows.n_classes, 0.0
+        self.kronecker = self.sample = None
+        self.least_steps, self.last_reach = 1, 0.0
+
+    @property
+    def is_exact(self):
+        return not self.hidden
+
+    def refresh(self, objective, evaluation):
+        rows, theta = objective.rows, evaluation.theta
+        at_null = not bool(rows.xp.any(theta[: rows.shape[1], :] != 0))
+        if at_null and objective.n_problems == 1:
+            self.sums = sums_at_null(rows, evaluation.state)
+        else:
+            self.sums = self._sums(rows, evaluation.state, 0.0)
+        self._invert(objective)
+        if self.hidden and not self.double:
+            self.double = True
+            if self.sums.dtype != rows.xp.float64:
+                self.refresh(objective, evaluation)
+
+    def mixed(self, objective, evaluation, share):
+        """That of probabilities at an evaluation of which a share is that of the targets."""
+        part = copy(self)
+        part.sums = self._sums(objective.rows, evaluation.state, share)
+        part._invert(objective)
+        return part
+
+    def _sums(self, rows, state, share):
+        """Sums over the rows at logits, in double precision where single was given up."""
+        function = partial(_blockwise.keep_mixture, share=share)
+        state = rows.sum(function, state=state, count=False).state
+        return rows.pair_sums(state, rows.xp.float64 if self.double else rows.dtype)
+
+    def reach(self, rows, wanted):
+        """How far a step of unit Newton norm moves a row's logits against one another at most.
+
+        And by which factor what has been added to the Hessian may have made norms larger. It
+        changes little from step to step: where it was far more than is `wanted`, it is unknown.
+        """
+        if self.last_reach > TUNED.stronger * wanted.max():
+            self.last_reach = 0.0  # the next time it is looked at
+            return host.inf, host.inf
+        T = self.n_classes
+        ((L, unit),) = self.factor
+        size = L.shape[0]
+        inverse = cholesky_solve(L, namespace(L).eye(size, dtype=L.dtype))
+        share = 2 * jitter_of(L) * float(host.linalg.norm(to_numpy(inverse)))
+        if not share < 0.5:
+            return host.inf, host.inf
+        inverse = to_numpy(inverse / outer(unit, unit))
+        blocks = host.reshape(inverse, (T, size // T, T, -1)).transpose(0, 2, 1, 3)
+        first, second = host.triu_indices(T, 1)
+        forms = blocks[first, first] + blocks[second, second]
+        forms -= blocks[first, second] + blocks[second, first]
+        most = to_numpy(rows.largest_forms(rows.xp.asarray(forms))).max()
+        self.last_reach = float(host.sqrt(most / (1 - share)))
+        return self.last_reach, 1 / (1 - share)
+
+
+def sums_at_null(rows, state):
+    """What `pair_sums` gives where all rows have the same probabilities: a Kronecker product."""
+    weights = rows.sum(_draws.times_row_weight, state=everything(rows), count=False).state
+    A, (S, _) = rows.gram(weights), class_curvature(rows, state, 1)
+    pairs = host.triu_indices(rows.n_classes - 1)
+    return (rows.xp.asarray(S[0][pairs], dtype=A.dtype)[:, None, None] * A)[None, ...]

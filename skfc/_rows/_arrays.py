@@ -92,20 +92,21 @@ class ArrayRows(LocalRows):
         """All rows of a sample, standardised, (n_rows, n_features)."""
         return self.X
 
-    def gram(self, weights, *, pairs=False):
+    def gram(self, weights):
         """Weighted Gram matrices of standardised rows, with a column of ones for the intercept.
 
         `weights` is a state of arrays (M, n_rows); the result (M, P, P) is divided by the
-        number of rows. With `pairs` weights may be negative.
+        number of rows.
         """
         total = 0.0
         for block, (weight,) in zip(self._blocks, weights, strict=True):
-            x, weight = self._with_ones(block), cast(weight, self.dtype)
-            parts = [
-                self.xp.matmul((x * weight[k, :][:, None]).T, x) for k in range(weight.shape[0])
-            ]
-            total = total + self.xp.stack(parts)
+            total = total + self._sums_of_pairs(block, cast(weight, self.dtype))
         return total / self.n_total
+
+    def _sums_of_pairs(self, block, weight):
+        x = self._with_ones(block, weight.dtype)
+        parts = [self.xp.matmul((x * weight[k, :][:, None]).T, x) for k in range(weight.shape[0])]
+        return self.xp.stack(parts)
 
     def _pairs_of(self, block, p, used, place, classes, dtype):
         xp, N = self.xp, self.shape[1]
@@ -120,9 +121,14 @@ class ArrayRows(LocalRows):
         weight = cast(block.weight[0, :], dtype)
         return dense_pairs(x, place, classes, cast(p, dtype), weight)
 
-    def _with_ones(self, block):
+    def _largest_forms(self, block, forms):
+        xp, x = self.xp, self._with_ones(block, forms.dtype)
+        products = (xp.matmul(x, forms[k, ...]) for k in range(forms.shape[0]))
+        return xp.stack([xp.max(xp.sum(product * x, axis=1)) for product in products])
+
+    def _with_ones(self, block, dtype):
         xp, n = self.xp, block.weight.shape[1]
-        x = self._standard(block, np.arange(n), self.dtype)
+        x = self._standard(block, np.arange(n), dtype)
         if not self.frame.fit_intercept:
             return x
         return concatenate([x, xp.ones((n, 1), dtype=x.dtype)], axis=1)

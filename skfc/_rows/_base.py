@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from skfc._array import (
     to_numpy,
     working_type,
 )
-from skfc._rows._blocks import BlockSums, Sizes, Work, block_of, scale_by
+from skfc._rows._blocks import BlockSums, Sizes, Work, accumulate, block_of, scale_by
+from skfc._rows._pairs import pair_weights
 from skfc._tuned import TUNED
 
 
@@ -61,6 +63,7 @@ class LocalRows(Sizes, BlockSums):
         ]
         self._single = None
         self._copies = {}  # of X in this frame, shared with the rows of fewer problems
+        self._pairs = {}  # products of features
 
     @property
     def _dense_kind(self):
@@ -243,6 +246,28 @@ class LocalRows(Sizes, BlockSums):
         for part in np.array_split(runs, min(len(runs), max(1, round(n / size)))):
             index = (np.sort(part)[:, None] * run + np.arange(run)).ravel()
             yield self.taken(index[index < n])
+
+    def pair_sums(self, proba, dtype):
+        """The second derivatives of the mean loss for pairs k <= j of the classes but the last.
+
+        (n_problems, T (T - 1) / 2, P, P), pairs by rows of the upper triangle. The classes sum
+        to zero, which gives those of the last one.
+
+        Parameters
+        ----------
+        proba : state, the probabilities of the rows
+        dtype : of the products
+        """
+
+        def pairs(block, kept):
+            return self._sums_of_pairs(block, cast(pair_weights(block, kept[0]), dtype))
+
+        total = reduce(accumulate, self.each(pairs, proba)) / self.n_total
+        return self.xp.reshape(total, (self.n_problems, -1, *total.shape[1:]))
+
+    def largest_forms(self, forms):
+        """The largest x̃ᵀ A x̃ over all rows, ones included, of matrices A (M, P, P): (M,)."""
+        return reduce(self.xp.maximum, self.each(lambda b: self._largest_forms(b, forms)))
 
     # -- samples ----------------------------------------------------------------------------
 

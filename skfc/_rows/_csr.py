@@ -19,7 +19,7 @@ from skfc._rows._csr_parts import (
     views,
 )  # fmt: skip
 from skfc._rows._dense import DenseRows
-from skfc._rows._pairs import sparse_pairs
+from skfc._rows._pairs import largest_of_pairs, sparse_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 
@@ -242,6 +242,12 @@ class CSRRows(LocalRows):
         x[:, self.frame.inverse == 0] = 0.0
         return x.astype(dtype, copy=False)
 
+    def _sums_of_pairs(self, block, weight):
+        return sums_of_pairs(self, block, weight)
+
+    def _largest_forms(self, block, forms):
+        return largest_of_pairs(self, block, forms)
+
     def _norms(self, block):
         whole, out = view(self.X, block.rows), np.empty(block.weight.shape[1])
         for rows in small_pieces(whole):
@@ -267,7 +273,7 @@ class CSRRows(LocalRows):
     def _values(self, rows, columns):
         return self.X[rows][:, columns].toarray().astype(np.float64)
 
-    def gram(self, weights, *, pairs=False):
+    def gram(self, weights):
         """Weighted Gram matrices of standardised rows, with a column of ones for the intercept.
 
         `weights` is a state of arrays (M, n_rows), >= 0; the result (M, P, P) is divided by

@@ -93,9 +93,14 @@ class DaskRows(Sizes):
             self.work.steps += gradient is not None
         return Sums(values, gradient, kept)
 
-    def gram(self, weights, *, pairs=False):
-        assert not pairs, "those of a sample only"
+    def gram(self, weights):
         return self._symmetric("gram", weights)
+
+    def pair_sums(self, proba, dtype):
+        return self._symmetric("pair_sums", proba, dtype)
+
+    def largest_forms(self, forms):
+        return self._ask(_part_functions.ask, "largest_forms", forms, merge=np.maximum)
 
     def moments(self):
         found = self._ask(_part_functions.ask, "moments", merge=Moments.__add__)

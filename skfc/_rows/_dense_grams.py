@@ -2,20 +2,16 @@
 
 import numpy as np
 
-from skfc._array import pair_places, product
-from skfc._pool import in_order, room, thread_map
-from skfc._rows._blocks import row_blocks
+from skfc._array import product
+from skfc._pool import in_order, room
+from skfc._rows._pairs import largest_of_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 
 class DenseGrams:
-    """Gram matrices of standardised rows: for some weights, and for those of pairs of classes."""
+    """Gram matrices of standardised rows, block by block also by the products of all pairs."""
 
-    _pairs = None  # products of all pairs of features, where they are kept
-
-    def gram(self, weights, *, pairs=False):
-        if pairs:
-            return self._gram_of_pairs(weights)
+    def gram(self, weights):
         P, M = self.n_parameters, weights[0][0].shape[0]
         total = 0.0
 
@@ -63,37 +59,8 @@ class DenseGrams:
             A[N, N] = weight.sum()
         return A
 
-    def _gram_of_pairs(self, weights):
-        """Gram matrices for many weights: one product with the products of all pairs."""
-        P, n = self.n_parameters, len(self.X)
-        weight = weights[0][0] if len(weights) == 1 else np.concatenate([w for (w,) in weights], 1)
-        n_pairs = P * (P + 1) // 2
-        bytes_per_row = n_pairs * self.X.itemsize
-        memory = min(2 * TUNED.few_numbers, max(TUNED.small_block_bytes, self.n_total * P * 2))
-        most = max(
-            n * n_pairs * len(weight) // TUNED.block_operations, n * bytes_per_row // memory
-        )
-        pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
-        if self._pairs is None and n * bytes_per_row <= memory:
-            self._pairs = thread_map(self._products, pieces)
+    def _sums_of_pairs(self, block, weight):
+        return sums_of_pairs(self, block, weight)
 
-        def part(item):
-            rows, products = item
-            products = self._products(rows) if products is None else products
-            return product(weight[:, rows], products.T)
-
-        products = [None] * len(pieces) if self._pairs is None else self._pairs
-        sums = sum(in_order(part, zip(pieces, products, strict=True)))
-        return sums[:, pair_places(P)] / self.n_total
-
-    def _products(self, rows):
-        """Products of all pairs of features and ones, (n_pairs, n_rows)."""
-        x = self.X[rows].T
-        if self.frame.fit_intercept:
-            x = np.vstack([x, np.ones((1, x.shape[1]), dtype=x.dtype)])
-        x, end = np.ascontiguousarray(x), 0
-        out = np.empty((len(x) * (len(x) + 1) // 2, x.shape[1]), dtype=x.dtype)
-        for i in range(len(x)):
-            start, end = end, end + len(x) - i
-            np.multiply(x[i], x[i:], out=out[start:end])
-        return out
+    def _largest_forms(self, block, forms):
+        return largest_of_pairs(self, block, forms)

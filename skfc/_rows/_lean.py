@@ -175,8 +175,11 @@ class Lean:
             return sums
         return replace(sums, state=[rule(self, theta, kept, function) for kept in before])
 
-    def gram(self, weights, **options):
-        return super().gram(self._made(weights), **options)
+    def gram(self, weights):
+        return super().gram(self._made(weights))
+
+    def pair_sums(self, proba, dtype):
+        return super().pair_sums(self._made(proba), dtype)
 
     def hessian_on(self, proba, *options):
         return super().hessian_on(self._made(proba), *options)

@@ -8,11 +8,88 @@ of the coordinates (j, k) and (i, l) is the mean over the rows of
 Coordinates come sorted by class. The feature N, one more than there are, is the intercept.
 """
 
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
 
-from skfc._array import concatenate, namespace, take
+from skfc._array import concatenate, namespace, pair_places, take
+from skfc._pool import in_order, product
+from skfc._rows._blocks import row_blocks
+from skfc._softmax import others
+from skfc._tuned import TUNED
+
+
+def pair_weights(block, proba):
+    """The curvature m (p_k [k = j] - p_k p_j) of every row for pairs of the classes but the last.
+
+    (n_problems * T (T - 1) / 2, n_rows), pairs k <= j by rows of the upper triangle.
+    """
+    p, T, out = block.stack(proba), block.n_classes, []
+    weighted = p * block.weight[:, None, :]
+    for k, other in enumerate(others(p)[:-1]):
+        mine = weighted[:, k : k + 1, :]
+        out += [mine * other[:, None, :], -mine * p[:, k + 1 : T - 1, :]]
+    return block.flat(concatenate(out, axis=1))
+
+
+def sums_of_pairs(rows, block, weight):
+    """Sums over NumPy's rows of weights (M, n_rows) times x̃ x̃ᵀ, ones included: (M, P, P)."""
+
+    def part(piece, products):
+        return product(weight[:, piece], products.T)
+
+    sums = sum(over_pairs(part, rows, block, len(weight), weight.dtype))
+    return np.take(sums, pair_places(rows.n_parameters), axis=1)
+
+
+def largest_of_pairs(rows, block, forms):
+    """The largest x̃ᵀ A x̃ over NumPy's rows, ones included, for matrices A (M, P, P)."""
+    first, second = np.triu_indices(rows.n_parameters)
+    flat = forms[:, first, second] * np.where(first == second, 1.0, 2.0)
+
+    def part(_, products):
+        return product(flat, products).max(axis=1)
+
+    return reduce(np.maximum, over_pairs(part, rows, block, len(forms), forms.dtype))
+
+
+def over_pairs(function, rows, block, n_products, dtype):
+    """`function(piece, products)` for pieces of a block and products of pairs of their features.
+
+    The products stay with `rows` where they are small.
+    """
+    n, P = block.weight.shape[1], rows.n_parameters
+    n_pairs = P * (P + 1) // 2
+    bytes_per_row, total = n_pairs * np.dtype(dtype).itemsize, rows.shape[0]
+    memory = min(2 * TUNED.few_numbers, max(TUNED.block_bytes, total * P * 2))
+    most = max(n * n_pairs * n_products // TUNED.block_operations, n * bytes_per_row // memory)
+    pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
+    keep, made = total * bytes_per_row <= memory, rows._pairs
+
+    def part(piece):
+        key = block.rows.start + piece.start, np.dtype(dtype)
+        products = made.get(key)
+        if products is None:
+            products = products_of_pairs(rows, block, piece, dtype)
+        if keep:
+            made[key] = products
+        return function(piece, products)
+
+    return in_order(part, pieces)
+
+
+def products_of_pairs(rows, block, piece, dtype):
+    """Products of all pairs of standardised features and ones, (n_pairs, n_rows)."""
+    x = rows._standard(block, np.arange(piece.start, piece.stop), dtype).T
+    if rows.frame.fit_intercept:
+        x = np.vstack([x, np.ones((1, x.shape[1]), dtype=dtype)])
+    x, end = np.ascontiguousarray(x), 0
+    out = np.empty((len(x) * (len(x) + 1) // 2, x.shape[1]), dtype=dtype)
+    for i in range(len(x)):
+        start, end = end, end + len(x) - i
+        np.multiply(x[i], x[i:], out=out[start:end])
+    return out
 
 
 def classes_of(classes, n_classes):
@@ -21,19 +98,8 @@ def classes_of(classes, n_classes):
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def variances(p, present):
-    """p_k (1 - p_k) of every row for some classes, without cancellation for a p_k next to one."""
-    before, after, total = {}, {}, 0 * p[0, :]
-    for k in range(p.shape[0]):
-        before[k], total = total, total + p[k, :]
-    total = 0 * p[0, :]
-    for k in reversed(range(p.shape[0])):
-        after[k], total = total, total + p[k, :]
-    return [p[k, :] * (before[k] + after[k]) for k in present]
-
-
 def variances_of(p):
-    """The same for every class of a NumPy array, of which one per row can be next to one."""
+    """p_k (1 - p_k) of every row and class of a NumPy array, of which one can be next to one."""
     out, rows = p * (1 - p), np.arange(p.shape[1])
     largest, others = p.argmax(axis=0), p.copy()
     others[largest, rows] = 0.0
@@ -56,8 +122,8 @@ def dense_pairs(x, place, classes, p, weight):
     columns = [take(x, place[part]) for part in parts]
     scaled = concatenate([c * (p[k, :] * root)[None, :] for k, c in enumerate(columns)])
     H = -xp.matmul(scaled, scaled.T)
-    for k, own in enumerate(variances(p, range(p.shape[0]))):
-        part, own = parts[k], weight * own
+    for k, other in enumerate(others(p[None, ...])):
+        part, own = parts[k], weight * p[k, :] * other[0, :]
         H[part, part] = xp.matmul(columns[k] * own[None, :], columns[k].T)
     return H
 

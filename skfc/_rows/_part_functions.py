@@ -11,7 +11,7 @@ from skfc._rows._blocks import add
 # Functions of a block that leave a state, and give neither values nor a residual.
 ONLY_STATE = {
     _blockwise.move_along, _blockwise.keep_probabilities, _blockwise.keep_mixture,
-    _blockwise.curvature_weights, _blockwise.pair_weights, _blockwise.log_totals,
+    _blockwise.curvature_weights, _blockwise.log_totals,
     _draws.row_curvature, _draws.row_weight, _draws.draw, _draws.take_all,
     _draws.times_row_weight, _draws.times,
 }  # fmt: skip

@@ -14,6 +14,7 @@ from skfc.solvers._iterate import GO_ON, Change, Iterate
 from skfc.solvers._lbfgs import lbfgs
 from skfc.solvers._newton import newton
 from skfc.solvers._newton_cd import newton_cd
+from skfc.solvers._newton_cholesky import newton_cholesky
 from skfc.solvers._proximal import proximal
 from skfc.solvers._sgd import sgd
 
@@ -29,12 +30,14 @@ class Solver:
     continuation: bool = False  # goes from strong penalties to weak ones
     single: bool = False  # may begin in single precision
     proximal: bool = False  # takes absolute values in the penalty; needs a penalty
+    exact: bool = False  # takes the Hessian of all rows in the place of a preconditioner
     options: tuple = ()  # parameters of the estimator that it takes, by name
 
 
 SOLVERS = {
     "lbfgs": Solver(lbfgs, batched=True, single=True),
     "newton-cg": Solver(newton, continuation=True, single=True),
+    "newton-cholesky": Solver(newton_cholesky, single=True, exact=True),
     "gd": Solver(gd, options=("learning_rate", "momentum")),
     "sgd": Solver(sgd, options=("learning_rate", "momentum", "batch_size", "seed")),
     "newton-cd": Solver(newton_cd, proximal=True),

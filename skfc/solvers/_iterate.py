@@ -24,6 +24,7 @@ class Iterate:
     least_steps : the least conjugate-gradient steps of an estimate with `precondition`
     stalled : (n_problems,), True where no step lowers the value any more
     poor : whether `precondition` leaves out curvature even where it was formed
+    reach : function of the rows to the bounds of what Newton steps do to them, or None
     newton : the NewtonStep that `decrement` is from, where it is one on the Hessian with a
         preconditioner formed here; else None
     """
@@ -38,7 +39,13 @@ class Iterate:
     stalled: Array
     poor: bool
     newton: NewtonStep | None = None
+    reach: Callable | None = None
     proven: bool = False
+
+    @property
+    def is_exact(self):
+        """Whether the Newton step is that of the Hessian of all rows, so that a bound follows."""
+        return self.newton is not None and self.newton.is_exact
 
 
 @dataclass(frozen=True)

@@ -15,26 +15,24 @@ def search(line, wolfe=None):
     (Hager and Zhang 2005, the approximate Wolfe conditions).
     """
     f0, s0 = line.evaluation.value, line.slope
-    eps = ROUNDING[line.itemsize]
     wolfe = TUNED.wolfe if wolfe is None else wolfe
-    t = host.ones_like(f0)
-    f, s = (host.array(v) for v in line.at_unit_step)
-    low, s_low = host.zeros_like(f0), s0.copy()
-    high, s_high = host.full_like(f0, host.inf), host.full_like(f0, host.inf)
+    low, s_low = host.zeros_like(f0), s0
+    high = s_high = host.full_like(f0, host.inf)
+    t, (f, s) = host.ones_like(f0), line.at_unit_step
     for _ in range(TUNED.most_steps):
-        with host.errstate(invalid="ignore"):
-            falls = f <= f0 + TUNED.armijo * t * s0
-            falls |= (f <= f0 + eps * host.abs(f0)) & (s <= (2 * TUNED.armijo - 1) * s0)
-            done = falls & (host.abs(s) <= -wolfe * s0)
-            short = falls & (s < 0)
-        open_ = host.flatnonzero(~done)
-        if not len(open_):
+        falls = f <= f0 + TUNED.armijo * t * s0
+        almost = f <= f0 + ROUNDING[line.itemsize] * host.abs(f0)
+        falls |= almost & (s <= (2 * TUNED.armijo - 1) * s0)
+        done = falls & (host.abs(s) <= -wolfe * s0)
+        if done.all():
             return t
+        open_ = host.flatnonzero(~done)
+        short = falls & (s < 0)
         up = short & ~done
         low, s_low = host.where(up, t, low), host.where(up, s, s_low)
         down = ~short & ~done
         high, s_high = host.where(down, t, high), host.where(down, s, s_high)
-        t = t.copy()
+        t, f, s = t.copy(), host.array(f), host.array(s)
         t[open_] = _next(low, s_low, high, s_high, s0)[open_]
         f[open_], s[open_] = line.at(t[open_], open_)
     t[open_] = host.where(low[open_] > 0, low[open_], 0.0)
