@@ -185,3 +185,9 @@ def merged(call, done):
         return done
     numbers = [number for some, _ in done for number in some]
     return [(numbers, reduce(call.merge, (answer for _, answer in done)))]
+
+
+def unanswered(numbers, done):
+    """Which of the numbers are missing among pairs of :func:`collected`."""
+    answered = {number for some, _ in done for number in some}
+    return [number for number in numbers if number not in answered]

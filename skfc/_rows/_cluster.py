@@ -17,7 +17,16 @@ from skfc import _blockwise
 from skfc._array import take
 from skfc._pool import thread_map
 from skfc._rows import _worker
-from skfc._rows._calls import Ref, Sent, Store, attempt, collected, mapped, merged
+from skfc._rows._calls import (
+    Ref,
+    Sent,
+    Store,
+    attempt,
+    collected,
+    mapped,
+    merged,
+    unanswered,
+)
 from skfc._rows._part_functions import cut, logits_at, sum_blocks
 from skfc._rows._parts import size_of
 from skfc._tuned import TUNED
@@ -119,8 +128,7 @@ class Cluster:
             dropped = {self.dropped.pop() for _ in range(len(self.dropped))}
             found = self._send(to_send(call, whole), left, dropped, again=whole)
             done += found
-            answered = {number for numbers, _ in found for number in numbers}
-            left = [number for number in left if number not in answered]
+            left = unanswered(left, found)
             if not left:
                 break
             if whole:  # a worker that is gone has not been missed yet
@@ -225,7 +233,7 @@ class OnWorkers(Cluster):
             if isinstance(answer, Exception):
                 raise answer
             done += answer
-        if sum(len(some) for some, _ in done) < len(numbers):
+        if unanswered(numbers, done):
             self.homes = None
         return done
 
