@@ -144,6 +144,20 @@ def curvature_weights(block, _, proba):
     return (), None, (block.flat(block.stack(proba * (1 - proba)) * block.weight[:, None, :]),)
 
 
+def form_of_kept(block, _, form, proba, kept):
+    """The forms (1, n_rows) of rows that are kept, and zeros of the others."""
+    return (), None, (form * kept,)
+
+
+def keep_near(block, _, form, proba, kept, *, limit):
+    """Probabilities of rows whose form is at most `limit`, and zeros of the others; and which.
+
+    A row with probabilities of zero has no curvature.
+    """
+    kept = cast(form <= limit, kept.dtype) * kept
+    return (), None, (proba * kept, kept)
+
+
 def class_products(block, _, logits, *unused, stride):
     """Sums over every `stride`-th of all rows of m p pᵀ, of m p and of m; the logits stay."""
     xp, start = namespace(logits), -block.first % stride

@@ -59,10 +59,11 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
     label_smoothing : float, default=0.0
         Share in [0, 1) of every target that is spread evenly over the classes.
     solver : str, default="auto"
-        The method: "lbfgs" [1]_, "newton-cg", "gd" or, in mini-batches, "sgd" [6]_; with
-        `l1_ratio` > 0 "newton-cd" (proximal Newton with coordinate descent [5]_) or "proximal"
-        (accelerated proximal gradient). "auto" chooses by the shape of the data and the
-        penalty, and `solver_` says what it chose.
+        The method: "newton-cholesky" (Newton's with the Hessian of all rows), "lbfgs" [1]_,
+        "newton-cg", "gd" or, in mini-batches, "sgd" [6]_; with `l1_ratio` > 0 "newton-cd"
+        (proximal Newton with coordinate descent [5]_) or "proximal" (accelerated proximal
+        gradient). "auto" chooses by the shape of the data and the penalty, and `solver_` says
+        what it chose.
     preconditioner : str or None, default="auto"
         The approximation of the Hessian that scales the steps: "hessian", the Hessian on a
         sample of rows; "block-diagonal", its block of every class; "kronecker", the Kronecker

@@ -254,7 +254,8 @@ class Run:
         proven = self.prove(iterate, asked, gap)
         rest = asked[~proven[asked]]
         if iterate.is_exact and not (floor | last)[rest].any():
-            gap[rest] = np.inf  # the next Newton step leads to where it can be proven
+            gap[rest] = np.inf  # Newton steps lead to where it can be proven
+            self.wait(iterate, rest)
             return gap, proven, bool(len(rest))
         if not len(rest):
             return gap, proven, False
@@ -285,7 +286,10 @@ class Run:
             gap[provable] = self.bound(iterate, provable)
             proven[provable] = gap[provable] <= self.tol
         if iterate.is_exact and not proven.all():
-            found = relative(newton_bound(iterate.newton, iterate.reach, objective.rows), value)
+            bound = newton_bound(
+                iterate.newton, iterate.whole, objective, iterate.evaluation, self.tol * value
+            )
+            found = relative(bound, value)
             known = np.isfinite(found) & ~proven
             gap[known], proven = found[known], proven | known
         return proven
@@ -302,12 +306,18 @@ class Run:
 
         After a doubtful estimate, the next is due when the decrement has fallen tenfold.
         """
-        k, value = self.which[index], iterate.evaluation.value[index]
+        k, before = self.which[index], self.ratio[self.which[index]]
         own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
         ratio = np.maximum(found.decrement / own, 1.0) if iterate.newton is None else 1.0
-        waiting = np.maximum(self.ratio[k], self.tol * value * TUNED.stronger / own)
-        self.ratio[k] = np.where(ratio > 1, ratio, self.ratio[k])
-        self.ratio[k] = np.where(found.doubtful, np.maximum(waiting, self.ratio[k]), self.ratio[k])
+        self.ratio[k] = np.where(ratio > 1, ratio, before)
+        self.wait(iterate, index[found.doubtful])
+        self.ratio[k] = np.where(found.doubtful, np.maximum(before, self.ratio[k]), self.ratio[k])
+
+    def wait(self, iterate, index):
+        """Ask about the problems `index` again when their decrements have fallen tenfold."""
+        k, value = self.which[index], iterate.evaluation.value[index]
+        own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
+        self.ratio[k] = np.maximum(self.ratio[k], self.tol * value * TUNED.stronger / own)
 
     def last_word(self, iterate, index, gap, proven):
         """Gaps of problems that end in doubt: thorough estimates, else proven bounds."""
@@ -316,7 +326,8 @@ class Run:
         bound = self.bound(iterate, index)
         for k in np.flatnonzero(thorough.doubtful & (bound > self.tol)):
             part = iterate.objective.problems(index[k : k + 1], iterate.evaluation)
-            bound[k] = min(bound[k], relative(bound_at_end(*part), value[k])[0])
+            found = bound_at_end(*part, self.tol * value[k])
+            bound[k] = min(bound[k], relative(found, value[k])[0])
         gap[index] = np.where(thorough.doubtful, bound, relative(thorough.decrement, value))
         proven[index] = thorough.doubtful
 

@@ -21,7 +21,7 @@ from skfc._array import Array, cast, host, namespace, take
 from skfc._conjugate_gradients import direct_step, newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact, is_small
-from skfc._row_samples import stands_out
+from skfc._row_samples import everything, stands_out
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
@@ -99,7 +99,7 @@ def estimate(iterate, index, tol, *, thorough=False):
     return Estimate(newton.decrement, doubtful, broken, step, after)
 
 
-def newton_bound(newton, reach, rows):
+def newton_bound(newton, hessian, objective, evaluation, wanted):
     """A proven upper bound of F - F*, (n_problems,), from a Newton step on the whole Hessian.
 
     Along a step that moves the logits of no row by more than r against one another, curvature
@@ -109,29 +109,42 @@ def newton_bound(newton, reach, rows):
         F* >= min_s F - s √(2 d) + (e^(-m s) + m s - 1) / m²
             = F - 2 d (a + (1 - a) log(1 - a)) / a²
 
-    which is F - 2 d at the least. Where a is larger, nothing is known. `reach` is a function of
-    the rows, see :meth:`ExactHessian.reach`.
+    which is F - 2 d at the least. It holds as well with less curvature than there is: near the
+    minimum, rows that may move by more than half a logit are left out of H, and then need no m.
+    Infinite where nothing is known, or d is more than `wanted`.
     """
-    if newton.broken.any():
-        return host.full(len(newton.decrement), host.inf)
-    most, factor = reach(rows, 1 / host.sqrt(2 * newton.decrement))
-    d = factor * newton.decrement
-    a = most * host.sqrt(2 * d)
-    small = host.clip(a, 1e-3, 1 - 1e-9)
-    share = 2 * (small + (1 - small) * host.log1p(-small)) / small**2
-    return host.where(a < 1, d * host.maximum(share, 1.0), host.inf)
+    rows, gradient = objective.rows, cast(evaluation.gradient, objective.rows.parameter_dtype)
+    proba = rows.sum(_blockwise.keep_probabilities, state=evaluation.state, count=False).state
+    state = rows.joined(proba, everything(rows))
+    near_minimum = TUNED.stronger * TUNED.small_tol * evaluation.value
+    for _ in range(TUNED.look_back):
+        if newton.broken.any() or not hessian.is_exact:
+            break
+        forms, factor = hessian.row_forms(rows)
+        forms = rows.joined(forms, state)
+        forms = rows.sum(_blockwise.form_of_kept, state=forms, count=False).state
+        d = factor * newton.decrement
+        a = host.sqrt(2 * d * factor * rows.largest(forms))
+        if (a < 1).all():
+            small = host.maximum(a, 1e-3)  # digits cancel below
+            return 2 * d * (small + (1 - small) * host.log1p(-small)) / small**2
+        if not (d <= host.minimum(wanted, near_minimum)).all():
+            break
+        near = partial(_blockwise.keep_near, limit=float(0.5**2 / (2 * d[0])))
+        state = rows.sum(near, state=rows.joined(forms, state), count=False).state
+        hessian = hessian.of(objective, state)
+        newton = direct_step(objective, gradient, hessian.solve)
+    return host.full(objective.n_problems, host.inf)
 
 
-def bound_at_end(objective, evaluation):
+def bound_at_end(objective, evaluation, wanted):
     """The same for one problem at any evaluation, or infinity where the Hessian is not small."""
     if not is_small(objective):
         return host.full(1, host.inf)
     hessian = exact(objective, evaluation)
     gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
     newton = direct_step(objective, gradient, hessian.solve)
-    if not hessian.is_exact:
-        return host.full(1, host.inf)
-    return newton_bound(newton, hessian.reach, objective.rows)
+    return newton_bound(newton, hessian, objective, evaluation, wanted)
 
 
 def farthest(objective, evaluation, scale):

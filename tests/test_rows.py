@@ -394,14 +394,14 @@ def test_sums_of_pairs(container, tmp_path, fit_intercept, size, sampled, rng):
 
 
 @pytest.mark.parametrize("size", [2**24, 1000], ids=["at once", "in pieces"])
-def test_largest_quadratic_forms(container, tmp_path, fit_intercept, size, rng):
+def test_quadratic_forms_of_rows(container, tmp_path, fit_intercept, size, rng):
     case = Case(container, tmp_path, fit_intercept=fit_intercept, blocks=SPLITS[2])
     P = case.rows.n_parameters
     forms = rng.standard_normal((3, P, P))
     forms = forms + forms.transpose(0, 2, 1)
     with override(block_bytes=size, small_block_bytes=size):
-        found = host(case.rows.largest_forms(case.array(forms)))
-    right = np.einsum("ni,kij,nj->kn", case.X, forms, case.X).max(axis=1)
+        found = whole(case.rows.row_forms(case.array(forms)))
+    right = np.einsum("ni,kij,nj->kn", case.X, forms, case.X).max(axis=0)
     assert_allclose(found, right.astype(float), rtol=0, atol=100 * P * container.squares)
 
 

@@ -193,7 +193,7 @@ class ExactHessian(FullHessian):
         Preconditioner.__init__(self, objective)
         self.n_classes, self.price = objective.rows.n_classes, 0.0
         self.kronecker = self.sample = None
-        self.least_steps, self.last_reach = 1, 0.0
+        self.least_steps = 1
 
     @property
     def is_exact(self):
@@ -202,11 +202,11 @@ class ExactHessian(FullHessian):
     def refresh(self, objective, evaluation):
         rows, theta = objective.rows, evaluation.theta
         at_null = not bool(rows.xp.any(theta[: rows.shape[1], :] != 0))
-        if at_null and objective.n_problems == 1:
+        if at_null and objective.n_problems == 1 and not rows.sparse:
             self.sums = sums_at_null(rows, evaluation.state)
+            self._invert(objective)
         else:
-            self.sums = self._sums(rows, evaluation.state, 0.0)
-        self._invert(objective)
+            vars(self).update(vars(self.mixed(objective, evaluation, 0.0)))
         if self.hidden and not self.double:
             self.double = True
             if self.sums.dtype != rows.xp.float64:
@@ -214,41 +214,34 @@ class ExactHessian(FullHessian):
 
     def mixed(self, objective, evaluation, share):
         """That of probabilities at an evaluation of which a share is that of the targets."""
-        part = copy(self)
-        part.sums = self._sums(objective.rows, evaluation.state, share)
+        function = partial(_blockwise.keep_mixture, share=share)
+        proba = objective.rows.sum(function, state=evaluation.state, count=False).state
+        return self.of(objective, proba)
+
+    def of(self, objective, proba):
+        """That of other probabilities of the rows, a state."""
+        part, rows = copy(self), objective.rows
+        part.sums = rows.pair_sums(proba, rows.xp.float64 if self.double else rows.dtype)
         part._invert(objective)
         return part
 
-    def _sums(self, rows, state, share):
-        """Sums over the rows at logits, in double precision where single was given up."""
-        function = partial(_blockwise.keep_mixture, share=share)
-        state = rows.sum(function, state=state, count=False).state
-        return rows.pair_sums(state, rows.xp.float64 if self.double else rows.dtype)
+    def row_forms(self, rows):
+        """How far a step of unit Newton norm moves each row's logits against one another at most.
 
-    def reach(self, rows, wanted):
-        """How far a step of unit Newton norm moves a row's logits against one another at most.
-
-        And by which factor what has been added to the Hessian may have made norms larger. It
-        changes little from step to step: where it was far more than is `wanted`, it is unknown.
+        That is its square, a state, and by which factor what has been added to the Hessian may
+        have made squares smaller: not more than 2, else infinity.
         """
-        if self.last_reach > TUNED.stronger * wanted.max():
-            self.last_reach = 0.0  # the next time it is looked at
-            return host.inf, host.inf
         T = self.n_classes
         ((L, unit),) = self.factor
         size = L.shape[0]
         inverse = cholesky_solve(L, namespace(L).eye(size, dtype=L.dtype))
         share = 2 * jitter_of(L) * float(host.linalg.norm(to_numpy(inverse)))
-        if not share < 0.5:
-            return host.inf, host.inf
         inverse = to_numpy(inverse / outer(unit, unit))
         blocks = host.reshape(inverse, (T, size // T, T, -1)).transpose(0, 2, 1, 3)
         first, second = host.triu_indices(T, 1)
         forms = blocks[first, first] + blocks[second, second]
         forms -= blocks[first, second] + blocks[second, first]
-        most = to_numpy(rows.largest_forms(rows.xp.asarray(forms))).max()
-        self.last_reach = float(host.sqrt(most / (1 - share)))
-        return self.last_reach, 1 / (1 - share)
+        return rows.row_forms(rows.xp.asarray(forms)), 1 / (1 - share) if share < 0.5 else host.inf
 
 
 def sums_at_null(rows, state):

@@ -121,10 +121,10 @@ class ArrayRows(LocalRows):
         weight = cast(block.weight[0, :], dtype)
         return dense_pairs(x, place, classes, cast(p, dtype), weight)
 
-    def _largest_forms(self, block, forms):
+    def _row_forms(self, block, forms):
         xp, x = self.xp, self._with_ones(block, forms.dtype)
         products = (xp.matmul(x, forms[k, ...]) for k in range(forms.shape[0]))
-        return xp.stack([xp.max(xp.sum(product * x, axis=1)) for product in products])
+        return xp.max(xp.stack([xp.sum(product * x, axis=1) for product in products]), axis=0)
 
     def _with_ones(self, block, dtype):
         xp, n = self.xp, block.weight.shape[1]

@@ -265,9 +265,13 @@ class LocalRows(Sizes, BlockSums):
         total = reduce(accumulate, self.each(pairs, proba)) / self.n_total
         return self.xp.reshape(total, (self.n_problems, -1, *total.shape[1:]))
 
-    def largest_forms(self, forms):
-        """The largest x̃ᵀ A x̃ over all rows, ones included, of matrices A (M, P, P): (M,)."""
-        return reduce(self.xp.maximum, self.each(lambda b: self._largest_forms(b, forms)))
+    def row_forms(self, forms):
+        """The largest x̃ᵀ A x̃ of every row, ones included, for A (M, P, P): a state (n_rows,)."""
+        return [(found,) for found in self.each(lambda block: self._row_forms(block, forms))]
+
+    def largest(self, state):
+        """The largest number of a state."""
+        return max(float(self.xp.max(kept[0])) for kept in state)
 
     # -- samples ----------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from skfc._rows._csr_parts import (
     views,
 )  # fmt: skip
 from skfc._rows._dense import DenseRows
-from skfc._rows._pairs import largest_of_pairs, sparse_pairs, sums_of_pairs
+from skfc._rows._pairs import forms_of_pairs, sparse_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 
@@ -245,8 +245,8 @@ class CSRRows(LocalRows):
     def _sums_of_pairs(self, block, weight):
         return sums_of_pairs(self, block, weight)
 
-    def _largest_forms(self, block, forms):
-        return largest_of_pairs(self, block, forms)
+    def _row_forms(self, block, forms):
+        return forms_of_pairs(self, block, forms)
 
     def _norms(self, block):
         whole, out = view(self.X, block.rows), np.empty(block.weight.shape[1])

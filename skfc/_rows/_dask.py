@@ -99,8 +99,11 @@ class DaskRows(Sizes):
     def pair_sums(self, proba, dtype):
         return self._symmetric("pair_sums", proba, dtype)
 
-    def largest_forms(self, forms):
-        return self._ask(_part_functions.ask, "largest_forms", forms, merge=np.maximum)
+    def row_forms(self, forms):
+        return self._keep(_part_functions.row_forms, forms)
+
+    def largest(self, state):
+        return self._ask(_part_functions.ask, "largest", state, merge=max)
 
     def moments(self):
         found = self._ask(_part_functions.ask, "moments", merge=Moments.__add__)

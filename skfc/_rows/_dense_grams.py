@@ -4,7 +4,7 @@ import numpy as np
 
 from skfc._array import product
 from skfc._pool import in_order, room
-from skfc._rows._pairs import largest_of_pairs, sums_of_pairs
+from skfc._rows._pairs import forms_of_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 
@@ -62,5 +62,5 @@ class DenseGrams:
     def _sums_of_pairs(self, block, weight):
         return sums_of_pairs(self, block, weight)
 
-    def _largest_forms(self, block, forms):
-        return largest_of_pairs(self, block, forms)
+    def _row_forms(self, block, forms):
+        return forms_of_pairs(self, block, forms)

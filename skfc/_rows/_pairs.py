@@ -8,7 +8,6 @@ of the coordinates (j, k) and (i, l) is the mean over the rows of
 Coordinates come sorted by class. The feature N, one more than there are, is the intercept.
 """
 
-from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -43,15 +42,15 @@ def sums_of_pairs(rows, block, weight):
     return np.take(sums, pair_places(rows.n_parameters), axis=1)
 
 
-def largest_of_pairs(rows, block, forms):
-    """The largest x̃ᵀ A x̃ over NumPy's rows, ones included, for matrices A (M, P, P)."""
+def forms_of_pairs(rows, block, forms):
+    """The largest x̃ᵀ A x̃ of each of NumPy's rows, ones included, for matrices A (M, P, P)."""
     first, second = np.triu_indices(rows.n_parameters)
     flat = forms[:, first, second] * np.where(first == second, 1.0, 2.0)
 
     def part(_, products):
-        return product(flat, products).max(axis=1)
+        return product(flat, products).max(axis=0)
 
-    return reduce(np.maximum, over_pairs(part, rows, block, len(forms), forms.dtype))
+    return np.concatenate(list(over_pairs(part, rows, block, len(forms), forms.dtype)))
 
 
 def over_pairs(function, rows, block, n_products, dtype):

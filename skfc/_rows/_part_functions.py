@@ -76,6 +76,11 @@ def prominence(rows):
     return None, rows.with_prominence([()] * len(rows.blocks))
 
 
+def row_forms(rows, forms):
+    """Quadratic forms of the rows stay."""
+    return None, rows.row_forms(forms)
+
+
 def joined(rows, first, second):
     """Two states stay as one."""
     return None, [(*a, *b) for a, b in zip(first, second, strict=True)]

@@ -24,7 +24,7 @@ class Iterate:
     least_steps : the least conjugate-gradient steps of an estimate with `precondition`
     stalled : (n_problems,), True where no step lowers the value any more
     poor : whether `precondition` leaves out curvature even where it was formed
-    reach : function of the rows to the bounds of what Newton steps do to them, or None
+    whole : the Hessian of all rows by its factor, which `newton` is from, or None
     newton : the NewtonStep that `decrement` is from, where it is one on the Hessian with a
         preconditioner formed here; else None
     """
@@ -39,7 +39,7 @@ class Iterate:
     stalled: Array
     poor: bool
     newton: NewtonStep | None = None
-    reach: Callable | None = None
+    whole: object = None
     proven: bool = False
 
     @property

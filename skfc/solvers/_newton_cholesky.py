@@ -28,7 +28,7 @@ def newton_cholesky(objective, preconditioner, theta):
             decrement = newton.decrement
         change = yield Iterate(
             objective, evaluation, n_iter, decrement, preconditioner.solve, HessianOperator.of,
-            preconditioner.confirming_steps, stalled, bool(share), newton, preconditioner.reach,
+            preconditioner.confirming_steps, stalled, bool(share), newton, preconditioner,
         )  # fmt: skip
         if change.objective is not None:
             step = newton and -newton.step
