@@ -153,16 +153,18 @@ def beside_tasks():
     """Around a fit on a client: in a task, it leaves its thread to those that it waits for."""
     from distributed import get_worker, rejoin, secede
 
+    task = True
     try:
         get_worker()
-    except ValueError:  # no task
-        yield
-        return
-    secede()
+    except ValueError:
+        task = False
+    if task:
+        secede()
     try:
         yield
     finally:
-        rejoin()
+        if task:
+            rejoin()
 
 
 def sizes(X):
@@ -244,6 +246,7 @@ def class_totals(found, classes):
         check_several(classes)
         return classes, sum(totals)
     labels, places = _labels.union(labels)
+    _labels.refuse_objects(labels)
     # Twice, so that it does not warn of as many classes as rows.
     check_classification_targets(np.repeat(labels, 2))
     classes = labels if classes is None else classes

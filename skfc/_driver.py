@@ -168,10 +168,11 @@ class Run:
     def last_steps(self, iterate, arrived, gap, proven):
         """By problem the steps that end fits which have arrived, and F after them.
 
-        `gap` is raised to what they gain. A proof needs no step, and one in a poor
-        preconditioner would not be Newton's.
+        `gap` is raised to what they gain. After a proof, where no estimate was made, that is the
+        solver's: Newton's, or a step in a preconditioner, which is not taken where that is poor.
         """
-        index = np.flatnonzero(arrived & (~proven | (not iterate.poor)))
+        newton = not iterate.poor or iterate.newton is not None
+        index = np.flatnonzero(arrived & (~proven | newton))
         if iterate.proven or not len(index):
             return {}
         self.ahead.look(index)

@@ -128,7 +128,7 @@ def encode_labels(y, classes=None, *, what="y"):
     """`classes`, sorted, and the index of every label; raises for labels outside them."""
     with of_one_kind(what):
         y, present, index = labels_of(y, what)
-        refuse_objects(y, what)
+        refuse_objects(present, what)
         # Whole numbers are labels; of very many classes scikit-learn warns.
         if y.dtype.kind not in "biu" or len(present) > 0.5 * len(y):
             with np.errstate(invalid="ignore"):  # floats beyond int64: refused as no labels
@@ -139,11 +139,11 @@ def encode_labels(y, classes=None, *, what="y"):
     return classes, place[index]
 
 
-def refuse_objects(y, what="y"):
-    """Raise for objects that are no text; scikit-learn's functions know no labels among them."""
-    if y.dtype.kind != "O":
+def refuse_objects(present, what="y"):
+    """Raise where the labels that occur are objects, and no text: scikit-learn knows no such."""
+    if present.dtype.kind != "O":
         return
-    types = {type(label) for label in y}
+    types = {type(label) for label in present}
     if not all(issubclass(kind, str) for kind in types):
         names = sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in types)
         names = ", ".join(names).replace("builtins.", "")

@@ -16,18 +16,17 @@ class Elsewhere(Here):
         super().__init__(parts)
         self.every, self.calls, self.store = every, 0, _calls.Store(rests=True)
 
-    def _send(self, call, numbers, dropped):
+    def _send(self, call, numbers, dropped, again):
         self.calls += 1
         if self.calls % self.every == 0:
             self.store.held.clear()
             self.store.rests.clear()
         call = pickle.loads(pickle.dumps(call))
         found = [_calls.attempt(None, number, self.store, call) for number in numbers]
-        found, left = _calls.collected(call, found)  # without X, where that can be
-        if left:
-            more, left = super()._send(call, left, dropped)
-            found = found + more
-        return pickle.loads(pickle.dumps((found, left)))
+        found = _calls.collected(call, found)  # without X, where that can be
+        if left := _calls.unanswered(numbers, found):
+            found = found + super()._send(call, left, dropped, again)
+        return pickle.loads(pickle.dumps(found))
 
 
 def in_parts(X, target, weight, n_classes, *, n_parts=3, every=3):

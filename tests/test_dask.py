@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from itertools import pairwise
 
 import numpy as np
 import problems
@@ -187,6 +188,43 @@ def test_chunks_change_no_step(data, chunks):
             here = fitted(X, y, **parameters)
             there = fitted(lazy(X, chunks), lazy(y, chunks), **parameters)
             assert_allclose(there.loss_curve_, here.loss_curve_, rtol=1e-10)
+
+
+def test_a_row_of_samples_comes_once(data, monkeypatch):
+    """As long as it is drawn again, which the fixed random numbers of rows make likely."""
+    from skfc._rows import DaskRows, Here, _part_functions
+
+    X, y, _ = data
+    sent, run = [], Here.run
+
+    def note(self, call):
+        found = run(self, call)
+        if call.function is _part_functions.select:
+            numbers, new = zip(*(answer[:2] for answer in found), strict=True)
+            sent.append((set(np.concatenate(numbers).tolist()), sum(map(len, new))))
+        return found
+
+    monkeypatch.setattr(Here, "run", note)
+    few = {"hessian_rows": 100, "rows_per_feature": 0, "all_rows_small": 1.5}
+    parameters = {"solver": "newton-cg", "preconditioner": "kronecker"}
+    with override(**few):
+        here = fitted(X, y, **parameters)
+        there = fitted(lazy(X), lazy(y), **parameters)
+    assert_allclose(there.loss_curve_, here.loss_curve_, rtol=1e-10)
+    assert len(sent) > 2
+    for (before, _), (now, n_new) in pairwise(sent):
+        assert n_new == len(now - before) < len(now)
+    assert DaskRows.on_pool  # what is computed of them here is as in any fit
+
+
+def test_halves_of_symmetric_matrices():
+    from skfc._rows._part_functions import ask_half, whole
+
+    A = np.random.default_rng(0).standard_normal((2, 7, 7))
+    for symmetric in (A + A.transpose(0, 2, 1), (A @ A.transpose(0, 2, 1))[0], A[:, :1, :1]):
+        half, _ = ask_half(symmetric, "view")
+        assert half.shape[-1] == symmetric.shape[-1] * (symmetric.shape[-1] + 1) // 2
+        assert_array_equal(whole(half), symmetric)
 
 
 def test_warm_start(data):
@@ -411,6 +449,9 @@ def test_bad_input_is_refused_before_a_fit(data):
     refused(ValueError, "of unknown sizes", unknown(lazy(X)), lazy(y, 600))
     refused(ValueError, "chunk of X has 250 rows", unknown(lazy(X)), lazy(y, (100, 400, 100)))
     refused(ValueError, "continuous", lazy(X), lazy(y + 0.5))
+    refused(ValueError, r"y holds objects \(int\)", lazy(X), lazy(y.astype(object)))
+    gap = np.where(np.arange(n) == 400, None, NAMES.astype(object)[y])
+    refused(ValueError, "chunk of y has missing labels .*: 1 of 250", lazy(X), lazy(gap))
     refused(ValueError, "sum to one", lazy(X), lazy(np.abs(X[:, :T])))
     refused(ValueError, "two axes", lazy(X)[:, :, None], lazy(y))
     refused(TypeError, "y must be a Dask collection", lazy(X), y)
@@ -515,8 +556,9 @@ def test_workers_of_a_client(data, make_cluster, monkeypatch):
     (cluster,) = clusters
     passes = 10 * (there.n_iter_ + 3)
     assert 0 < cluster.received < 2 * passes * 8 * (N + 1) * T + 3 * X.nbytes
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="NaN") as raised:
         fitted(lazy(np.where(X > 1e3, np.nan, X) * np.nan), lazy(y))
+    assert "worker" not in str(raised.value.__context__)
     gc.collect()
     assert not client.futures  # neither of fits that ended nor of one that failed
 
@@ -567,6 +609,39 @@ def test_large_arrays_go_ahead_of_calls(data, make_cluster):
     client.scatter = fail
     with override(small_block_bytes=8):
         assert_same(here, fitted(lazy(X, 100), lazy(y, 100), lazy(weight, 100)))
+
+
+@pytest.mark.parametrize("lost", [None, "sums", "weights"])
+def test_large_arrays_go_from_worker_to_worker(data, make_cluster, monkeypatch, lost):
+    """The client sends one and gets one; what does not arrive is asked for once more."""
+    from skfc._rows import OnWorkers
+    from skfc._rows._exchange import SUMS, Exchange
+
+    make_cluster(n_workers=5, processes=False)
+    X, y, weight = data
+    answers, send, asked, found = [], OnWorkers._send, [], Exchange.found
+
+    def note(self, call, numbers, dropped, again):
+        done = send(self, call, numbers, dropped, again)
+        answers.append((len(done) if call.merge is not None else 1, again))
+        return done
+
+    async def fail(self, number, name):
+        what = "sums" if name == SUMS else "weights"
+        asked.append(what)
+        if what == lost and asked.count(what) == 3:
+            raise OSError("a worker that is gone")
+        return await found(self, number, name)
+
+    monkeypatch.setattr(OnWorkers, "_send", note)
+    monkeypatch.setattr(Exchange, "found", fail)
+    here = fitted(X, y, weight)
+    with override(small_block_bytes=8):
+        there = fitted(lazy(X, 60), lazy(y, 60), lazy(weight, 60))
+    assert_same(here, there)
+    assert {n_done for n_done, again in answers if not again} == {1}
+    assert sum(again for _, again in answers) == (lost is not None)
+    assert min(asked.count("sums"), asked.count("weights")) > 4 * there.n_iter_
 
 
 def test_states_of_a_client_that_is_gone_are_let_go_of(data, make_cluster, monkeypatch):

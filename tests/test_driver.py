@@ -350,6 +350,16 @@ def test_monitors_see_who_is_left(data):
     assert seen.ended == fits
 
 
+@pytest.mark.parametrize("preconditioner", ["diagonal", "kronecker"])
+def test_a_proven_fit_ends_with_the_newton_step_at_hand(data, preconditioner):
+    """As one that is estimated does, so that both are as close to the minimum."""
+    (fit,) = run(make_objective(*data, C=1e-3), "newton-cg", preconditioner, tol=1e-5)
+    (best,) = run(make_objective(*data, C=1e-3), "newton-cg", "hessian", tol=1e-12)
+    assert fit.proven
+    before, after = fit.value - best.value, fit.loss_curve[-1] - best.value
+    assert after < 0.01 * before
+
+
 # -- separable classes ----------------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ import pytest
 from scipy import sparse
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV
-from skfc._rows._csr import even_blocks, extremes
+from skfc._rows._csr_moments import extremes
+from skfc._rows._csr_parts import even_blocks
 from skfc._runtime import keep_freed_memory
 from skfc._tuned import TUNED, override
 

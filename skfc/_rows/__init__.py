@@ -17,14 +17,16 @@ in standardised features, whatever holds the data.
 from scipy import sparse
 
 from skfc._array import as_like, is_numpy
+from skfc._rows._arrays import ArrayRows
 from skfc._rows._base import LocalRows, Sample, columns_of, is_small
 from skfc._rows._blocks import Block, Sums, Work
 from skfc._rows._calls import Call
 from skfc._rows._chunks import Summary, check_alike, features_of, read, read_rows, summary
 from skfc._rows._cluster import Here, OnWorkers
-from skfc._rows._csr import CSRRows, without_duplicates
+from skfc._rows._csr import CSRRows
+from skfc._rows._csr_parts import without_duplicates
 from skfc._rows._dask import DaskRows
-from skfc._rows._dense import ArrayRows, DenseRows
+from skfc._rows._dense import DenseRows
 from skfc._rows._lean import LeanRows, logits_fit
 from skfc._rows._merge import merge_columns
 from skfc._rows._parts import Layout, Part

@@ -90,6 +90,7 @@ class Store:
         self.limit, self.lock, self.held, self.size = limit, Lock(), OrderedDict(), 0
         self.rests = {} if rests else None  # of the last view of every part
         self.parts = ()  # the keys of those that were asked last
+        self.exchange = None  # with other workers
 
     def rows(self, part, number, call):
         """The rows of a call: those of a part, or without one what there is of them."""
@@ -171,9 +172,22 @@ def attempt(part, number, store, call):
 
 
 def collected(call, found):
-    """Answers by the number of their part, or of the first of them where they are merged."""
-    done = sorted((number, *answer) for number, answer in found if answer)
-    lost = [number for number, answer in found if not answer]
-    if call.merge is not None and done:
-        done = [(done[0][0], reduce(call.merge, (answer for _, answer in done)))]
-    return done, lost
+    """Pairs of the numbers of parts and their answer, one pair where the answers merge.
+
+    Parts that have lost a state have none.
+    """
+    return merged(call, [([number], *answer) for number, answer in found if answer])
+
+
+def merged(call, done):
+    """Pairs as of :func:`collected`, put together as far as they are."""
+    if call.merge is None or not done:
+        return done
+    numbers = [number for some, _ in done for number in some]
+    return [(numbers, reduce(call.merge, (answer for _, answer in done)))]
+
+
+def unanswered(numbers, done):
+    """Which of the numbers are missing among pairs of :func:`collected`."""
+    answered = {number for some, _ in done for number in some}
+    return [number for number in numbers if number not in answered]

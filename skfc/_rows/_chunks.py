@@ -9,7 +9,7 @@ from sklearn.utils import check_array
 
 from skfc import _labels, _targets
 from skfc._input import ACCEPTED, about_X, as_features, readable
-from skfc._rows._csr import without_duplicates
+from skfc._rows._csr_parts import without_duplicates
 from skfc._rows._parts import Part
 
 
@@ -87,7 +87,8 @@ def read_rows(x, y, sample_weight):
     check_order(x, sample_weight, "sample_weight")
     X = features_of(x)
     n = X.shape[0]
-    y, weight = plain_column(_labels.plain(y)), plain_column(readable(sample_weight, "weights"))
+    y = plain_column(_labels.plain(y, "A chunk of y"))
+    weight = plain_column(readable(sample_weight, "weights"))
     weight = _targets.check_weights(weight, (n,), some=False)
     if y.shape[0] != n:
         raise ValueError(f"A chunk of X has {n} rows, and that of y has {y.shape[0]}.")

@@ -17,7 +17,16 @@ from skfc import _blockwise
 from skfc._array import take
 from skfc._pool import thread_map
 from skfc._rows import _worker
-from skfc._rows._calls import Ref, Sent, Store, attempt, collected, mapped
+from skfc._rows._calls import (
+    Ref,
+    Sent,
+    Store,
+    attempt,
+    collected,
+    mapped,
+    merged,
+    unanswered,
+)
 from skfc._rows._part_functions import cut, logits_at, sum_blocks
 from skfc._rows._parts import size_of
 from skfc._tuned import TUNED
@@ -98,8 +107,8 @@ def to_send(call, whole):
 class Cluster:
     """Parts of the rows, and calls of functions of them.
 
-    A subclass gives `_send`, which performs a call for some parts, and returns answers and
-    the numbers of parts for which a state was lost.
+    A subclass gives `_send`, which performs a call for some parts, and returns pairs of their
+    numbers and answers; those of parts for which a state was lost are missing.
 
     Attributes
     ----------
@@ -107,8 +116,6 @@ class Cluster:
     dropped : keys of states that nobody holds any more
     received : bytes of all answers so far
     """
-
-    on_pool = False
 
     def __init__(self, n_parts):
         self.numbers, self.dropped, self.received = list(range(n_parts)), [], 0
@@ -119,8 +126,9 @@ class Cluster:
         for trial in range(TRIALS):
             # One by one: states are let go of at any time, in other threads too.
             dropped = {self.dropped.pop() for _ in range(len(self.dropped))}
-            found, left = self._send(to_send(call, whole), left, dropped)
+            found = self._send(to_send(call, whole), left, dropped, again=whole)
             done += found
+            left = unanswered(left, found)
             if not left:
                 break
             if whole:  # a worker that is gone has not been missed yet
@@ -132,13 +140,9 @@ class Cluster:
             if isinstance(argument, State):
                 argument.note()
         self.received += size_of([answer for _, answer in done])
-        done = [answer for _, answer in sorted(done, key=lambda item: item[0])]
-        if call.merge is None:
-            return done
-        total = done[0]
-        for answer in done[1:]:
-            total = call.merge(total, answer)
-        return total
+        done = sorted(done, key=lambda item: item[0])
+        answers = [answer for _, answer in merged(call, done)]
+        return answers if call.merge is None else answers[0]
 
     def close(self):
         """Forget what is there."""
@@ -152,13 +156,11 @@ class Here(Cluster):
     parts : list of :class:`skfc._rows._parts.Part`
     """
 
-    on_pool = True
-
     def __init__(self, parts):
         super().__init__(len(parts))
         self.parts, self.store = parts, Store()
 
-    def _send(self, call, numbers, dropped):
+    def _send(self, call, numbers, dropped, again):
         self.store.drop(dropped)
 
         def answer(number):
@@ -208,47 +210,49 @@ class OnWorkers(Cluster):
                 if held[self.futures[number].key]
             }
 
-    def _send(self, call, numbers, dropped):
+    def _send(self, call, numbers, dropped, again):
         self._find()
-        homes, lost = {}, []
+        homes = {}
         for number in numbers:
             if number in self.homes:
                 place = number, self.futures[number].key
                 homes.setdefault(self.homes[number], []).append(place)
-            else:
-                lost.append(number)
-        call, held = self._sent_ahead(call, list(homes))
+        held = []
+        if not again and homes:
+            call, held = self._sent_ahead(call, next(iter(homes)))
         found = self.client.run(
-            _worker.serve, call, homes, dropped, self.name, workers=list(homes), on_error="return"
-        )
+            _worker.serve, call, homes, dropped, self.name, None if again else next(tokens),
+            [future.key for future in held], workers=list(homes), on_error="return",
+        )  # fmt: skip
         del held
         done = []
-        for address, places in homes.items():
+        for address in homes:
             answer = found.get(address, OSError())
             if isinstance(answer, OSError):  # out of reach
-                answer = [], [number for number, _ in places]
-            elif isinstance(answer, Exception):
+                continue
+            if isinstance(answer, Exception):
                 raise answer
-            done += answer[0]
-            lost += answer[1]
-        self.homes = None if lost else self.homes
-        return done, lost
+            done += answer
+        if unanswered(numbers, done):
+            self.homes = None
+        return done
 
-    def _sent_ahead(self, call, workers):
-        """A call whose large arrays are with the workers already, and what keeps them there."""
+    def _sent_ahead(self, call, worker):
+        """A call whose large arrays are with a worker already, and what keeps them there."""
         held = []
 
         def send(argument):
             if not isinstance(argument, np.ndarray) or argument.nbytes < TUNED.small_block_bytes:
                 return argument
-            options = {"workers": workers, "broadcast": True, "hash": False}
+            # A worker that pauses or closes is not waited for: the call itself finds out.
+            options = {"workers": [worker], "hash": False, "timeout": 0}
             held.append(self.client.scatter(argument, **options))
             return Sent(held[-1].key)
 
         try:
             return mapped(call, send), held
-        except Exception:  # a worker that is gone: the call itself finds out
-            return call, held
+        except Exception:  # a worker that is gone
+            return call, []
 
     def close(self):
         self.client.run(_worker.forget, self.name, on_error="ignore")

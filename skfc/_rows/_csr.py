@@ -1,20 +1,26 @@
 """Sparse rows: CSR, never densified, never centred; products on several threads."""
 
-from itertools import pairwise
-
 import numpy as np
 
 from skfc._array import product
-from skfc._moments import Moments
-from skfc._pool import in_order, over_rows, thread_map
-from skfc._rows._base import LocalRows, is_small
-from skfc._rows._blocks import add, row_blocks, work_of
+from skfc._pool import over_rows, thread_map
+from skfc._rows._base import LocalRows
+from skfc._rows._blocks import add, work_of
+from skfc._rows._csr_grams import weighted_gram
+from skfc._rows._csr_moments import moments_of
+from skfc._rows._csr_parts import (
+    VALUES_PER_SUM,
+    by_columns,
+    counts_of,
+    even_blocks,
+    small_pieces,
+    stored,
+    view,
+    views,
+)  # fmt: skip
 from skfc._rows._dense import DenseRows
 from skfc._rows._pairs import forms_of_pairs, sparse_pairs, sums_of_pairs
 from skfc._tuned import TUNED
-
-# Stored values for every feature in a block: its product with residuals is summed.
-VALUES_PER_SUM = 4
 
 
 class CSRRows(LocalRows):
@@ -258,41 +264,7 @@ class CSRRows(LocalRows):
     def moments(self):
         """The :class:`Moments` of the rows in every problem."""
         weight = np.concatenate([block.weight for block in self._blocks], axis=1)
-        weight = weight.astype(np.float64)
-        total = weight.sum(axis=1)
-        share = weight / total[:, None]
-        B, N = len(weight), self.shape[1]
-        mean, squares = np.zeros((N, B)), np.zeros((N, B))
-        pieces = small_pieces(self.X)
-        tame = all(thread_map(self._is_tame, pieces))
-
-        def sums(rows):
-            X, part = view(self.X, rows).astype(np.float64), share[:, rows].T
-            first = X.T @ part
-            X.data = np.square(X.data, out=X.data) if tame else np.abs(X.data, out=X.data)
-            return first, X.T @ part
-
-        for first, second in in_order(sums, pieces):
-            mean += first
-            squares += second
-        spread = squares - mean**2
-        # Where the mean is most of the squares, their difference has lost its digits.
-        doubtful = (not tame) | (spread <= TUNED.single_digits * squares).any(axis=1)
-        std = np.sqrt(np.maximum(spread, 0.0))
-        empty = (squares == 0).all(axis=1)
-        spread = np.where(empty, 0.0, np.maximum(std.max(axis=1), 1e-300))
-        low, high = extremes(self.X, spread, pieces)
-        for j in np.flatnonzero(doubtful & ~empty):
-            column = Moments.of(self.X[:, [j]].toarray().astype(np.float64), weight)
-            mean[j], std[j] = column.mean[:, 0], column.std[:, 0]
-            low[j], high[j] = column.low[0], column.high[0]
-        return Moments(total, mean.T, std.T, low, high)
-
-    def _is_tame(self, rows):
-        """Whether squares of the values of some rows stay within the range of float64."""
-        size = np.abs(self.X.data[stored(self.X, rows)])
-        smallest = size.min(initial=np.inf, where=size != 0)
-        return float(size.max(initial=0.0)) < 1e140 and float(smallest) > 1e-140
+        return moments_of(self.X, weight.astype(np.float64))
 
     def stored_values(self):
         """How many values are stored of every column, (n_features,)."""
@@ -301,34 +273,15 @@ class CSRRows(LocalRows):
     def _values(self, rows, columns):
         return self.X[rows][:, columns].toarray().astype(np.float64)
 
-    def gram(self, weights, *, pairs=False):
+    def gram(self, weights):
         """Weighted Gram matrices of standardised rows, with a column of ones for the intercept.
 
         `weights` is a state of arrays (M, n_rows), >= 0; the result (M, P, P) is divided by
-        the number of rows. Rows without weight are left out; X stays sparse.
+        the number of rows.
         """
         weight = np.concatenate([w for (w,) in weights], axis=1)
-        return np.stack([self._weighted_gram(w) for w in weight]) / self.n_total
-
-    def _weighted_gram(self, weight):
-        rows, N = np.flatnonzero(weight), self.shape[1]
-        weight, total = weight[rows].astype(np.float64), weight.sum(dtype=np.float64)
-        x = self.X[rows].astype(np.float64)
-        if not self.scaled:
-            x.data *= self.frame.inverse[x.indices]
-        shift, sums = self.frame.shift, x.T @ weight
-        A = np.empty((self.n_parameters,) * 2)
-        if x.nnz > TUNED.dense_share * len(rows) * N and is_small((len(rows), N)):
-            A[:N, :N] = dense_gram(x, np.sqrt(weight))
-        else:
-            A[:N, :N] = (x.T @ x.multiply(weight[:, None]).tocsr()).toarray()
-        A[:N, :N] += total * np.outer(shift, shift) - np.outer(shift, sums) - np.outer(sums, shift)
-        if self.frame.fit_intercept:
-            A[N, :N] = A[:N, N] = sums - total * shift
-            A[N, N] = total
-        idle = np.flatnonzero(self.frame.inverse == 0)
-        A[idle] = A[:, idle] = 0.0
-        return A
+        grams = [weighted_gram(self.X, w, self.frame, self.scaled) for w in weight]
+        return np.stack(grams) / self.n_total
 
     def _pairs_of(self, block, p, used, place, classes, dtype):
         inner = used[used < self.shape[1]]
@@ -337,99 +290,3 @@ class CSRRows(LocalRows):
         x.data *= np.repeat(inverse, np.diff(x.indptr))
         weight = block.weight[0].astype(np.float64)
         return sparse_pairs(x, shift, place, classes, p.astype(np.float64), weight)
-
-
-def extremes(X, std, pieces):
-    """Bounds of the values of every column of a CSR: one `std` where few of them are stored.
-
-    The rows `pieces` are sorted by columns one after the other: together that would take
-    several times the memory of X.
-    """
-    low, high = -std, std.copy()
-    counts = counts_of(X, pieces)
-    columns = np.flatnonzero(counts > TUNED.dense_share * X.shape[0])
-    if len(columns):
-        # One that is not stored is zero.
-        full = counts[columns] == X.shape[0]
-        low[columns], high[columns] = np.where(full, np.inf, 0.0), np.where(full, -np.inf, 0.0)
-
-        def bounds(rows):
-            some = view(X, rows)[:, columns].tocsc()
-            some_stored = np.diff(some.indptr) > 0
-            starts, found = some.indptr[:-1][some_stored], columns[some_stored]
-            if not len(found):
-                return found, np.inf, -np.inf
-            reduced = (f.reduceat(some.data, starts) for f in (np.minimum, np.maximum))
-            return found, *reduced
-
-        for found, least, most in in_order(bounds, pieces):
-            low[found] = np.minimum(low[found], least)
-            high[found] = np.maximum(high[found], most)
-    return low, high
-
-
-def counts_of(X, pieces):
-    """Stored values of every column of a CSR, counted piece by piece."""
-    return sum(np.bincount(X.indices[stored(X, rows)], minlength=X.shape[1]) for rows in pieces)
-
-
-def dense_gram(x, root):
-    """The Gram matrix of rows of a CSR times `root`, in pieces that are made dense."""
-    n, N = x.shape
-    pieces = row_blocks(n, 8 * N, min_rows=1, most=n * N**2 // TUNED.block_operations)
-
-    def part(rows):
-        dense = view(x, rows).toarray()
-        dense *= root[rows, None]
-        return dense.T @ dense
-
-    return sum(in_order(part, pieces))
-
-
-def small_pieces(X):
-    """Slices of rows for what copies their values, or gives a number for every feature."""
-    values = max(TUNED.small_block_bytes // 4, VALUES_PER_SUM * X.shape[1])
-    return even_blocks(X, 1 + X.nnz // values)
-
-
-def even_blocks(X, n_blocks):
-    """Slices of the rows of a CSR with about equal numbers of stored values."""
-    n_blocks = max(1, min(n_blocks, X.nnz, X.shape[0]))
-    targets = [X.nnz * k // n_blocks for k in range(1, n_blocks)]
-    inner = np.searchsorted(X.indptr, targets).tolist()
-    edges = sorted({0, *inner, X.shape[0]})
-    return [slice(a, b) for a, b in pairwise(edges)]
-
-
-def without_duplicates(X):
-    """A CSR with one stored value per entry: a copy where an entry may have several."""
-    if X.has_canonical_format:
-        return X
-    X = X.copy()
-    X.sum_duplicates()
-    return X
-
-
-def stored(X, rows):
-    """The slice of the stored values of some rows of a CSR."""
-    return slice(X.indptr[rows.start], X.indptr[rows.stop])
-
-
-def view(X, rows):
-    """Some rows of a CSR, without a copy: SciPy's slices would make one."""
-    place = stored(X, rows)
-    part = type(X)((rows.stop - rows.start, X.shape[1]), dtype=X.dtype)
-    part.data, part.indices = X.data[place], X.indices[place]
-    part.indptr = X.indptr[rows.start : rows.stop + 1] - place.start
-    return part
-
-
-def views(X, blocks):
-    """Those of every block, by (start, stop)."""
-    return {(rows.start, rows.stop): view(X, rows) for rows in blocks}
-
-
-def by_columns(transposed, n_columns):
-    """Views of a CSR of Xᵀ for products with so many columns on threads."""
-    n_blocks = work_of(transposed.nnz, 0, n_columns) // (TUNED.block_operations // 4)
-    return views(transposed, even_blocks(transposed, n_blocks))

@@ -31,14 +31,15 @@ class DaskRows(Sizes):
 
     xp, parameter_dtype = np, np.float64
     typical = LocalRows.typical  # by values of a few rows
+    on_pool = True  # what is computed here: samples, factors
 
     def __init__(self, cluster, view, shape, *, dtype, n_problems, sparse, n_values, work=None):
         self.cluster, self.view, self.shape, self.dtype = cluster, view, shape, dtype
         self.n_classes, self.n_total = view.layout.n_classes, view.layout.n_total
         self.n_problems, self.sparse, self.n_values = n_problems, sparse, n_values
-        self.frame, self.on_pool = view.frame, cluster.on_pool
+        self.frame = view.frame
         self.work = Work() if work is None else work
-        self._prominence = None
+        self._prominence, self._drawn = None, Drawn()
 
     @classmethod
     def of(cls, cluster, layout, shape, *, n_problems=1, sparse=False, n_values=None):
@@ -65,6 +66,11 @@ class DaskRows(Sizes):
         """The answers of a function of the rows."""
         return self.cluster.run(Call(self.view, function, arguments, None, merge))
 
+    def _symmetric(self, method, *arguments):
+        """The sum of the symmetric matrices that a method gives."""
+        half = self._ask(_part_functions.ask_half, method, *arguments, merge=plus)
+        return _part_functions.whole(half)
+
     def _keep(self, function, *arguments, **known):
         """The state that a function of the rows leaves."""
         return State(self.cluster, Call(self.view, function, arguments, next(tokens)), **known)
@@ -88,10 +94,10 @@ class DaskRows(Sizes):
         return Sums(values, gradient, kept)
 
     def gram(self, weights):
-        return self._ask(_part_functions.ask, "gram", weights, merge=plus)
+        return self._symmetric("gram", weights)
 
     def pair_sums(self, proba, dtype):
-        return self._ask(_part_functions.ask, "pair_sums", proba, dtype, merge=plus)
+        return self._symmetric("pair_sums", proba, dtype)
 
     def row_forms(self, forms):
         return self._keep(_part_functions.row_forms, forms)
@@ -116,7 +122,7 @@ class DaskRows(Sizes):
         return self._ask(_part_functions.ask, "loss_of", coef, intercept, merge=plus)
 
     def hessian_on(self, proba, *coordinates):
-        return self._ask(_part_functions.ask, "hessian_on", proba, *coordinates, merge=plus)
+        return self._symmetric("hessian_on", proba, *coordinates)
 
     def _values(self, rows, columns):
         """Some values of X, (n_rows, n_columns)."""
@@ -143,6 +149,7 @@ class DaskRows(Sizes):
         before = self.view.problems
         rows = self._with(problems=np.asarray(index) if before is None else before[index])
         rows.n_problems, rows._prominence = len(index), self._prominence
+        rows._drawn = self._drawn
         columns = columns_of(index, self.n_classes)
         return rows, *(self._keep(_part_functions.cut, state, columns) for state in states)
 
@@ -169,17 +176,44 @@ class DaskRows(Sizes):
         return None
 
     def select(self, importance, dtype):
-        answers = self._ask(_part_functions.select, importance, dtype)
-        X, target, weight, index = zip(*answers, strict=True)
+        held = self._drawn.held(dtype)
+        answers = self._ask(_part_functions.select, importance, dtype, held)
+        numbers, X, target, weight, index = zip(*answers, strict=True)
+        X = self._drawn.complete(np.concatenate(numbers), np.concatenate(X))
         if len({t.ndim for t in target}) > 1:  # labels in some parts, probabilities in others
             like = np.empty((1, self.n_classes, 0))
             target = [one_hot(t, like) for t in target]
         rows = DenseRows(
-            np.concatenate(X), np.concatenate(target, axis=-1), np.concatenate(weight, axis=-1),
+            X, np.concatenate(target, axis=-1), np.concatenate(weight, axis=-1),
             n_classes=self.n_classes, frame=self.frame, standard=True, n_total=self.n_total,
-            share=sum(map(len, X)) / self.n_total, work=self.work,
+            share=len(X) / self.n_total, work=self.work,
         )  # fmt: skip
         return DaskSample(self, rows, dict(zip(self.cluster.numbers, index, strict=True)))
+
+
+class Drawn:
+    """X of the rows that were drawn last.
+
+    The random numbers of the rows stay, so that most of them are drawn the next time, too. Those
+    need not come here again.
+    """
+
+    def __init__(self):
+        self.numbers, self.X = np.empty(0, dtype=int), np.empty((0, 0))
+
+    def held(self, dtype):
+        """The numbers of the rows that are here in a type."""
+        return self.numbers if self.X.dtype == dtype else self.numbers[:0]
+
+    def complete(self, numbers, new):
+        """X of the rows `numbers`, of which the `new` ones have come; they are kept."""
+        here = np.isin(numbers, self.held(new.dtype))
+        X = np.empty((len(numbers), new.shape[1]), dtype=new.dtype)
+        X[~here] = new
+        if here.any():
+            X[here] = self.X[np.searchsorted(self.numbers, numbers[here])]
+        self.numbers, self.X = numbers, X
+        return X
 
 
 @dataclass(frozen=True)

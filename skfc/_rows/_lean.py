@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from skfc import _blockwise
 from skfc._array import free_memory, itemsize, take
+from skfc._rows._arrays import ArrayRows, CentredArrayRows
 from skfc._rows._base import columns_of
 from skfc._rows._blocks import Sums
-from skfc._rows._dense import ArrayRows, CentredArrayRows
 
 # Logits of an iterate, of a direction, and probabilities: what blocks would keep.
 LOGIT_ARRAYS = 3

@@ -1,5 +1,9 @@
 """Functions of the rows of a part, for calls: each gives an answer, and what stays of it."""
 
+import math
+
+import numpy as np
+
 from skfc import _blockwise, _draws
 from skfc._array import concatenate, take
 from skfc._rows._blocks import add
@@ -34,6 +38,22 @@ def add_sums(one, other):
 def ask(rows, method, *arguments):
     """The answer of a method."""
     return getattr(rows, method)(*arguments), None
+
+
+def ask_half(rows, method, *arguments):
+    """The answer of a method, symmetric matrices (..., m, m): their lower halves, row by row."""
+    found = getattr(rows, method)(*arguments)
+    return np.concatenate([found[..., k, : k + 1] for k in range(found.shape[-1])], axis=-1), None
+
+
+def whole(halves):
+    """The symmetric matrices of which :func:`ask_half` gives the halves."""
+    m = math.isqrt(2 * halves.shape[-1])  # m (m + 1) / 2 numbers
+    out, start = np.empty((*halves.shape[:-1], m, m), dtype=halves.dtype), 0
+    for k in range(m):
+        out[..., k, : k + 1] = out[..., : k + 1, k] = halves[..., start : start + k + 1]
+        start += k + 1
+    return out
 
 
 def attribute(rows, name):
@@ -71,10 +91,13 @@ def cut(rows, state, columns):
     return None, [tuple(take(a, columns) for a in kept) for kept in state]
 
 
-def select(rows, importance, dtype):
-    """The rows of a sample, and their places by block."""
-    sample = rows.select(importance, dtype)
-    return (sample.rows.X, sample.rows.target, sample.rows.weight, sample.index), None
+def select(rows, importance, dtype, held):
+    """The rows of a sample: their numbers among all rows, X where not `held`, places by block."""
+    sample, starts = rows.select(importance, dtype), [b.rows.start for b in rows.local_blocks]
+    place = [i + start for i, start in zip(sample.index, starts, strict=True)]
+    numbers = rows.first + np.concatenate(place)
+    chosen, new = sample.rows, ~np.isin(numbers, held)
+    return (numbers, chosen.X[new], chosen.target, chosen.weight, sample.index), None
 
 
 def carry(rows, state, index):

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from skfc._rows._calls import Sent, Store, attempt, collected, mapped
+from skfc._rows._exchange import GIVE, Exchange
 from skfc._runtime import computing, hold_freed_memory
 
 # The share of a worker's memory that states may take: chunks that do not fit go to its disk.
@@ -12,23 +13,30 @@ STATES = 0.25
 STORES = {}
 
 
-async def serve(call, homes, dropped, fit, dask_worker=None):
+async def serve(call, homes, dropped, fit, number, ahead, dask_worker=None):
     """Perform a call for the parts of a worker, beside its tasks; see `Client.run`.
 
-    `homes` are lists of the numbers and keys of parts, by the addresses of workers.
+    `homes` are lists of the numbers and keys of parts, by the addresses of workers; `ahead` are
+    keys of arrays that are with the first of them. A call without `number` exchanges nothing.
     """
-    places, store = homes[dask_worker.address], store_of(dask_worker, fit)
+    places, order, store = homes[dask_worker.address], list(homes), store_of(dask_worker, fit)
     store.drop(dropped)
     store.parts = [key for _, key in places]
+    if number is None:
+        return await perform_here(call, places, store, dask_worker)
+    exchange = store.exchange
+    with exchange.during(number):
+        arrays = {key: await exchange.array(number, key, dask_worker, order) for key in ahead}
+        if any(array is None for array in arrays.values()):
+            return []
+        call = mapped(call, lambda a: arrays[a.key] if isinstance(a, Sent) else a)
+        done = await perform_here(call, places, store, dask_worker)
+        return await exchange.summed(number, call, done, dask_worker, order)
 
-    def found_here(argument):
-        return dask_worker.data[argument.key] if isinstance(argument, Sent) else argument
 
-    try:
-        call = mapped(call, found_here)
-    except KeyError:
-        return [], [number for number, _ in places]
-    gate = asyncio.Semaphore(dask_worker.state.nthreads)
+async def perform_here(call, places, store, worker):
+    """The answers of a call for the parts of a worker, as pairs of :func:`collected`."""
+    gate = asyncio.Semaphore(worker.state.nthreads)
 
     async def one(number, key):
         async with gate:  # as many chunks at a time as there are threads: others may be on disk
@@ -37,12 +45,12 @@ async def serve(call, homes, dropped, fit, dask_worker=None):
                 found = await asyncio.to_thread(attempt_alone, None, number, store, call)
             if not found[1]:
                 with suppress(KeyError):
-                    part = fetch(dask_worker.data, key)
+                    part = fetch(worker.data, key)
                     found = await asyncio.to_thread(attempt_alone, part, number, store, call)
             return found
 
     found = await asyncio.gather(*(one(*item) for item in places))
-    return collected(call, found)
+    return await asyncio.to_thread(collected, call, found)
 
 
 def attempt_alone(*arguments):
@@ -60,9 +68,23 @@ def store_of(worker, fit):
             if other[1] == address and not any(key in worker.data for key in store.parts):
                 del STORES[other]
         limit = memory_limit(worker)
-        STORES[own] = Store(limit and int(limit * STATES), rests=True)
+        STORES[own] = store = Store(limit and int(limit * STATES), rests=True)
+        store.exchange = Exchange(fit)
+        worker.handlers[GIVE] = given_by(worker)
         hold_freed_memory(True, limit)
     return STORES[own]
+
+
+def given_by(worker):
+    """What another worker may ask of this one: the operation `GIVE`."""
+    from distributed.protocol import to_serialize
+
+    async def give(fit, number, name):
+        store = STORES.get((fit, worker.address))
+        found = store and await store.exchange.found(number, name)
+        return {"found": None if found is None else to_serialize(found)}
+
+    return give
 
 
 def memory_limit(worker):
