@@ -9,7 +9,7 @@ from skfc import _targets
 from skfc._array import is_dispatched, place
 from skfc._parameters import check_parameters
 from skfc._reading import read_data, unchanged_on_failure
-from skfc._stream_model import check_stream, learn, stream_classes
+from skfc._stream_model import check_stream, learn, model, stream_classes
 
 
 def takes_batches(estimator):
@@ -23,8 +23,34 @@ def takes_batches(estimator):
     return not hasattr(estimator, "cv")
 
 
+# Attributes that wait until they are read, and those that only a fit has.
+READ = ("coef_", "intercept_")
+OF_A_FIT = ("loss_curve_", "validation_curve_", "optimality_gap_", "solver_")
+
+
+def when_read(name):
+    """The attribute `name`, which after `partial_fit` is computed when it is read."""
+
+    def get(self):
+        if name not in vars(self) and "_stream" in vars(self):
+            self._read_stream()
+        if name not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return vars(self)[name]
+
+    def put(self, value):
+        vars(self)[name] = value
+
+    def drop(self):
+        del vars(self)[name]
+
+    return property(get, put, drop)
+
+
 class PartialFitMixin:
     """`partial_fit`, for estimators that learn from batches."""
+
+    coef_, intercept_ = map(when_read, READ)
 
     @available_if(takes_batches)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -32,9 +58,9 @@ class PartialFitMixin:
 
         The objective is that of `fit` of all rows seen so far. Up to 2000 of them, and 64 MB,
         are kept; the loss of the others is known by its second-order expansion. There is
-        nothing to scale and no learning rate, and batches may have any size: steps are taken
-        as soon as a sixteenth of the rows is new, so that very small batches need not change
-        the coefficients at once.
+        nothing to scale and no learning rate, and batches may have any size: a call takes
+        steps when a sixteenth of the rows is new, and the rest is done when `coef_` is asked
+        for, here or by a prediction.
 
         Parameters
         ----------
@@ -97,14 +123,12 @@ class PartialFitMixin:
         targets = _targets.settle(classes, target, weight, self.class_weight, self.label_smoothing)
         penalty = 1 / self.C, self.standardize
         with np.errstate(all="ignore"):
-            self._stream, model = learn(
-                before, known, X, targets, weight, penalty, self.fit_intercept
-            )
-        if not before:  # attributes of a fit
-            for name in ("loss_curve_", "validation_curve_", "optimality_gap_", "solver_"):
-                vars(self).pop(name, None)
-        if model is not None:
-            coef, intercept = model
-            self.coef_, self.intercept_, self.classes_ = coef, intercept, classes
-            self.n_iter_ = self._stream.n_steps
+            self._stream = learn(before, known, X, targets, weight, penalty, self.fit_intercept)
+        for name in (*READ, *OF_A_FIT):
+            vars(self).pop(name, None)
+        self.classes_, self.n_iter_ = classes, self._stream.n_steps
         return self
+
+    def _read_stream(self):
+        with np.errstate(all="ignore"):
+            self.coef_, self.intercept_ = model(self._stream, self.classes_)

@@ -18,7 +18,6 @@ standard deviations grows; elsewhere it shrinks.
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from math import log
 
 import numpy as np
 from scipy import sparse
@@ -35,8 +34,6 @@ from skfc.solvers._line_search import search
 
 # Standard deviations beyond which a Gram matrix holds nothing but the square of a value.
 FARTHEST = TUNED.rounding_of_gram**-0.5
-# The loss of a row whose probability is rounding: a larger one says no more of a model.
-MOST_SURPRISE = -log(np.finfo(float).eps)
 
 
 class Stream:
@@ -58,7 +55,7 @@ class Stream:
     n_settled : int, how often there were any
     ridge, ridged : the ridge of the next steps, in rows, and whether the last had one
     approximate : whether rows have left the window
-    exact : theta without a ridge until then, None where that is `theta`
+    penalty : strength of that of a coefficient, and whether in units of standard deviations
     dtype : that of coefficients, the widest of the rows
     """
 
@@ -79,8 +76,8 @@ class Stream:
         self.window, self.moments, self.inverse = (), None, None
         self.totals = self.known = np.zeros(n_classes)
         self.seen = self.pending = self.n_steps = self.n_settled = 0
-        self.ridge, self.exact = 1.0, None
-        self.ridged = self.approximate = False
+        self.ridge, self.ridged, self.approximate = 1.0, False, False
+        self.penalty = 1.0, False
 
     @property
     def total(self):
@@ -99,19 +96,15 @@ class Stream:
         return new
 
     def with_rows(self, rows, target, weight, sample_weight, penalty):
-        """This stream and more rows; `penalty` is that of a coefficient, see `penalties`."""
+        """This stream and more rows, under a `penalty`."""
         new = copy(self)
-        new.dtype = np.result_type(self.dtype, rows.dtype)
+        new.penalty, new.dtype = penalty, np.result_type(self.dtype, rows.dtype)
         step = max(1, new._capacity(rows) // 4)
         for start in range(0, rows.shape[0], step):
             piece = slice(start, start + step)
-            new._take_in(
-                Chunk(new._held(rows[piece]), target[..., piece], weight[piece],
-                      sample_weight[piece]),
-                penalty,
-            )  # fmt: skip
-        if new.n_settled > self.n_settled:
-            new._fit_exactly(penalty)
+            held = new._held(rows[piece])
+            chunk = Chunk(held, target[..., piece], weight[piece], sample_weight[piece])
+            new._take_in(chunk)
         return new
 
     def _capacity(self, *parts):
@@ -134,20 +127,20 @@ class Stream:
         rows = rows.toarray() if sparse.issparse(rows) else rows
         return np.concatenate([np.clip(rows - self.shift, *self.limits), one], axis=1)
 
-    def _take_in(self, chunk, penalty):
+    def _take_in(self, chunk):
         """Take rows in, and steps where enough of them have come."""
         window = (*self.window, chunk)
         capacity = self._capacity(*(part.rows for part in window))
         largest = max(1, capacity // 4)
         if sum(map(len, window)) > capacity:
-            self._let_go(capacity - largest, penalty)
+            self._let_go(capacity - largest)
         totals = class_totals(chunk, self.n_classes)
         new_class = self._activate(np.union1d(self.active, np.flatnonzero(totals)), totals)
         self.window = (*self.window, chunk)
         self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
         self.totals = self.totals + totals
         if new_class or self.pending >= min(largest, self.seen // TUNED.batch_share + 1):
-            self._settle(penalty)
+            self._settle()
 
     def _activate(self, active, totals):
         """Make room for the classes `active`; returns whether there are new ones.
@@ -200,27 +193,32 @@ class Stream:
     # -- the objective --------------------------------------------------------------------------
 
     def _surprise(self, chunk, theta=None, shift=0.0):
-        """The sum of the losses of rows, of which a few far out have no great part."""
+        """The sum of the losses of rows, each no more than twice that of knowing nothing."""
         theta = self.theta if theta is None else theta
-        function = partial(surprise, most=MOST_SURPRISE, shift=shift)
+        function = partial(surprise, most=2 * np.log(len(self.active)), shift=shift)
         return float(chunk.among(self.active).sum(function, theta).values[0][0])
 
-    def _settle(self, penalty):
-        """Newton steps, and the ridge."""
+    def _unite(self):
+        """Make the window one chunk; returns that and the rows of it that the steps wait for."""
         chunk = joined(self.window, self.n_classes)
         self.window = (chunk,)
         latest = chunk.take(slice(len(chunk) - self.pending, None))
-        N = len(self.shift)
-        found = make_moments(latest.rows[:, :N], latest.sample_weight)
-        self.moments = found if self.moments is None else self.moments + found
+        if self.pending:
+            found = make_moments(latest.rows[:, : len(self.shift)], latest.sample_weight)
+            self.moments = found if self.moments is None else self.moments + found
+        return chunk, latest
+
+    def _settle(self):
+        """Newton steps, and the ridge."""
+        chunk, latest = self._unite()
         spread = FARTHEST * self.moments.std[0]
         spread = np.where(spread > 0, spread, np.inf)
         self.limits = self.moments.mean[0] - spread, self.moments.mean[0] + spread
         if len(self.active) > 1:
-            self._learn(chunk, latest, penalty)
+            self._learn(chunk, latest)
         self.pending, self.n_settled, self.known = 0, self.n_settled + 1, self.totals
 
-    def _learn(self, chunk, latest, penalty):
+    def _learn(self, chunk, latest):
         """Newton steps, and the ridge, which is left out where `latest` rows lose by it.
 
         Where some are of a class of which nothing was known, they tell nothing of the ridge.
@@ -232,24 +230,21 @@ class Stream:
             share = totals - known + len(totals) / self.seen * totals
             was = self.theta, self.value, self.gradient
             before = self._surprise(latest, shift=np.log(share / known))
-        self._minimise(chunk, self._penalties(penalty))
+        self._minimise(chunk, self._penalties())
         if adapts:
             after = self._surprise(latest, shift=np.log(share / totals))
             if self.ridge > 0.0 and after > before:
                 self.theta, self.value, self.gradient = was
                 self.ridge, self.inverse = 0.0, None
-                self._minimise(chunk, self._penalties(penalty))
+                self._minimise(chunk, self._penalties())
                 after = self._surprise(latest, shift=np.log(share / totals))
         self.ridged = self.ridge > 0.0
         if adapts:
             self._adapt(latest, before, after)
 
-    def _penalties(self, penalty):
-        """The penalty of every parameter, (P,), and which may be other than zero.
-
-        `penalty` is (strength, whether in units of the standard deviations).
-        """
-        strength, standardize = penalty
+    def _penalties(self):
+        """The penalty of every parameter, (P,), and which may be other than zero."""
+        strength, standardize = self.penalty
         m = self.moments
         squares = m.std[0] ** 2
         unit = self.total / self.seen  # the ridge is that many rows, of mean weight
@@ -290,60 +285,34 @@ class Stream:
     def _refresh(self, chunk, proba, ridge, free):
         """Form the preconditioner again where the rows or the ridge have grown."""
         if self.inverse is not None:
-            _, seen, was = self.inverse
+            _, seen, was, freed = self.inverse
             low, high = np.sort([was, self.ridge])
-            alike = high <= TUNED.stronger * max(low, 1.0)
+            alike = high <= TUNED.stronger * max(low, 1.0) and (free == freed).all()
             if self.seen < TUNED.stream_refresh * seen and alike:
                 return
         inverse = self.curvature.inverse(chunk.rows, proba, chunk.weight, ridge, free)
-        self.inverse = inverse, self.seen, self.ridge
-
-    def _fit_exactly(self, penalty):
-        """The minimum without a ridge, while all rows are there.
-
-        Where steps are cheap it is as close as that of `fit`: along the axis of a heavy tail a
-        few rows decide, and a percent of all losses is much of theirs.
-        """
-        cheap = isinstance(self.curvature, FullCurvature)
-        if self.approximate or not (self.ridged or cheap):
-            self.exact = None
-            return
-        trial = copy(self)
-        trial.ridge, trial.inverse = 0.0, None
-        if self.exact is not None and self.exact.shape == self.theta.shape:
-            trial.theta = self.exact
-        close = {"accuracy": TUNED.accuracy**3, "least": TUNED.decided_steps} if cheap else {}
-        trial._minimise(self.held(), trial._penalties(penalty), **close)
-        self.exact = trial.theta
+        self.inverse = inverse, self.seen, self.ridge, free
 
     def _adapt(self, latest, before, after):
         """A larger ridge where the latest rows show that the model overfits.
 
-        Rows that surprised more `before` the steps than without any knowledge ask for much more;
-        rows that did not surprise more than `after` them, for less. Between, the ridge stays.
+        Rows that surprised much more `before` the steps than `after` them ask for it; rows that
+        did not surprise more, for less. Between, the ridge stays.
         """
         if before > TUNED.stream_overfit * after:
-            guess = latest.weight.sum() * np.log(len(self.active))  # what the first rows meet
-            blind = before > guess * (1 + TUNED.single_digits)
-            growth = TUNED.stronger if blind else 2.0
-            self.ridge = max(growth * self.ridge, 1.0)
+            self.ridge = max(2.0 * self.ridge, 1.0)
         elif before < TUNED.stream_overfit**0.5 * after:
             self.ridge = self.ridge / 2 if self.ridge > 1.0 else 0.0
 
-    def _let_go(self, size, penalty):
-        """Rows leave the window until `size` are left; their expansions stay.
-
-        They are drawn by chance from the classes with most rows: of a class that comes no more,
-        or seldom, rows are held for those to come.
-        """
+    def _let_go(self, size):
+        """Rows leave the window until `size` are left; their expansions stay."""
         if self.pending:
-            self._settle(penalty)
+            self._settle()
         chunk = self.held()
         if len(chunk) <= size:  # the rows to come are larger
             return
         self.approximate = True
-        order = np.random.default_rng(self.seen).permutation(len(chunk))
-        order = order[np.argsort(ranks_within(chunk.classes[order]), kind="stable")]
+        order = self._order(chunk)
         leaving = chunk.take(np.sort(order[size:]))
         self.window = (chunk.take(np.sort(order[:size])),)
         if len(self.active) < 2:
@@ -355,17 +324,55 @@ class Stream:
         self.gradient = self.gradient + sums.gradient
         self.curvature = self.curvature.plus(leaving.rows, proba, leaving.weight)
 
+    def _order(self, chunk):
+        """Rows by how much they are wanted in a smaller window, indices.
+
+        Those of the classes with most rows last: of a class that comes no more, or seldom, rows
+        are held for those to come. Of each class rows are drawn by chance, and every sixteenth is
+        the one farthest from the mean, in standard deviations: its logits change most from step
+        to step, and an expansion holds for small changes.
+        """
+        rows = chunk.rows[:, : len(self.shift)]
+        mean, std = self.moments.mean[0], self.moments.std[0]
+        precision = np.where(std > 0, std, np.inf) ** -2.0
+        squares = rows.multiply(rows) if self.sparse else rows**2
+        nearness = 2 * rows @ (precision * mean) - squares @ precision
+        chance = np.random.default_rng(self.seen).permutation(len(chunk))
+        far, rank = np.argsort(nearness, kind="stable"), np.empty(len(chunk))
+        rank[chance] = ranks_within(chunk.classes[chance])
+        rank[far] = np.minimum(rank[far], TUNED.batch_share * ranks_within(chunk.classes[far]))
+        order = np.lexsort((chance, rank))
+        return order[np.argsort(ranks_within(chunk.classes[order]), kind="stable")]
+
     # -- what comes out -------------------------------------------------------------------------
 
     def held(self):
         """The rows of the window, one chunk."""
         return joined(self.window, self.n_classes)
 
+    def learned(self):
+        """This stream after steps on all of its rows, without a ridge.
+
+        Where steps are cheap they end close to the minimum: along the axis of a heavy tail a few
+        rows decide, and a percent of all losses is much of theirs.
+        """
+        new = copy(self)
+        if len(new.active) < 2:
+            return new
+        chunk, latest = new._unite()
+        cheap = isinstance(new.curvature, FullCurvature)
+        if cheap or new.ridge > 0.0:
+            new.ridge, new.inverse = 0.0, None
+        if cheap or new.ridged or len(latest):
+            close = {"accuracy": TUNED.accuracy**3, "least": TUNED.decided_steps} if cheap else {}
+            new._minimise(chunk, new._penalties(), **close)
+        return new
+
     def coefficients(self):
         """Coefficients (n_active, n_features) and intercepts of features less `shift`."""
-        N, theta = len(self.shift), self.theta if self.exact is None else self.exact
-        W = theta[:N].T
-        return W, theta[N] if self.fit_intercept else np.zeros(len(W))
+        N = len(self.shift)
+        W = self.theta[:N].T
+        return W, self.theta[N] if self.fit_intercept else np.zeros(len(W))
 
 
 def first_limits(rows, shift):

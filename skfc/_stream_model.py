@@ -1,11 +1,13 @@
 """From a stream to coefficients: its classes, and models in the units of X."""
 
 import numpy as np
+from scipy import sparse
 
 from skfc import _labels, _targets
 from skfc._absent import finish
 from skfc._array import to_numpy
 from skfc._driver import OVERFLOW
+from skfc._problem import Method, Problem
 from skfc._stream import Stream
 
 
@@ -57,7 +59,7 @@ def named_classes(estimator, classes):
 
 
 def learn(stream, known, X, targets, sample_weight, penalty, fit_intercept):
-    """The stream with the rows of X, and coefficients and intercepts, None if unchanged.
+    """The stream with the rows of X.
 
     Parameters
     ----------
@@ -86,13 +88,8 @@ def learn(stream, known, X, targets, sample_weight, penalty, fit_intercept):
             )  # fmt: skip
     except np.linalg.LinAlgError as error:
         raise ValueError(OVERFLOW.format(X.dtype)) from error
-    stands = new.n_settled == stream.n_settled and not (first or wider)
-    learned = () if stands else (new.theta, new.gradient, new.value)
-    if not all(np.isfinite(a).all() for a in (new.total, *learned)):
-        raise ValueError(OVERFLOW.format(X.dtype))
-    if stands:
-        return new, None
-    return new, model(new, targets.classes, new.dtype, fit_intercept)
+    check_finite(new.total, new.theta, new.gradient, new.value, dtype=X.dtype)
+    return new
 
 
 def check_intercept(stream, fit_intercept):
@@ -104,18 +101,42 @@ def check_intercept(stream, fit_intercept):
         )
 
 
-def model(stream, classes, dtype, fit_intercept):
+def model(stream, classes):
     """Coefficients and intercepts of all classes, in the units of X."""
-    chunk = stream.held()
-    coef, intercept = stream.coefficients()
-    rows = chunk.rows[:, : coef.shape[1]]
+    chunk, dtype = stream.held(), stream.dtype
+    rows = chunk.rows[:, : len(stream.shift)]
     weight = chunk.weight * (stream.total / chunk.weight.sum())
     held = _targets.Targets(classes, chunk.target, weight)
-    coef, intercept = finish(coef, intercept, rows, held, stream.active, fit_intercept)
+    try:
+        if stream.approximate:
+            coef, intercept = stream.learned().coefficients()
+        else:
+            coef, intercept = fitted(stream, rows, held, chunk.sample_weight)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(OVERFLOW.format(dtype)) from error
+    coef, intercept = finish(coef, intercept, rows, held, stream.active, stream.fit_intercept)
     intercept = intercept - coef @ stream.shift
-    if fit_intercept:
+    if stream.fit_intercept:
         intercept -= intercept.mean()
     coef, intercept = coef.astype(dtype), intercept.astype(dtype)
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise ValueError(OVERFLOW.format(dtype))
+    check_finite(coef, intercept, dtype=dtype)
     return coef, intercept
+
+
+def fitted(stream, rows, targets, sample_weight):
+    """Coefficients and intercepts of a fit of all rows, while all of them are held."""
+    strength, standardize = stream.penalty
+    rows = sparse.csr_matrix(rows) if sparse.issparse(rows) else np.ascontiguousarray(rows)
+    problem = Problem(
+        rows, [targets.keep(stream.active)], fit_intercept=stream.fit_intercept,
+        standardize=standardize, l1_ratio=0.0, sample_weight=sample_weight[None],
+    )  # fmt: skip
+    C = np.array([1 / strength if strength > 0 else np.inf])
+    (fit,), _ = problem.solve(Method(), C)
+    return problem.coefficients(fit.theta)
+
+
+def check_finite(*arrays, dtype):
+    """Raise where anything has overflown."""
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise ValueError(OVERFLOW.format(dtype))

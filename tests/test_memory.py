@@ -65,6 +65,28 @@ print(round(resident() - before))
 """
 
 
+# A fit of a memory map with no room for a copy of it: the system refuses more private memory.
+MAPPED = """
+import resource
+import numpy as np
+from skfc import SoftmaxFCClassifier
+from skfc._tuned import TUNED
+
+TUNED.few_numbers = 2**20  # small data are copied
+X, y = np.load({X!r}, mmap_mode="r"), np.load({y!r})
+model = SoftmaxFCClassifier(solver="sgd", tol=1e-3)
+model.fit(X[:20_000], y[:20_000])  # imports and threads
+with open("/proc/self/status") as file:
+    status = dict(line.split(":") for line in file)
+limit = 1024 * int(status["VmData"].split()[0]) + {room}
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+if {whole}:
+    X = np.array(X)
+model.fit(X, y)
+print(int(model.optimality_gap_ < 1e-3))
+"""
+
+
 def number(code, **variables):
     """What code prints in a process of its own, where glibc is set by `variables` alone."""
     environ = {name: v for name, v in os.environ.items() if not name.startswith("MALLOC_")}
@@ -85,6 +107,20 @@ def test_a_worker_with_a_limit_gives_the_memory_of_chunks_back():
     worker = {"MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask starts one
     assert number(LEFT.format(limit=None), **worker) > 40
     assert number(LEFT.format(limit=450_000_000), **worker) < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux limits")
+def test_a_memory_map_is_never_loaded_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float64, (800_000, 30))
+    for start in range(0, len(X), 50_000):
+        X[start : start + 50_000] = rng.standard_normal((50_000, 30))
+    np.save(tmp_path / "y.npy", X[:, 0] + rng.logistic(size=len(X)) > 0)
+    X.flush()
+    given = {"X": str(tmp_path / "X.npy"), "y": str(tmp_path / "y.npy"), "room": X.nbytes // 2}
+    assert number(MAPPED.format(**given, whole=False), OMP_NUM_THREADS="1") == 1
+    with pytest.raises(subprocess.CalledProcessError):  # the limit is one
+        number(MAPPED.format(**given, whole=True), OMP_NUM_THREADS="1")
 
 
 def peak_of_search(X, y):
