@@ -77,6 +77,9 @@ def parse(arguments=None):
             command.add_argument("--n", type=int, default=1000, help="number of problems")
             command.add_argument("--seed", type=int, default=0)
             command.add_argument("--jobs", type=int, default=1, help="processes")
+            command.add_argument(
+                "--l1-ratio", type=numbers, dest="l1_ratios", help="elastic nets, e.g. 0.5,1"
+            )
             command.add_argument("--limit", type=float, default=60.0, help="seconds of a fit")
             command.add_argument(
                 "--show", metavar="SEED:INDEX[:SIZE]", help="one problem, in detail"

@@ -99,6 +99,15 @@ def keep_mixture(block, _, logits, *unused, share):
     return (), None, (block.flat(p),)
 
 
+def keep_level(block, _, prominence, weight, *, n_classes):
+    """Probabilities whose curvature in the first class is a quarter over the prominence."""
+    xp = namespace(prominence)
+    share = 0.25 / cast(prominence, xp.float64)
+    first = 0.5 + xp.sqrt(0.25 - share)
+    rest = [xp.zeros_like(first)] * (n_classes - 2)
+    return (), None, (xp.stack([first, share / first, *rest]),)
+
+
 def keep_softened(block, _, logits, *unused):
     """Probabilities, half way to the target where a loss is large.
 

@@ -49,6 +49,8 @@ def minimise(H, gradient, start, thresholds, accuracy, rounds, rounding=TUNED.no
         )
         cross = H[np.ix_(~free, free)] @ inverse
         reduced = H[np.ix_(~free, ~free)] - cross @ H[np.ix_(free, ~free)]
+        least = TUNED.no_curvature * H.diagonal()[~free]
+        np.fill_diagonal(reduced, np.maximum(reduced.diagonal(), least))
         slope = gradient[~free] - cross @ gradient[free]
     else:
         reduced, slope = H.copy(), gradient
@@ -65,15 +67,16 @@ def minimise(H, gradient, start, thresholds, accuracy, rounds, rounding=TUNED.no
 def factor_of(A, jitter):
     """The lower Cholesky factor of `A` (m, m) in units of the root of its diagonal, and that root.
 
-    The diagonal is raised by a share of `jitter`, and by more where that leaves the matrix
-    indefinite: where rounding has left larger entries beside it, until it dominates them.
+    Third comes the jitter that it took. The diagonal is raised by a share of `jitter`, and by
+    more where that leaves the matrix indefinite: where rounding has left larger entries beside
+    it, until it dominates them.
     """
     root = np.sqrt(A.diagonal())
     scaled = A / root[:, None] / root
     while True:
         np.fill_diagonal(scaled, 1.0 + jitter)
         try:
-            return np.linalg.cholesky(scaled), root
+            return np.linalg.cholesky(scaled), root, jitter
         except np.linalg.LinAlgError:
             if np.ndim(jitter):
                 raise
@@ -85,7 +88,7 @@ def factor_of(A, jitter):
 
 def solve_factored(factor, b):
     """A⁻¹ b, with a factor of `factor_of`."""
-    lower, root = factor
+    lower, root, _ = factor
     return cho_solve((lower, True), b / root, check_finite=False) / root
 
 
@@ -98,7 +101,7 @@ class Lasso:
 
     def __init__(self, H, slope, start, t, rounding):
         diagonal = H.diagonal()
-        np.fill_diagonal(H, np.maximum(diagonal, TUNED.no_curvature * diagonal.max()))
+        np.fill_diagonal(H, np.maximum(diagonal, np.finfo(H.dtype).tiny))
         self.rounding = rounding
         self.A, self.slope, self.start = H / t[:, None] / t, slope / t, start
         self.root = np.sqrt(self.A.diagonal())
@@ -107,18 +110,19 @@ class Lasso:
     @cached_property
     def regression(self):
         """Features and targets of the lasso, made when sweeps need them first."""
-        lower, root = factor_of(self.A, self.rounding)
+        lower, root, _ = factor_of(self.A, self.rounding)
         lower *= root[:, None]
         targets = solve_triangular(lower, self.q, lower=True, check_finite=False)
         return np.asfortranarray(lower.T), targets
 
     def solve(self, accuracy, rounds):
         """A point nearer the minimum, see :func:`minimise`."""
-        v, least = self.on_signs(self.start), accuracy * self.distance(self.start)
+        least = accuracy * self.distance(self.start)
+        v, solved = self.on_signs(self.start)
         for _ in range(rounds):
-            if self.distance(v) <= least:
+            if solved and self.distance(v) <= least:
                 break
-            v = self.on_signs(self.sweep(v))
+            v, solved = self.on_signs(self.sweep(v))
         return v
 
     def gradient(self, v):
@@ -146,28 +150,34 @@ class Lasso:
         """The minimum among vectors of the signs of `v`, or of those that are left of them.
 
         What crosses zero on the way to the minimum is set to zero, if the model falls; else the
-        way is halved (projected Newton steps, Bertsekas 1982).
+        way is halved, down to where the first one crosses (projected Newton steps, Bertsekas
+        1982). Returns the minimum, and whether it is one.
         """
-        for _ in range(TUNED.sweeps):
+        few, jitter = np.count_nonzero(v) <= TUNED.hessian_size, self.rounding
+        for _ in range(TUNED.most_steps if few else TUNED.sweeps):
             index = np.flatnonzero(v)
             if not len(index):
-                break
+                return v, True
             sign, A = np.sign(v[index]), self.A[np.ix_(index, index)]
             gradient = self.gradient(v)[index] + sign
-            step = -solve_factored(factor_of(A, self.rounding), gradient)
-            here, share = v[index], 1.0
+            factor = factor_of(A, jitter)
+            jitter = factor[2]  # what a matrix takes will do for a part of it
+            step = -solve_factored(factor, gradient)
+            here, inward = v[index], step * sign < 0
+            crossing = np.divide(-here, step, out=np.full_like(here, np.inf), where=inward)
+            first, share = crossing.min(), 1.0
             for _ in range(TUNED.patience):
-                there = here + share * step
-                kept = there * sign > 0
-                change = np.where(kept, there, 0.0) - here
+                kept = crossing > share
+                change = np.where(kept, share * step, -here)
                 # The model may not rise, where it is smooth on the way.
                 if kept.all() or gradient @ change + 0.5 * change @ A @ change < 0:
                     break
-                share /= 2
+                share = max(share / 2, first)
             else:
-                return v
+                kept = crossing > first
+                change = np.where(kept, first * step, -here)
             v = v.copy()
-            v[index] = here + change
+            v[index] = np.where(kept, here + change, 0.0)
             if kept.all():
-                break
-        return v
+                return v, True
+        return v, False

@@ -16,16 +16,17 @@ of G is beyond its threshold; a is the largest share for which that holds. With 
 as well every a gives a bound, and the least of some of them is taken.
 
 Of a feature whose penalty is lost in the rounding of gradients, such as one with values of 1e12
-beside others, no such bound is finite in practice. Its weights at the minimum are assumed to be
-within the square of `farthest_intercept` of the present ones, in standardised units, which
-bounds what they may gain.
+beside others, no such bound is finite in practice. Its weights at the minimum are within what
+the penalty allows, of all that the objective is now, and are assumed to be within `farthest` of
+the present ones, which bounds what they may gain: no more is left to assume than that no logit
+is far away, see `farthest_of`.
 """
 
 from dataclasses import dataclass
 from functools import partial
 
-from skfc import _blockwise
-from skfc._array import Array, host
+from skfc import _blockwise, _draws
+from skfc._array import Array, host, to_numpy
 from skfc._objective import Objective, on_host
 from skfc._tuned import TUNED
 
@@ -47,12 +48,14 @@ class Dual:
     at_zero : gradient (P, T) of the loss where all logits are zero
     centre : (P, 1), weighted means of the standardised features
     share : (T,), the classes' shares of the weight
+    farthest : (n_features, 1), how far weights at the minimum may be, see `farthest_of`
     """
 
     objective: Objective
     at_zero: Array
     centre: Array
     share: Array
+    farthest: Array
 
     @classmethod
     def of(cls, objective):
@@ -64,7 +67,7 @@ class Dual:
         share = host.full(T, 1.0 / T)
         if rows.frame.fit_intercept:
             share = share - on_host(sums.gradient[-1, :])
-        return cls(objective, sums.gradient, centre, share)
+        return cls(objective, sums.gradient, centre, share, farthest_of(objective))
 
     def null_gradient(self):
         """The gradient (P, T) of the loss where all weights are zero, at the best intercepts."""
@@ -97,7 +100,8 @@ class Dual:
         function = partial(_blockwise.divergence, mix=mix, rest=rest, shares=shares)
         found = rows.sum(function, state=evaluation.state, count=False)
         divergence = on_host(found.values[0])
-        weak = NO_THRESHOLD, TUNED.farthest_intercept**2
+        value = float((evaluation.value + penalty.absolute(evaluation.theta))[0])
+        weak = NO_THRESHOLD, value, self.farthest
         gap = min(
             divergence[i] + penalty.excess(evaluation.theta, share * gradient, *weak)
             for i, share in enumerate(shares)
@@ -116,3 +120,40 @@ class Dual:
             return 0.0, self.share
         rest = host.maximum(mean - excess / mix, 0.0)
         return mix, rest / rest.sum()
+
+
+def farthest_of(objective):
+    """How far weights at the minimum may be, by feature (n_features, 1); of weak ones alone.
+
+    Features that are nearly equal may have weights that are as far apart as makes a logit of
+    their difference. The root of a diagonal entry of the inverse of the weak features' Gram
+    matrix says how far one weight is where logits are one, whatever the others are. In the
+    matrix a row counts for no more than its prominence, since a row that is far out may have
+    any logit that is on its side. Where such rows have most of the variance of a feature, it
+    does not say how small the other values are, and all that is known is the penalty.
+    """
+    rows, penalty, far = objective.rows, objective.penalty, TUNED.farthest_intercept
+    strength = to_numpy(penalty.thresholds + penalty.factors * float(penalty.l2[0]))[:, 0]
+    weak = host.flatnonzero(strength < NO_THRESHOLD)
+    out = host.full((len(strength), 1), far**2)
+    if len(weak) > TUNED.few:
+        out[weak, 0] = host.inf
+    elif len(weak):
+        H = level_gram(rows, weak)
+        root = host.sqrt(host.maximum(H.diagonal(), host.finfo(float).tiny))
+        values, vectors = host.linalg.eigh(H / root[:, None] / root)
+        inverse = (vectors**2 / host.maximum(values, TUNED.no_curvature)).sum(axis=1)
+        out[weak, 0] = host.maximum(far**2, far * (host.sqrt(inverse) / root)[: len(weak)])
+        alone = [level_gram(rows.features(weak[j : j + 1]), [0])[0, 0] for j in range(len(weak))]
+        out[weak[host.asarray(alone) * TUNED.farther < 1.0], 0] = host.inf
+    return rows.xp.asarray(out, dtype=penalty.thresholds.dtype)
+
+
+def level_gram(rows, index):
+    """The Gram matrix of some features and ones, in which a row counts for its prominence."""
+    plain = partial(_draws.row_weight, scale=1.0, least=0.0)
+    weights = rows.sum(plain, count=False).state
+    level = partial(_blockwise.keep_level, n_classes=rows.n_classes)
+    proba = rows.sum(level, state=rows.with_prominence(weights), count=False).state
+    columns = host.append(index, [rows.shape[1]] * rows.frame.fit_intercept).astype(int)
+    return 4 * rows.hessian_on(proba, columns, 0 * columns, rows.xp.float64)

@@ -189,6 +189,23 @@ def test_extreme_columns(seed, l1_ratio):
     assert model.loss_curve_[-1] - least <= (model.optimality_gap_ + 1e-9) * least
 
 
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+def test_sentinels_hide_no_other_column(l1_ratio, rng):
+    """Their curvature is 1e16 times that of the others, and says nothing about those.
+
+    A weight that keeps the logits of sentinels finite makes nothing of the other values, which
+    may as well be zero.
+    """
+    X = rng.standard_normal((400, 5))
+    y = (2 * X[:, :3] + rng.gumbel(size=(400, 3))).argmax(axis=1)
+    missing = rng.random((400, 2)) < 0.05
+    X[:, [0, 3]] = np.where(missing, 1e9, X[:, [0, 3]])
+    model = fitted(X, y, l1_ratio=l1_ratio, tol=1e-6)
+    X[:, [0, 3]] = np.where(missing, 1e9, 0)
+    other = fitted(X, y, l1_ratio=l1_ratio, tol=1e-6)
+    assert_allclose(model.loss_curve_[-1], other.loss_curve_[-1], rtol=2e-6)
+
+
 # -- the gap ------------------------------------------------------------------------------------
 
 
@@ -217,6 +234,41 @@ def test_the_gap_is_never_below_the_true_one(kind, l1_ratio, fit_intercept, rng)
         assert dual.gap(evaluation) >= true - 1e-13
     for iterate in iterates:
         assert iterate.decrement >= iterate.evaluation.value - best - 1e-13
+
+
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+@pytest.mark.parametrize("kind", ["nearly equal", "far out"])
+def test_the_gap_of_weights_that_go_far(kind, l1_ratio, rng):
+    """Weights of 1e6 in standardised units, of columns whose thresholds rounding hides.
+
+    What they gain beside their absence is part of the gap of the model without them.
+    """
+    X = rng.standard_normal((300, 3))
+    y = (2 * X + rng.gumbel(size=(300, 3))).argmax(axis=1)
+    useful = (2.0 * (y == 0) + rng.standard_normal(300)) * (rng.random(300) < 0.2)
+    plain = X * [1e9, 1, 1]
+    if kind == "nearly equal":
+        last = plain[:, 0] + 1e3 * useful  # 1e-6 of a deviation
+    else:  # a row of class 0 has nearly all of the deviation
+        last = np.where(np.arange(300) == np.argmax(y == 0), 1e9, useful)
+    whole = np.column_stack([plain, last])
+    options = {"l1_ratio": l1_ratio, "tol": 1e-3}
+    without, model = fitted(plain, y, **options), fitted(whole, y, **options)
+    gain = without.loss_curve_[-1] / model.loss_curve_[-1] - 1
+    assert gain > 0.01
+    smooth = make_objective(whole, y, C=1.0)
+    strength, factors = smooth.penalty.l2, smooth.penalty.factors
+    l1 = l1_ratio * strength
+    objective = Objective(smooth.rows, ElasticNet(strength - l1, factors, l1))
+    theta = np.zeros(objective.shape)
+    frame = objective.rows.frame
+    theta[:3] = without.coef_.T / frame.inverse[:3, None]
+    theta[-1] = without.intercept_ + without.coef_ @ (frame.shift[:3] / frame.inverse[:3])
+    evaluation = objective.smooth.at(theta)
+    value_there = evaluation.value + objective.penalty.absolute(theta)
+    assert_allclose(value_there, without.loss_curve_[-1], rtol=1e-6)
+    gap = Dual.of(objective).gap(evaluation)
+    assert gap >= value_there - model.loss_curve_[-1]
 
 
 def test_the_gap_closes(rng):
@@ -457,6 +509,28 @@ def test_coordinate_descent_minimises_the_model(m, rng):
     off = np.where(u == 0, np.maximum(np.abs(slope) - t, 0), np.abs(slope + t * np.sign(u)))
     added = 2 * TUNED.rounding_of_gram * H.diagonal() * np.abs(u - start)
     assert (off <= 1e-9 * np.maximum(t, 1) + added).all()
+
+
+@pytest.mark.parametrize("change", [1e-3, 1e-4, 1e-5])
+def test_weights_of_nearly_equal_columns_go_far(change, rng):
+    """Signs are lost on the way, and the minimum on those that are left is found all the same."""
+    X = rng.standard_normal((100, 6))
+    X = np.hstack([X, X[:, :2] + change * rng.standard_normal((100, 2))])
+    H, thresholds = X.T @ X / 100, np.full(8, 1e-9)
+    thresholds[2:6] = 1e-2
+    best = rng.standard_normal(8)
+    best[:2] /= change
+    best[6:] = -best[:2]
+    slope, start = -np.sign(best) * thresholds - H @ best, -1e-3 * best
+    found = minimise(H, slope + H @ start, start, thresholds, 0.01, TUNED.patience)
+
+    def model(u):
+        return slope @ u + 0.5 * u @ H @ u + thresholds @ np.abs(u)
+
+    on = np.flatnonzero(found)
+    gradient = (slope + H @ found + np.sign(found) * thresholds)[on]
+    left = 0.5 * gradient @ np.linalg.solve(H[np.ix_(on, on)], gradient)
+    assert left <= 1e-6 * (model(start) - model(found))
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr"])

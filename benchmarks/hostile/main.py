@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import sys
 from functools import partial
+from itertools import product
 
 from benchmarks import report
 from benchmarks.hostile import tables
@@ -11,9 +12,10 @@ from benchmarks.hostile.judge import judge
 from benchmarks.hostile.problems import make
 
 
-def one(index, *, seed, seconds):
-    """The flat record of one problem."""
-    problem = make(seed, index)
+def one(which, *, seed, seconds):
+    """The flat record of one problem: its index and ratio of absolute values."""
+    index, ratio = which
+    problem = make(seed, index, l1_ratio=ratio)
     n, N = problem.X.shape
     asked = {f"{k}_asked" if k in ("solver", "preconditioner") else k: v
              for k, v in problem.parameters.items()}  # fmt: skip
@@ -21,10 +23,10 @@ def one(index, *, seed, seconds):
     return {**known, "work": problem.work, **problem.made_of, **asked, **judge(problem, seconds)}
 
 
-def show(name, seconds):
+def show(name, seconds, ratio):
     """Print all that is known of the problem SEED:INDEX, or SEED:INDEX:SIZE as in the tests."""
     seed, index, *size = name.split(":")
-    problem = make(int(seed), int(index), *size)
+    problem = make(int(seed), int(index), *size, l1_ratio=ratio)
     print(problem)
     for key, value in judge(problem, seconds).items():
         print(f"  {key}: {value}")
@@ -33,7 +35,7 @@ def show(name, seconds):
 def records_of(args):
     """Records of all problems, as they come."""
     task = partial(one, seed=args.seed, seconds=args.limit)
-    indices = range(60 if args.quick else args.n)
+    indices = list(product(range(60 if args.quick else args.n), args.l1_ratios or (None,)))
     if args.jobs == 1:
         yield from map(task, indices)
         return
@@ -44,7 +46,8 @@ def records_of(args):
 def main(args):
     """Fit the problems, write one JSON line for each, and the tables."""
     if args.show:
-        show(args.show, args.limit)
+        for ratio in args.l1_ratios or (None,):
+            show(args.show, args.limit, ratio)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     records = []
@@ -53,9 +56,10 @@ def main(args):
             records.append(record)
             print(json.dumps(record), file=lines, flush=True)
             told = ", ".join(record["faults"]) or "good"
-            print(f"{args.seed}:{record['index']} {record['seconds']:.2f} s {told}",
+            ratio = f" l1_ratio={record['l1_ratio']:g}" if args.l1_ratios else ""
+            print(f"{args.seed}:{record['index']}{ratio} {record['seconds']:.2f} s {told}",
                   file=sys.stderr, flush=True)  # fmt: skip
     tables.mark_slow(records)
-    records.sort(key=lambda r: r["index"])
+    records.sort(key=lambda r: (r["index"], r.get("l1_ratio", 0)))
     print(report.write(args.out, "hostile", report.environment(), records,
                        tables.markdown(records), publish=args.publish))  # fmt: skip

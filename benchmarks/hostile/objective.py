@@ -20,6 +20,7 @@ class Rows:
     weight : (n,), sums to one
     l2 : the factor of ||W||² / 2 in the mean objective, 1 / (C * sum of the weights)
     intercept : whether there is one
+    l1 : the factor of the sum of absolute values
     """
 
     X: np.ndarray
@@ -27,6 +28,7 @@ class Rows:
     weight: np.ndarray
     l2: np.longdouble
     intercept: bool
+    l1: float = 0.0
 
 
 def rows_of(problem):
@@ -50,8 +52,12 @@ def rows_of(problem):
     scale = Y.sum(axis=1)
     s = s * scale
     C = parameters.get("C", 1.0)
-    l2 = Long(0) if np.isinf(C) else 1 / (Long(C) * s.sum())
-    return Rows(X, Y / scale[:, None], s / s.sum(), l2, parameters.get("fit_intercept", True))
+    strength = Long(0) if np.isinf(C) else 1 / (Long(C) * s.sum())
+    r = Long(parameters.get("l1_ratio", 0.0))
+    return Rows(
+        X, Y / scale[:, None], s / s.sum(), (1 - r) * strength,
+        parameters.get("fit_intercept", True), r * strength,
+    )  # fmt: skip
 
 
 def losses(Z, Y):
@@ -69,4 +75,5 @@ def objective(rows, coef, intercept):
     """The mean objective at coefficients as they are stored."""
     W = np.asarray(coef).astype(Long)
     Z = rows.X @ W.T + np.asarray(intercept).astype(Long)
-    return rows.weight @ losses(Z, rows.Y)[0] + rows.l2 / 2 * (W**2).sum()
+    penalty = rows.l2 / 2 * (W**2).sum() + rows.l1 * np.abs(W).sum()
+    return rows.weight @ losses(Z, rows.Y)[0] + penalty

@@ -11,6 +11,7 @@ from benchmarks.hostile import columns
 TOLS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 SOLVERS = ("lbfgs", "newton-cg", "gd")
 PRECONDITIONERS = ("hessian", "block-diagonal", "kronecker", "diagonal")
+METHOD = ("solver", "preconditioner")
 # Shares of the sizes; a reference for the large ones costs the most time.
 SIZES = {"small": 0.5, "medium": 0.2, "wide": 0.15, "large": 0.15}
 WEIGHTS = {"none": 0.55, "lognormal": 0.12, "heavy rows": 0.12, "zeros": 0.13, "tiny": 0.08}
@@ -155,10 +156,11 @@ def make_parameters(rng, target):
     return parameters
 
 
-def make(seed, index, size=None):
+def make(seed, index, size=None, l1_ratio=None):
     """The :class:`Problem` of `seed` and `index`.
 
-    `size` is "tiny", "tiny wide" or of :data:`SIZES`; None draws one of these.
+    `size` is "tiny", "tiny wide" or of :data:`SIZES`; None draws one of these. With an `l1_ratio`
+    the problem is the same but for its penalty, and solvers and preconditioners are not drawn.
     """
     rng = np.random.default_rng([seed, index])
     size = size or draw(rng, SIZES)
@@ -175,4 +177,8 @@ def make(seed, index, size=None):
     X = sparse.csr_matrix(X) if container == "csr" else np.asarray(X, order=container)
     made_of = {"size": size, "container": container, "dtype": X.dtype.name, "weights": kind,
                "targets": target, "columns": names}  # fmt: skip
-    return Problem(X, y, weight, T, make_parameters(rng, target), made_of)
+    parameters = make_parameters(rng, target)
+    if l1_ratio is not None:
+        parameters = {k: v for k, v in parameters.items() if k not in METHOD}
+        parameters["l1_ratio"] = l1_ratio
+    return Problem(X, y, weight, T, parameters, made_of)

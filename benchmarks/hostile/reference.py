@@ -62,9 +62,9 @@ class Minimum:
 
 
 class System:
-    """The objective in coordinates V (p, T) that suit the features."""
+    """The objective in coordinates V (p, T) that suit the features, or are those `axes`."""
 
-    def __init__(self, rows):
+    def __init__(self, rows, axes=False):
         self.rows = rows
         X = rows.X
         self.center = np.zeros(X.shape[1], Long)
@@ -74,7 +74,8 @@ class System:
             j = np.arange(X.shape[1])
             self.center = X[order[half, j], j]
         X = X - self.center
-        self.space = RowSpace(X) if X.shape[1] > X.shape[0] else None
+        wide = X.shape[1] > X.shape[0] and not axes
+        self.space = RowSpace(X) if wide else None
         if self.space is not None:
             X = self.space.coordinates
         scale = np.sqrt(rows.weight @ X**2)
@@ -85,7 +86,7 @@ class System:
             self.X = np.column_stack([self.X, np.ones(len(X), Long)])
             self.penalty = np.append(self.penalty, Long(0))
         self.turn = None
-        if rows.l2 == 0:
+        if rows.l2 == 0 and not axes:
             self.X, self.turn = column_space(self.X)
             self.penalty = np.zeros(self.X.shape[1], Long)
 
@@ -133,10 +134,8 @@ class System:
         Q = P * (dZ - (P * dZ).sum(axis=1, keepdims=True))
         return self.X.T @ (self.rows.weight[:, None] * Q) + self.penalty[:, None] * V
 
-    def bound(self, V):
-        """A lower bound of the minimum, at V with its intercepts put right."""
-        if not self.rows.l2 > 0:
-            return np.nan
+    def with_best_intercepts(self, V):
+        """V after some Newton steps of its intercepts."""
         V, Z = V.copy(), self.X @ V
         for _ in range(5 * self.rows.intercept):
             _, P = losses(Z, self.rows.Y)
@@ -147,7 +146,14 @@ class System:
             )[0]
             V[-1] -= step
             Z = Z - step
-        value, P = self.value(Z, V)
+        return V
+
+    def bound(self, V):
+        """A lower bound of the minimum, at V with its intercepts put right."""
+        if not self.rows.l2 > 0:
+            return np.nan
+        V = self.with_best_intercepts(V)
+        value, P = self.value(self.X @ V, V)
         N = len(self.scale)
         G = self.gradient(P, V)[:N] / self.scale[:, None]
         return value - (G**2).sum() / (2 * self.rows.l2)

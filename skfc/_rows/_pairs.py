@@ -117,13 +117,13 @@ def dense_pairs(x, place, classes, p, weight):
     weight : (n_rows,)
     """
     xp, parts = namespace(x), classes_of(classes, p.shape[0])
-    root = xp.sqrt(weight)
-    columns = [take(x, place[part]) for part in parts]
-    scaled = concatenate([c * (p[k, :] * root)[None, :] for k, c in enumerate(columns)])
+    scaled, root = xp.empty((len(place), x.shape[1]), dtype=x.dtype), xp.sqrt(weight)
+    for k, part in enumerate(parts):
+        scaled[part, :] = take(x, place[part]) * (p[k, :] * root)[None, :]
     H = -xp.matmul(scaled, scaled.T)
-    for k, other in enumerate(others(p[None, ...])):
-        part, own = parts[k], weight * p[k, :] * other[0, :]
-        H[part, part] = xp.matmul(columns[k] * own[None, :], columns[k].T)
+    for part, k, other in zip(parts, range(len(parts)), others(p[None, ...]), strict=True):
+        columns, own = take(x, place[part]), weight * p[k, :] * other[0, :]
+        H[part, part] = xp.matmul(columns * own[None, :], columns.T)
     return H
 
 

@@ -132,7 +132,7 @@ class Quadratic:
         xp = model.rows.xp
         curvature = hessian.diagonal() + model.penalty.diagonal(model.shape[0])
         largest = xp.max(curvature)
-        self.metric = xp.maximum(curvature, TUNED.no_curvature * largest)
+        self.metric = xp.maximum(curvature, TUNED.no_curvature**2 * largest)
         self.inverse = taking_part / self.metric
         self.bound, self.n_features, self.xp = 1.0, model.rows.shape[1], xp
         self.blocks = blocks
@@ -258,6 +258,6 @@ def class_blocks(model, mask, proba):
         features = host.flatnonzero(mask[:, k])
         H = rows.hessian_on(proba, features, host.full(len(features), k), rows.dtype)
         own = H.diagonal() + diagonal[features]
-        host.fill_diagonal(H, host.maximum(own, TUNED.no_curvature * own.max(initial=0.0)))
+        host.fill_diagonal(H, host.maximum(own, TUNED.no_curvature**2 * own.max(initial=0.0)))
         blocks.append((features, H))
     return blocks

@@ -31,17 +31,18 @@ def newton_cd(objective, preconditioner, theta):
     dual, evaluation = Dual.of(objective), objective.smooth.at(theta)
     strength = max(1.0, largest_of(objective.penalty, evaluation) / TUNED.stronger)
     n_iter, stuck, bound = 0, False, 1.0 / objective.rows.n_classes
-    share, wait = TUNED.mixed, 0
+    share, wait, last = TUNED.mixed, 0, host.inf
     while True:
-        iterate = certified(objective, dual, evaluation, n_iter, stuck)
+        iterate = certified(objective, dual, evaluation, n_iter, stuck, near=strength == 1.0)
         yield iterate
+        rough = is_far(iterate, last if strength == 1.0 else host.inf)
+        last = iterate.evaluation.value[0]
         model = objective.with_penalty(objective.penalty.scaled(strength))
         smooth, evaluation = objective.smooth.with_penalty(model.penalty.smooth, evaluation)
         mask = working_set(model.penalty, evaluation)
         function = partial(_blockwise.keep_mixture, share=share)
         proba = model.rows.sum(function, state=evaluation.state, count=False).state
         if mask.sum() <= most_coordinates(objective.rows):
-            rough = iterate.decrement[0] > TUNED.small_loss * iterate.evaluation.value[0]
             step = by_coordinate_descent(model, evaluation, mask, proba, rough)
         else:
             step = by_conjugate_gradients(model, evaluation, mask, proba, strength == 1.0)
@@ -62,6 +63,12 @@ def newton_cd(objective, preconditioner, theta):
         evaluation = replace(evaluation, theta=model.penalty.centred(evaluation.theta))
         _, evaluation = smooth.with_penalty(objective.penalty.smooth, evaluation)
         n_iter += 1
+
+
+def is_far(iterate, before):
+    """Whether the minimum is far, by the gap, which may be loose, and the fall from `before`."""
+    value, small = iterate.evaluation.value[0], TUNED.small_loss * iterate.evaluation.value[0]
+    return iterate.decrement[0] > small and before - value > small
 
 
 def most_coordinates(rows):

@@ -27,13 +27,15 @@ def proximal(objective, preconditioner, theta):
         yield certified(objective, dual, evaluation, n_iter, stalled)
 
 
-def certified(objective, dual, evaluation, n_iter, stalled):
-    """The iterate at an evaluation of the smooth part, with its proven gap."""
-    whole = replace(
-        evaluation, value=evaluation.value + objective.penalty.absolute(evaluation.theta)
-    )
+def certified(objective, dual, evaluation, n_iter, stalled, *, near=True):
+    """The iterate at an evaluation of the smooth part, with its proven gap.
+
+    Unless it is `near`, that is all of F, which costs nothing: no minimum is negative.
+    """
+    value = evaluation.value + objective.penalty.absolute(evaluation.theta)
+    whole, gap = replace(evaluation, value=value), dual.gap(evaluation) if near else value
     return Iterate(
-        objective, whole, n_iter, dual.gap(evaluation), precondition=None, hessian=None,
+        objective, whole, n_iter, gap, precondition=None, hessian=None,
         least_steps=0, stalled=host.full(1, stalled), poor=False, proven=True,
     )  # fmt: skip
 
