@@ -256,14 +256,15 @@ class Run:
         self.ahead, gap = LastStep(iterate), gap.copy()
         proven = self.prove(iterate, asked, gap)
         rest = asked[~proven[asked]]
-        near = iterate.decrement <= TUNED.accuracy * self.tol * value
+        near = iterate.objective.penalty.strict
+        near = near & (iterate.decrement <= TUNED.accuracy * self.tol * value)
         if iterate.is_exact and not (floor | last | near)[rest].any():
             gap[rest] = np.inf  # Newton steps lead to where it can be proven
             self.wait(iterate, rest)
             return gap, proven, bool(len(rest))
         if not len(rest):
             return gap, proven, False
-        found = estimate(iterate, rest, self.tol, thorough=self.suspicious)
+        found = estimate(iterate, rest, self.tol, thorough=self.suspicious or iterate.is_exact)
         self.ahead.adopt(rest, found)
         gap[rest] = relative(found.decrement, value[rest])
         self.remember(iterate, rest, found)

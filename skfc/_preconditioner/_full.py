@@ -8,12 +8,10 @@ from skfc._array import (
     add_to_diagonal,
     add_to_diagonals_of_blocks,
     cast,
-    cholesky,
     cholesky_solve,
     concatenate,
     diagonal,
     host,
-    itemsize,
     namespace,
     outer,
     pair_places,
@@ -112,7 +110,7 @@ class FullHessian(Preconditioner):
             self._factorise(self.sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle)
             for b in range(o.n_problems)
         ]
-        self.hidden = any(self._hides(factor) for factor, _ in self.factor)
+        self.hidden = any(is_singular(factor) for factor, _ in self.factor)
         self.confirming_steps = TUNED.decided_steps if self.hidden else 2
 
     def _draw(self, objective):
@@ -155,15 +153,8 @@ class FullHessian(Preconditioner):
         unit = units_of(diagonal(A))
         A /= unit[:, None]
         A /= unit[None, :]
-        return self._cholesky(A), unit
-
-    def _cholesky(self, A):
-        """The factor of a matrix of unit diagonal."""
-        return factorise(A[None, ...])[0]
-
-    def _hides(self, factor):
-        """Whether a factor hides directions behind what was added to its diagonal."""
-        return is_singular(factor)
+        (factor,) = factorise(A[None, ...])
+        return factor, unit
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
@@ -207,17 +198,6 @@ class ExactHessian(FullHessian):
     @property
     def is_exact(self):
         return not self.hidden
-
-    def _cholesky(self, A):
-        L = cholesky(add_to_diagonal(A + 0, TUNED.no_curvature)) if itemsize(A) == 8 else None
-        self.little = L is not None  # is added to the diagonal
-        return L if self.little else super()._cholesky(A)
-
-    def _hides(self, factor):
-        if self.little:
-            pivot = float(namespace(factor).min(diagonal(factor)))
-            return pivot**2 < 10 * TUNED.no_curvature
-        return itemsize(factor) == 8 or is_singular(factor)
 
     def refresh(self, objective, evaluation):
         rows, theta = objective.rows, evaluation.theta
