@@ -107,7 +107,7 @@ class Run:
         whole = not self.solver.exact and (iterate.poor or is_small(objective))
         exact = exact_later(objective) if whole else None
         name, self.other = self.other, None
-        if exact is not None and exact.is_whole:
+        if exact is not None and is_small(objective):
             name, self.other = "newton-cholesky", name
         solver = SOLVERS[name]
         if solver is self.solver and exact is None:

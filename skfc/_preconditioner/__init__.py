@@ -92,9 +92,14 @@ def exact_later(objective):
 
 
 def is_small(objective):
-    """Whether the Hessian of all rows is small, and costs little."""
-    small = objective.shape[0] * objective.rows.n_classes <= TUNED.hessian_size
-    return small and FullHessian.is_small(objective)
+    """Whether the Hessian of all rows is small, costs little, and has curvature everywhere.
+
+    Without a penalty, a row or more for every parameter are needed for that: elsewhere products
+    with the inverse hold rounding alone.
+    """
+    P, strict = objective.shape[0], objective.penalty.strict.all()
+    small = P * objective.rows.n_classes <= TUNED.hessian_size
+    return small and FullHessian.is_small(objective) and (strict or objective.rows.shape[0] > P)
 
 
 def is_cheap(objective):

@@ -44,8 +44,8 @@ class Preconditioner:
     double = False
     # Whether M is the whole Hessian, so that a refresh replaces what L-BFGS remembers.
     is_newton = False
-    # Whether M is the Hessian of all rows, at every iterate; and whether M⁻¹ gives Newton steps.
-    is_whole = is_exact = False
+    # Whether M is the Hessian of all rows, so that M⁻¹ gives Newton steps.
+    is_exact = False
     # Whether M leaves out curvature even where it was formed.
     is_poor = True
 

@@ -187,7 +187,6 @@ class ExactHessian(FullHessian):
     """
 
     is_poor = False
-    is_whole = True
 
     def __init__(self, objective):
         Preconditioner.__init__(self, objective)
