@@ -69,8 +69,8 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         sample of rows; "block-diagonal", its block of every class; "kronecker", the Kronecker
         product of a Gram matrix of features and a curvature of classes [3]_; "diagonal", the
         diagonal of the Hessian; None, the textbook gradient. "auto" chooses by the
-        numbers of features and classes, and by sparsity. The solvers for `l1_ratio` > 0
-        leave it aside.
+        numbers of features and classes, and by sparsity. "newton-cholesky" and the solvers
+        for `l1_ratio` > 0 leave it aside.
     learning_rate : float or "auto", default="auto"
         For the solvers "gd" and "sgd"; others leave it aside. A number > 0 multiplies the
         gradient of the mean objective (preconditioned, where there is a preconditioner) and

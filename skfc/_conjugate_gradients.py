@@ -35,14 +35,8 @@ class NewtonStep:
     betas: list = field(repr=False)
     is_exact: bool = False
 
-    def may_miss(self, least):
-        """Whether fewer than `least` products may show a part of the step only."""
-        return not self.is_exact and self.n_products < least
-
     def is_enough(self, least):
         """Whether it took `least` products, and those that the condition number requires."""
-        if self.is_exact:
-            return True
         k = self.n_products
         enough = steps_for(condition(self.alphas, self.betas))
         return not self.limited.any() and k >= max(least, enough)
@@ -124,8 +118,7 @@ def direct_step(objective, gradient, solve):
     step = solve(gradient)
     decrement = 0.5 * objective.dot(step, gradient)
     broken = ~(decrement > 0) & (objective.dot(gradient, gradient) > 0)
-    limited, one = broken & False, host.ones_like(decrement)
-    return NewtonStep(step, decrement, 0, broken, limited, [one], [], is_exact=True)
+    return NewtonStep(step, decrement, 0, broken, broken & False, [], [], is_exact=True)
 
 
 def condition(alphas, betas):

@@ -82,7 +82,7 @@ def estimate(iterate, index, tol, *, thorough=False):
         trial, scale = hessian.trial(step), max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
         most = farthest(objective, evaluation, scale)
         moves = trial.exceeds(most, TUNED.far_logits)
-        few = whole is None and newton.may_miss(TUNED.decided_steps) and not moves.all()
+        few = whole is None and newton.n_products < TUNED.decided_steps and not moves.all()
         if few and trial.exceeds(0.5 * scale, 0.5 * scale * TUNED.far_logits).any():
             # A few products may show only a part of how far a single row moves.
             newton = solve(precondition, least=TUNED.decided_steps)
@@ -114,15 +114,15 @@ def newton_bound(newton, hessian, objective, evaluation, wanted):
     Infinite where nothing is known, or d is more than `wanted`.
     """
     rows, gradient = objective.rows, cast(evaluation.gradient, objective.rows.parameter_dtype)
-    proba = rows.sum(_blockwise.keep_probabilities, state=evaluation.state, count=False).state
-    state = rows.joined(proba, everything(rows))
+    state = None  # of the rows that are left, once some are not
     near_minimum = TUNED.stronger * TUNED.small_tol * evaluation.value
     for _ in range(TUNED.look_back):
         if newton.broken.any() or not hessian.is_exact:
             break
         forms, factor = hessian.row_forms(rows)
-        forms = rows.joined(forms, state)
-        forms = rows.sum(_blockwise.form_of_kept, state=forms, count=False).state
+        if state is not None:
+            both = rows.joined(forms, state)
+            forms = rows.sum(_blockwise.form_of_kept, state=both, count=False).state
         d = factor * newton.decrement
         a = host.sqrt(2 * d * factor * rows.largest(forms))
         if (a < 1).all():
@@ -130,6 +130,10 @@ def newton_bound(newton, hessian, objective, evaluation, wanted):
             return 2 * d * (small + (1 - small) * host.log1p(-small)) / small**2
         if not (d <= host.minimum(wanted, near_minimum)).all():
             break
+        if state is None:
+            keep = _blockwise.keep_probabilities
+            state = rows.sum(keep, state=evaluation.state, count=False).state
+            state = rows.joined(state, everything(rows))
         near = partial(_blockwise.keep_near, limit=float(0.5**2 / (2 * d[0])))
         state = rows.sum(near, state=rows.joined(forms, state), count=False).state
         hessian = hessian.of(objective, state)

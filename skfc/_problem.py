@@ -76,6 +76,7 @@ class Method:
         if name == "auto":
             name = _preconditioner.choose(objective, in_batches=self.solver == "sgd")
         if self.solver != "auto":
+            check_size(self.solver, objective)
             return replace(self, preconditioner=name)
         cheap = objective.n_problems == 1 and _preconditioner.is_cheap(objective)
         if cheap and name == "hessian":
@@ -373,6 +374,16 @@ class Problem:
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error
+
+
+def check_size(solver, objective):
+    """Raise where a solver would need a matrix of too many numbers."""
+    size = objective.shape[0] * objective.rows.n_classes
+    if SOLVERS[solver].exact and size**2 > TUNED.few_numbers:
+        raise ValueError(
+            f"solver={solver!r} needs a matrix of the square of (features + 1) × classes = {size} "
+            "numbers, which is too large: set solver to 'auto' or 'newton-cg'."
+        )
 
 
 def flat(lists):

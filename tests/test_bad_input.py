@@ -234,3 +234,10 @@ def test_raw_data_needs_no_warning_at_default_settings(data):
     for C in (0.01, 1.0, 100.0, np.inf):
         model = SoftmaxFCClassifier(C=C).fit(X, y)
         assert model.optimality_gap_ <= 1e-6
+
+
+def test_a_hessian_that_is_too_large_is_refused():
+    X = sparse.random(4000, 3000, density=0.01, format="csr", random_state=0)
+    y = np.arange(4000) % 2
+    with pytest.raises(ValueError, match="newton-cg"):
+        SoftmaxFCClassifier(solver="newton-cholesky").fit(X, y)

@@ -229,6 +229,16 @@ def test_what_a_step_of_unit_norm_moves(rng):
     assert_allclose(forms[0][0], most, rtol=1e-4)
 
 
+def test_what_was_added_to_a_diagonal_is_counted():
+    _, objective, _ = problem(3, 1.0)
+    whole = iterate_of(objective, np.zeros(objective.shape)).whole
+    ((L, unit),) = whole.factor
+    whole.factor = [(np.linalg.cholesky(L @ L.T + 1e-3 * np.eye(len(L))), unit)]
+    least = np.linalg.eigvalsh(L @ L.T)[0]
+    _, factor = whole.row_forms(objective.rows)
+    assert factor >= (least + 1e-3) / least
+
+
 # -- estimates ----------------------------------------------------------------------------
 
 

@@ -90,24 +90,17 @@ class FullHessian(Preconditioner):
         self._draw(o)
         sample, logits = self.sample.rows, self.sample.carry(evaluation.state)
         state = sample.sum(_blockwise.keep_probabilities, state=logits, count=False).state
-        self.sums = sample.pair_sums(state, sample.dtype)
-        self._invert(o)
+        self._invert(o, sample.pair_sums(state, sample.dtype))
         if self.hidden and not self.double:
             self.double = True
             if self._outdated():
                 self.refresh(o, evaluation)
 
-    def follow(self, objective, evaluation):
-        if self.kronecker is None and self.is_fresh(evaluation):
-            self._invert(objective)
-        else:
-            super().follow(objective, evaluation)
-
-    def _invert(self, o):
-        """Factorise the Hessian of the sums, with the penalty of an objective."""
-        ridge, idle = ridge_of(o, self.sums.dtype), idle_rows(o)
+    def _invert(self, o, sums):
+        """Factorise the Hessian of sums of `pair_sums` and of the penalty of an objective."""
+        ridge, idle = ridge_of(o, sums.dtype), idle_rows(o)
         self.factor = [
-            self._factorise(self.sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle)
+            self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle)
             for b in range(o.n_problems)
         ]
         self.hidden = any(is_singular(factor) for factor, _ in self.factor)
@@ -203,9 +196,9 @@ class ExactHessian(FullHessian):
         at_null = not bool(rows.xp.any(theta[: rows.shape[1], :] != 0))
         if at_null and objective.n_problems == 1 and not rows.sparse:
             self.sums = sums_at_null(rows, evaluation.state)
-            self._invert(objective)
         else:
-            vars(self).update(vars(self.mixed(objective, evaluation, 0.0)))
+            self.sums = self._sums(rows, mixture(rows, evaluation.state, 0.0))
+        self._invert(objective, self.sums)
         if self.hidden and not self.double:
             self.double = True
             if self.sums.dtype != rows.xp.float64:
@@ -213,16 +206,20 @@ class ExactHessian(FullHessian):
 
     def mixed(self, objective, evaluation, share):
         """That of probabilities at an evaluation of which a share is that of the targets."""
-        function = partial(_blockwise.keep_mixture, share=share)
-        proba = objective.rows.sum(function, state=evaluation.state, count=False).state
-        return self.of(objective, proba)
+        return self.of(objective, mixture(objective.rows, evaluation.state, share))
 
     def of(self, objective, proba):
         """That of other probabilities of the rows, a state."""
-        part, rows = copy(self), objective.rows
-        part.sums = rows.pair_sums(proba, rows.xp.float64 if self.double else rows.dtype)
-        part._invert(objective)
+        part = copy(self)
+        part.sums = self._sums(objective.rows, proba)
+        part._invert(objective, part.sums)
         return part
+
+    def follow(self, objective, evaluation):
+        self._invert(objective, self.sums)
+
+    def _sums(self, rows, proba):
+        return rows.pair_sums(proba, rows.xp.float64 if self.double else rows.dtype)
 
     def row_forms(self, rows):
         """How far a step of unit Newton norm moves each row's logits against one another at most.
@@ -234,13 +231,21 @@ class ExactHessian(FullHessian):
         ((L, unit),) = self.factor
         size = L.shape[0]
         inverse = cholesky_solve(L, namespace(L).eye(size, dtype=L.dtype))
-        share = 2 * jitter_of(L) * float(host.linalg.norm(to_numpy(inverse)))
+        # Diagonals were one. What rounding of the Hessian may be counts as well.
+        added = host.square(to_numpy(L)).sum(axis=1).max() - 1
+        added = max(float(added), jitter_of(L)) + jitter_of(L)
+        share = added * float(host.linalg.norm(to_numpy(inverse)))
         inverse = to_numpy(inverse / outer(unit, unit))
         blocks = host.reshape(inverse, (T, size // T, T, -1)).transpose(0, 2, 1, 3)
         first, second = host.triu_indices(T, 1)
         forms = blocks[first, first] + blocks[second, second]
         forms -= blocks[first, second] + blocks[second, first]
         return rows.row_forms(rows.xp.asarray(forms)), 1 / (1 - share) if share < 0.5 else host.inf
+
+
+def mixture(rows, state, share):
+    """Probabilities at logits, of which a share is that of the targets, a state."""
+    return rows.sum(partial(_blockwise.keep_mixture, share=share), state=state, count=False).state
 
 
 def sums_at_null(rows, state):
