@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks import problems, report
 from skfc import SoftmaxFCClassifier
 from skfc._classifier import prepare
-from skfc._problem import Method
+from skfc._method import Method
 
 RATES = 1e-3, 1e-2, 1e-1  # of Adam: the best of them counts
 BLOCK = 2**16

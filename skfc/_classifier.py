@@ -7,15 +7,16 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skfc import _dask_fit, _dask_predict, _driver, _labels, _prediction, _scoring, _targets
+from skfc import _dask_fit, _dask_predict, _labels, _outcome, _prediction, _scoring, _targets
 from skfc._absent import finish
 from skfc._array import beside, check_place, is_distributed, is_numpy, place, to_numpy
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
 from skfc._input import readable
+from skfc._method import Method
 from skfc._namespaces import CAN_DISPATCH
 from skfc._parameters import check_parameters
 from skfc._partial_fit import PartialFitMixin
-from skfc._problem import Method, Problem
+from skfc._problem import Problem
 from skfc._reading import check_rows, read_data, unchanged_on_failure
 from skfc._rows import some_rows
 from skfc._validation import HeldOut, Validation, check_given, hold_out, most_probable
@@ -374,7 +375,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         names = getattr(self, "feature_names_in_", None)
         names = [f"X[:, {j}]" for j in range(self.n_features_in_)] if names is None else names
         features = problem.leading_features(fit, names)
-        _driver.warn(fit, self.tol, self.max_iter, method, labels, features, dtype=problem.dtype)
+        _outcome.warn(fit, self.tol, self.max_iter, method, labels, features, dtype=problem.dtype)
 
     def _logits(self, X, method):
         """The `Logits` of validated rows, for a method."""

@@ -17,8 +17,9 @@ from skfc._array import all_beside, beside, is_dispatched, to_numpy
 from skfc._callbacks import CallbackMonitor, FitTask, with_callbacks
 from skfc._classifier import SoftmaxFCClassifier
 from skfc._input import as_features, readable
+from skfc._method import Method
 from skfc._parameters import check_parameters, check_solver
-from skfc._problem import Method, Problem
+from skfc._problem import Problem
 from skfc._reading import read_data, unchanged_on_failure
 from skfc._scoring import cannot_score, neg_log_loss_scorer, with_labels
 from skfc._search import (

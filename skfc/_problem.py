@@ -5,11 +5,9 @@ driver are put together: for a classifier, for the folds of a search, and for it
 """
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_random_state
 
 from skfc import _preconditioner
 from skfc._array import (
@@ -22,68 +20,20 @@ from skfc._array import (
     take,
     to_numpy,
 )
-from skfc._driver import OVERFLOW, Fit, Run, Status
+from skfc._driver import Run
 from skfc._frame import Frame
 from skfc._monitors import Progress, ProgressLines
 from skfc._objective import Objective
+from skfc._outcome import OVERFLOW, Fit, Status
 from skfc._penalty import ElasticNet, Penalty
 from skfc._pool import thread_map
-from skfc._preconditioner import PRECONDITIONERS
 from skfc._rows import LocalRows, make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
 from skfc._tuned import TUNED
-from skfc.solvers import SOLVERS, choose_solver
+from skfc.solvers import SOLVERS
 
 # The strongest penalty: the minimum is W = 0 to all digits, and products with it stay finite.
 STRONGEST = 1e280
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a fit is done: the estimators' parameters of these names."""
-
-    solver: str = "auto"
-    preconditioner: str | None = "auto"
-    learning_rate: float | str = "auto"
-    momentum: float | str = "auto"
-    batch_size: int | str = "auto"
-    tol: float = 1e-6
-    max_iter: int = 1000
-    verbose: int = 0
-    seed: int = 0  # of the order of rows, for "sgd"
-    other: str | None = None  # the solver to go on with where the first takes many iterations
-
-    @classmethod
-    def of(cls, estimator):
-        """That of an estimator."""
-        names = set(cls.__dataclass_fields__) - {"seed", "other"}
-        seed = 0
-        if estimator.solver == "sgd":
-            seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
-        return cls(**{name: getattr(estimator, name) for name in names}, seed=seed)
-
-    @property
-    def named(self):
-        """What `solver_` is called where nothing is solved."""
-        return "lbfgs" if self.solver == "auto" else self.solver
-
-    def choose(self, objective):
-        """The method with what "auto" stands for."""
-        if isinstance(objective.penalty, ElasticNet):
-            solver = "newton-cd" if self.solver == "auto" else self.solver
-            return replace(self, preconditioner="diagonal", solver=solver)
-        name = "hessian" if self.solver == "newton-cholesky" else self.preconditioner
-        if name == "auto":
-            name = _preconditioner.choose(objective, in_batches=self.solver == "sgd")
-        if self.solver != "auto":
-            check_size(self.solver, objective)
-            return replace(self, preconditioner=name)
-        cheap = objective.n_problems == 1 and _preconditioner.is_cheap(objective)
-        if cheap and name == "hessian":
-            name = "newton-cholesky"
-            return replace(self, preconditioner="hessian", solver=name, other="newton-cg")
-        solver, other = choose_solver(PRECONDITIONERS[name])
-        return replace(self, preconditioner=name, solver=solver, other=other)
 
 
 class Problem:
@@ -374,16 +324,6 @@ class Problem:
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error
-
-
-def check_size(solver, objective):
-    """Raise where a solver would need a matrix of too many numbers."""
-    size = objective.shape[0] * objective.rows.n_classes
-    if SOLVERS[solver].exact and size**2 > TUNED.few_numbers:
-        raise ValueError(
-            f"solver={solver!r} needs a matrix of the square of (features + 1) × classes = {size} "
-            "numbers, which is too large: set solver to 'auto' or 'newton-cg'."
-        )
 
 
 def flat(lists):

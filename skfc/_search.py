@@ -15,8 +15,8 @@ from skfc import _targets
 from skfc._absent import finish
 from skfc._array import concatenate, is_array, is_numpy, numpy_type, take, to_numpy
 from skfc._continuation import step_in_log_C
-from skfc._driver import Status, advice, distance
 from skfc._input import readable
+from skfc._outcome import Status, advice, distance
 from skfc._prediction import Logits
 from skfc._problem import Problem
 from skfc._runtime import warn_caller

@@ -27,9 +27,8 @@ from skfc._blockwise import evaluate, keep_probabilities, keep_softened, surpris
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, Objective
 from skfc._past import FullCurvature, Past, choose_curvature
-from skfc._rows import make_rows
 from skfc._tuned import TUNED
-from skfc._window import WINDOW_BYTES, WINDOW_ROWS, Chunk, joined
+from skfc._window import WINDOW_BYTES, WINDOW_ROWS, Chunk, joined, wanted_order
 from skfc.solvers._line_search import search
 
 # Standard deviations beyond which a Gram matrix holds nothing but the square of a value.
@@ -134,7 +133,7 @@ class Stream:
         largest = max(1, capacity // 4)
         if sum(map(len, window)) > capacity:
             self._let_go(capacity - largest)
-        totals = class_totals(chunk, self.n_classes)
+        totals = chunk.class_totals(self.n_classes)
         new_class = self._activate(np.union1d(self.active, np.flatnonzero(totals)), totals)
         self.window = (*self.window, chunk)
         self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
@@ -204,7 +203,7 @@ class Stream:
         self.window = (chunk,)
         latest = chunk.take(slice(len(chunk) - self.pending, None))
         if self.pending:
-            found = make_moments(latest.rows[:, : len(self.shift)], latest.sample_weight)
+            found = latest.moments(len(self.shift))
             self.moments = found if self.moments is None else self.moments + found
         return chunk, latest
 
@@ -312,7 +311,7 @@ class Stream:
         if len(chunk) <= size:  # the rows to come are larger
             return
         self.approximate = True
-        order = self._order(chunk)
+        order = wanted_order(chunk, len(self.shift), self.moments, seed=self.seen)
         leaving = chunk.take(np.sort(order[size:]))
         self.window = (chunk.take(np.sort(order[:size])),)
         if len(self.active) < 2:
@@ -323,26 +322,6 @@ class Stream:
         self.value += float(sums.values[0][0])
         self.gradient = self.gradient + sums.gradient
         self.curvature = self.curvature.plus(leaving.rows, proba, leaving.weight)
-
-    def _order(self, chunk):
-        """Rows by how much they are wanted in a smaller window, indices.
-
-        Those of the classes with most rows last: of a class that comes no more, or seldom, rows
-        are held for those to come. Of each class rows are drawn by chance, and every sixteenth is
-        the one farthest from the mean, in standard deviations: its logits change most from step
-        to step, and an expansion holds for small changes.
-        """
-        rows = chunk.rows[:, : len(self.shift)]
-        mean, std = self.moments.mean[0], self.moments.std[0]
-        precision = np.where(std > 0, std, np.inf) ** -2.0
-        squares = rows.multiply(rows) if self.sparse else rows**2
-        nearness = 2 * rows @ (precision * mean) - squares @ precision
-        chance = np.random.default_rng(self.seen).permutation(len(chunk))
-        far, rank = np.argsort(nearness, kind="stable"), np.empty(len(chunk))
-        rank[chance] = ranks_within(chunk.classes[chance])
-        rank[far] = np.minimum(rank[far], TUNED.batch_share * ranks_within(chunk.classes[far]))
-        order = np.lexsort((chance, rank))
-        return order[np.argsort(ranks_within(chunk.classes[order]), kind="stable")]
 
     # -- what comes out -------------------------------------------------------------------------
 
@@ -401,25 +380,3 @@ def softened(rows, logits):
 def joined_columns(proba):
     """A state of arrays (n_classes, n_rows of a block) as one array."""
     return proba[0][0] if len(proba) == 1 else np.concatenate([p for (p,) in proba], axis=1)
-
-
-def ranks_within(classes):
-    """For every row, how many rows before it are of its class, (n,)."""
-    order, counts = np.argsort(classes, kind="stable"), np.bincount(classes)
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return ranks
-
-
-def class_totals(chunk, n_classes):
-    """The weight of every class, (n_classes,)."""
-    if chunk.target.ndim == 1:
-        return np.bincount(chunk.target, weights=chunk.weight, minlength=n_classes)
-    return chunk.target @ chunk.weight
-
-
-def make_moments(rows, weight):
-    """The `Moments` of rows, dense or CSR."""
-    target = np.zeros(rows.shape[0], dtype=np.intp)
-    rows = sparse.csr_matrix(rows) if sparse.issparse(rows) else rows
-    return make_rows(rows, target, weight[None], 1).moments()

@@ -6,8 +6,9 @@ from scipy import sparse
 from skfc import _labels, _targets
 from skfc._absent import finish
 from skfc._array import to_numpy
-from skfc._driver import OVERFLOW
-from skfc._problem import Method, Problem
+from skfc._method import Method
+from skfc._outcome import OVERFLOW
+from skfc._problem import Problem
 from skfc._stream import Stream
 
 

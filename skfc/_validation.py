@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skfc._array import refuse_distributed
-from skfc._driver import Status
 from skfc._monitors import Quiet
+from skfc._outcome import Status
 from skfc._prediction import Logits
 from skfc._scoring import mean_loss_of_targets
 

@@ -6,7 +6,8 @@ import numpy as np
 from scipy import sparse
 
 from skfc._frame import Frame
-from skfc._rows import CSRRows, DenseRows
+from skfc._rows import CSRRows, DenseRows, make_rows
+from skfc._tuned import TUNED
 
 # What `partial_fit` may remember of rows: their number, and their bytes. No Gram matrix is larger.
 WINDOW_ROWS, WINDOW_BYTES = 2000, 2**26
@@ -71,6 +72,18 @@ class Chunk:
             return self.target[active]
         return np.searchsorted(active, self.target)
 
+    def class_totals(self, n_classes):
+        """The weight of every class, (n_classes,)."""
+        if self.target.ndim == 1:
+            return np.bincount(self.target, weights=self.weight, minlength=n_classes)
+        return self.target @ self.weight
+
+    def moments(self, n_features):
+        """The `Moments` of the first features, without class weights."""
+        rows, target = self.rows[:, :n_features], np.zeros(len(self), dtype=np.intp)
+        rows = sparse.csr_matrix(rows) if sparse.issparse(rows) else rows
+        return make_rows(rows, target, self.sample_weight[None], 1).moments()
+
 
 def joined(chunks, n_classes):
     """One chunk of several."""
@@ -94,3 +107,32 @@ def one_hot(target, n_classes):
     if target.ndim == 2:
         return target
     return (target == np.arange(n_classes)[:, None]).astype(np.float64)
+
+
+def wanted_order(chunk, n_features, moments, *, seed):
+    """Rows by how much they are wanted in a smaller window, indices.
+
+    Those of the classes with most rows last: of a class that comes no more, or seldom, rows
+    are held for those to come. Of each class rows are drawn by chance, and every sixteenth is
+    the one farthest from the mean, in standard deviations: its logits change most from step
+    to step, and an expansion holds for small changes.
+    """
+    rows = chunk.rows[:, :n_features]
+    mean, std = moments.mean[0], moments.std[0]
+    precision = np.where(std > 0, std, np.inf) ** -2.0
+    squares = rows.multiply(rows) if sparse.issparse(rows) else rows**2
+    nearness = 2 * rows @ (precision * mean) - squares @ precision
+    chance = np.random.default_rng(seed).permutation(len(chunk))
+    far, rank = np.argsort(nearness, kind="stable"), np.empty(len(chunk))
+    rank[chance] = ranks_within(chunk.classes[chance])
+    rank[far] = np.minimum(rank[far], TUNED.batch_share * ranks_within(chunk.classes[far]))
+    order = np.lexsort((chance, rank))
+    return order[np.argsort(ranks_within(chunk.classes[order]), kind="stable")]
+
+
+def ranks_within(classes):
+    """For every row, how many rows before it are of its class, (n,)."""
+    order, counts = np.argsort(classes, kind="stable"), np.bincount(classes)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return ranks

@@ -10,8 +10,9 @@ from scipy.special import softmax
 
 from skfc import _blockwise
 from skfc._array import as_like, to_numpy
+from skfc._method import Method
 from skfc._preconditioner import PRECONDITIONERS
-from skfc._problem import Method, Problem
+from skfc._problem import Problem
 from skfc._rows import LeanRows, _lean, make_rows
 from skfc._rows._lean import Recomputed
 from skfc._targets import Targets

@@ -39,8 +39,8 @@ from skfc import (
     _search,
     neg_log_loss_scorer,
 )
-from skfc._driver import Status
-from skfc._problem import Method
+from skfc._method import Method
+from skfc._outcome import Status
 from skfc._search import Paths, warn_of_paths
 from skfc._tuned import override
 

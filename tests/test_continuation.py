@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skfc import SoftmaxFCClassifier
 from skfc._continuation import Stages, level_of, step_in_log_C
-from skfc._driver import Run, Status
+from skfc._driver import Run
+from skfc._outcome import Status
 from skfc._preconditioner import make
 from skfc._rows import DenseRows
 from skfc._tuned import TUNED

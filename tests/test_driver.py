@@ -10,11 +10,13 @@ from core import SMOOTH, make_iterate, make_objective
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
-from skfc import SoftmaxFCClassifier, _driver, _optimality, _separation
-from skfc._driver import Run, Status
+from skfc import SoftmaxFCClassifier, _driver, _optimality, _outcome, _separation
+from skfc._driver import Run
+from skfc._method import Method
 from skfc._monitors import Quiet
+from skfc._outcome import Status
 from skfc._preconditioner import make
-from skfc._problem import Method, Problem
+from skfc._problem import Problem
 from skfc._targets import Targets
 from skfc._tuned import override
 from skfc.solvers import Solver
@@ -467,27 +469,27 @@ def test_statuses_that_need_one_have_a_warning(data, status, words):
     fit.separation = _separation.Separation(True, fit.theta, np.arange(3))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _driver.warn(fit, 1e-3, 7, Method(), np.arange(3), ["X[:, 1]"])
+        _outcome.warn(fit, 1e-3, 7, Method(), np.arange(3), ["X[:, 1]"])
     assert len(caught) == (words is not None)
     if words:
         assert caught[0].category is ConvergenceWarning
         with pytest.warns(ConvergenceWarning, match=words):
-            _driver.warn(fit, 1e-3, 7, Method(), np.arange(3), ["X[:, 1]"])
+            _outcome.warn(fit, 1e-3, 7, Method(), np.arange(3), ["X[:, 1]"])
 
 
 def test_advice_names_the_parameters_that_are_set(data):
     (fit,) = run(make_objective(*data), max_iter=1)
     with pytest.warns(ConvergenceWarning, match="leave learning_rate=0.25 to 'auto'"):
-        _driver.warn(fit, 1e-3, 7, Method(solver="gd", learning_rate=0.25), None, [])
+        _outcome.warn(fit, 1e-3, 7, Method(solver="gd", learning_rate=0.25), None, [])
     with pytest.warns(ConvergenceWarning, match="leave preconditioner='diagonal' to 'auto'"):
-        _driver.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"), None, [])
+        _outcome.warn(fit, 1e-3, 7, Method(preconditioner="diagonal"), None, [])
 
 
 def test_no_advice_to_set_what_is_set(data):
     (fit,) = run(make_objective(*data), max_iter=1)
     for method in (Method(), Method(solver="gd"), Method(solver="lbfgs", learning_rate=0.25)):
         with pytest.warns(ConvergenceWarning, match=r"Raise max_iter or tol\.$"):
-            _driver.warn(fit, 1e-3, 7, method, None, [])
+            _outcome.warn(fit, 1e-3, 7, method, None, [])
 
 
 def test_an_unknown_distance_is_called_so(data):
@@ -495,16 +497,16 @@ def test_an_unknown_distance_is_called_so(data):
     for fit.status in (Status.MAX_ITER, Status.STUCK):
         for fit.gap, words in ((0.25, "an estimated 2.5e-01 above"), (np.inf, "unknown amount")):
             with pytest.warns(ConvergenceWarning, match=words):
-                _driver.warn(fit, 1e-3, 7, Method(), None, [])
+                _outcome.warn(fit, 1e-3, 7, Method(), None, [])
 
 
 def test_only_single_precision_is_advised_to_take_double(data):
     (fit,) = run(make_objective(*data), max_iter=1)
     fit.status = Status.STUCK
     with pytest.warns(ConvergenceWarning, match="lower C, use float64\\.$"):
-        _driver.warn(fit, 1e-3, 7, Method(), None, [], dtype=np.float32)
+        _outcome.warn(fit, 1e-3, 7, Method(), None, [], dtype=np.float32)
     with pytest.warns(ConvergenceWarning, match="or weights, lower C\\.$"):
-        _driver.warn(fit, 1e-3, 7, Method(), None, [])
+        _outcome.warn(fit, 1e-3, 7, Method(), None, [])
 
 
 def test_a_breakdown_in_single_precision_at_max_iter_is_no_convergence(data, monkeypatch):

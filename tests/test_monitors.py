@@ -7,8 +7,8 @@ import problems
 import pytest
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _monitors
-from skfc._driver import Fit, Status
 from skfc._monitors import Progress, ProgressLines
+from skfc._outcome import Fit, Status
 
 LINE = r"iteration (\d+): objective [\d.e-]+, estimated gap (?:[\d.]+e[+-]\d+|–), \d+\.\d s"
 END = r"converged: (\d+) iterations, gap [\d.]+e[+-]\d+, \d+\.\d s"

@@ -8,8 +8,9 @@ from in_parts import in_parts
 from numpy.testing import assert_allclose
 
 from skfc import _blockwise, _draws, _problem
+from skfc._method import Method
 from skfc._preconditioner import PRECONDITIONERS
-from skfc._problem import Method, Problem
+from skfc._problem import Problem
 from skfc._row_samples import draw_by_prominence, everything
 from skfc._targets import Targets
 from skfc._tuned import override
