@@ -7,7 +7,8 @@ The objective is that of a fit of all rows seen so far,
 of which past rows are known by the sum of their second-order expansions (`_past`), and the
 rows of a window as they are (`_window`). A few Newton steps minimise it when the rows that
 have come since the last time are a share of all, and rows drawn by chance then leave the
-window. Up to its size the fit is exact.
+window. Up to its size the fit is exact. Where classes come after rows have left, rows that are
+held stand for these (`_stand_ins`).
 
 A row expanded where the model knows it by heart, with p next to y, is forgotten. Where rows
 were much more surprising when they came than they are after the steps, beyond what other
@@ -23,10 +24,11 @@ import numpy as np
 from scipy import sparse
 from scipy.special import logsumexp
 
-from skfc._blockwise import evaluate, keep_probabilities, keep_softened, surprise
+from skfc._blockwise import evaluate, keep_softened, surprise
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, Objective
 from skfc._past import FullCurvature, Past, choose_curvature
+from skfc._stand_ins import with_stand_ins
 from skfc._tuned import TUNED
 from skfc._window import WINDOW_BYTES, WINDOW_ROWS, Chunk, joined, wanted_order
 from skfc.solvers._line_search import search
@@ -54,6 +56,8 @@ class Stream:
     n_settled : int, how often there were any
     ridge, ridged : the ridge of the next steps, in rows, and whether the last had one
     approximate : whether rows have left the window
+    rank : (n_classes,) the places of the active classes in the order in which they came
+    left : {number of active classes: (n_classes,) weights of rows that left then, by class}
     penalty : strength of that of a coefficient, and whether in units of standard deviations
     dtype : that of coefficients, the widest of the rows
     """
@@ -74,6 +78,7 @@ class Stream:
         self.value, self.curvature = 0.0, None
         self.window, self.moments, self.inverse = (), None, None
         self.totals = self.known = np.zeros(n_classes)
+        self.rank, self.left = np.zeros(n_classes, dtype=np.intp), {}
         self.seen = self.pending = self.n_steps = self.n_settled = 0
         self.ridge, self.ridged, self.approximate = 1.0, False, False
         self.penalty = 1.0, False
@@ -90,8 +95,14 @@ class Stream:
         new = copy(self)
         new.n_classes, new.active = n_classes, place[self.active]
         new.window = tuple(chunk.widened(place, n_classes) for chunk in self.window)
-        new.totals, new.known = np.zeros((2, n_classes))
-        new.totals[place], new.known[place] = self.totals, self.known
+
+        def wide(values):
+            among = np.zeros(n_classes, dtype=values.dtype)
+            among[place] = values
+            return among
+
+        new.totals, new.known, new.rank = map(wide, (self.totals, self.known, self.rank))
+        new.left = {count: wide(weight) for count, weight in self.left.items()}
         return new
 
     def with_rows(self, rows, target, weight, sample_weight, penalty):
@@ -158,36 +169,20 @@ class Stream:
             self.curvature = kind.zero(P, len(active))
         else:
             self.curvature = self.curvature.widened(place, len(active))
+        self.rank = self.rank.copy()
+        self.rank[active[new]] = np.arange(len(self.active), len(active))
         self.active, self.inverse = active, None
-        if len(place) > 1 and self.window:
+        if self.fit_intercept and len(place) and self.window:
             self._introduce(new, totals[active[new]])
         return True
 
     def _introduce(self, new, weight):
-        """Past rows are of none of the classes `new` (a mask): the quadratic of that.
-
-        These classes begin with their share of all rows, `weight`, by their intercepts. Rows of
-        the window stand for those of the past.
-        """
+        """The classes `new` (a mask) begin with their share of all rows, `weight`."""
         chunk = joined(self.window, self.n_classes)
-        held = chunk.weight.sum()
-        rows = chunk.among(self.active)
-        if self.fit_intercept:
-            Z = (chunk.rows @ self.theta[:, ~new]).T
-            typical = logsumexp(-logsumexp(Z, axis=0), b=chunk.weight / held)
-            self.theta[-1, new] = np.log(weight / (self.total + weight.sum())) - typical
-            self.theta -= self.theta.mean(axis=1, keepdims=True)
-        past = chunk.weight * max(self.total / held - 1.0, 0.0)
-        proba = joined_columns(
-            rows.sum(keep_probabilities, state=logits_of(rows, self.theta)).state
-        )
-        others = np.maximum(1.0 - proba[new].sum(axis=0), np.finfo(float).tiny)
-        without = np.where(new[:, None], 0.0, proba / others)
-        # The covariance of classes less that within the others: between these and the new ones.
-        self.curvature = self.curvature.plus(chunk.rows, proba, past)
-        self.curvature = self.curvature.plus(chunk.rows, without, -past * others)
-        self.gradient = self.gradient + chunk.rows.T @ (past * (proba - without)).T
-        self.value -= float(past @ np.log(others))
+        Z = (chunk.rows @ self.theta[:, ~new]).T
+        typical = logsumexp(-logsumexp(Z, axis=0), b=chunk.weight / chunk.weight.sum())
+        self.theta[-1, new] = np.log(weight / (self.total + weight.sum())) - typical
+        self.theta -= self.theta.mean(axis=1, keepdims=True)
 
     # -- the objective --------------------------------------------------------------------------
 
@@ -260,13 +255,13 @@ class Stream:
         """Newton steps on F, of `least` products and more, until they promise little."""
         ridge, free = penalties
         past = Past(self.value, self.gradient, self.curvature, self.theta, ridge)
-        objective = Objective(chunk.among(self.active), past)
-        second = replace(objective, penalty=past.quadratic)
-        little = accuracy**2 * chunk.weight.sum()
+        little, rows = accuracy**2 * chunk.weight.sum(), self._standing(chunk, self.theta)
+        objective = Objective(rows.among(self.active), past)
         evaluation = objective.at(self.theta)
         for _ in range(TUNED.most_steps):
+            second = replace(objective, penalty=past.quadratic)
             proba = softened(objective.rows, evaluation.state)
-            self._refresh(chunk, joined_columns(proba), ridge, free)
+            self._refresh(rows, joined_columns(proba), ridge, free)
             found = newton_step(
                 objective, HessianOperator(second, objective.rows, proba), evaluation.gradient,
                 self.inverse[0], share=TUNED.share_to_come, least=least, most=TUNED.most_steps,
@@ -278,8 +273,16 @@ class Stream:
             usual = self._surprise(chunk, evaluation.theta) + max(self.value, 0.0)
             if found.decrement[0] <= accuracy * usual + little or t[0] == 0:
                 break
+            if rows is not chunk:
+                rows = self._standing(chunk, evaluation.theta)
+                objective = Objective(rows.among(self.active), past)
+                evaluation = objective.at(evaluation.theta)
         self.theta = evaluation.theta
         self.value, self.gradient = past.of_rows(self.theta)
+
+    def _standing(self, chunk, theta):
+        """The rows of the window, which stand for those that left before later classes came."""
+        return with_stand_ins(chunk, self.active, self.rank[self.active], self.left, theta)
 
     def _refresh(self, chunk, proba, ridge, free):
         """Form the preconditioner again where the rows or the ridge have grown."""
@@ -314,7 +317,10 @@ class Stream:
         order = wanted_order(chunk, len(self.shift), self.moments, seed=self.seen)
         leaving = chunk.take(np.sort(order[size:]))
         self.window = (chunk.take(np.sort(order[:size])),)
-        if len(self.active) < 2:
+        among = len(self.active)
+        left = np.bincount(leaving.classes, weights=leaving.weight, minlength=self.n_classes)
+        self.left = {**self.left, among: self.left.get(among, 0.0) + left}
+        if among < 2:
             return
         rows = leaving.among(self.active)
         sums = rows.sum(evaluate, self.theta)

@@ -8,11 +8,13 @@ import problems
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _past, _stream
 from skfc._blockwise import evaluate
+from skfc._stand_ins import with_stand_ins
 from skfc._window import WINDOW_BYTES, WINDOW_ROWS
 
 T = 3
@@ -303,7 +305,7 @@ def test_classes_grow_and_what_was_learned_stays(data):
         model.partial_fit(X[start : start + 500], names[start : start + 500])
     full = SoftmaxFCClassifier().fit(X, names)
     truth = np.array(["m", "b", "z"])[y_test]
-    assert model.log_loss(X_test, truth) < 1.3 * full.log_loss(X_test, truth)
+    assert model.log_loss(X_test, truth) < 1.15 * full.log_loss(X_test, truth)
 
 
 def test_classes_without_rows_have_their_stated_probability(data):
@@ -494,7 +496,7 @@ def test_every_label_of_a_row_counts_once_it_is_there(data):
 @pytest.mark.parametrize("n_new", [1, 20, 200])
 @pytest.mark.parametrize("kind", ["FullCurvature", "KroneckerCurvature", "DiagonalCurvature"])
 def test_a_new_class_is_as_frequent_as_its_rows(data, n_new, kind, monkeypatch):
-    """Past rows are known by their expansions, which know nothing of it: they are not of it."""
+    """Expansions of past rows know nothing of it, and rows that are held stand for them."""
     monkeypatch.setattr(_stream, "choose_curvature", lambda P, T: getattr(_past, kind))
     X, y, *_ = data
     old, new = np.flatnonzero(y != 2)[:3500], np.flatnonzero(y == 2)[:n_new]
@@ -504,8 +506,46 @@ def test_a_new_class_is_as_frequent_as_its_rows(data, n_new, kind, monkeypatch):
     model.partial_fit(X[new], y[new])
     full = SoftmaxFCClassifier().fit(X[seen], y[seen])
     share = model.predict_proba(X[seen])[:, 2].mean()
-    assert 0.6 < share / full.predict_proba(X[seen])[:, 2].mean() < 1.7
-    assert model.log_loss(X[seen], y[seen]) < 1.05 * full.log_loss(X[seen], y[seen])
+    off, more = (1.1, 1.02) if kind == "FullCurvature" else (1.7, 1.05)
+    assert 1 / off < share / full.predict_proba(X[seen])[:, 2].mean() < off
+    assert model.log_loss(X[seen], y[seen]) < more * full.log_loss(X[seen], y[seen])
+
+
+def test_rows_held_stand_for_those_that_left_before_a_class_came(data, monkeypatch, rng):
+    """Their gradient is that of losses among all classes less those among the known ones.
+
+    The loss of the rows with new targets and weights is an upper bound of that, exact there.
+    """
+    monkeypatch.setattr(_stream, "WINDOW_ROWS", 300)
+    X, y, *_ = data
+    rows = np.argsort(y, kind="stable")[::4]
+    stream = streamed(X[rows], y[rows], 100)._stream
+    assert sorted(stream.left) == [1, 2, 3]
+    chunk, held = stream.held(), np.bincount(stream.held().classes)
+    known = {count: stream.left[count][chunk.classes] / held[chunk.classes] for count in (1, 2)}
+    assert_allclose(sum(map(np.sum, known.values())), sum(stream.left[k].sum() for k in (1, 2)))
+    theta = 0.1 * rng.standard_normal(stream.theta.shape) / chunk.rows.std(axis=0)[:, None].clip(1)
+
+    def exact(theta):
+        Z = chunk.rows @ theta
+        value = (logsumexp(Z, axis=1) - Z[np.arange(len(Z)), chunk.classes]).sum()
+        for count, weight in known.items():
+            value += weight @ (logsumexp(Z, axis=1) - logsumexp(Z[:, :count], axis=1))
+        return value
+
+    standing = with_stand_ins(chunk, stream.active, stream.rank, stream.left, theta)
+    standing = standing.among(stream.active)
+
+    def surrogate(theta):
+        return float(standing.sum(evaluate, theta).values[0][0])
+
+    gradient = standing.sum(evaluate, theta).gradient
+    for size in (1e-3, 0.1, 1.0, 10.0):
+        step = size * rng.standard_normal(theta.shape) * np.abs(theta)
+        above = surrogate(theta + step) - surrogate(theta)
+        assert above >= exact(theta + step) - exact(theta) - 1e-9 * exact(theta)
+    there = (exact(theta + 1e-4 * step) - exact(theta - 1e-4 * step)) / 2e-4
+    assert_allclose((gradient * step).sum(), there, rtol=1e-5)
 
 
 def test_a_search_has_no_stream():
@@ -574,7 +614,7 @@ def test_sorted_by_class(data, batch, C):
     rows = rows[::8] if batch == 1 else rows
     loss = streamed(X[rows], y[rows], batch, C=C).log_loss(X_test, y_test)
     full = SoftmaxFCClassifier().fit(X[rows], y[rows]).log_loss(X_test, y_test)
-    assert loss < 1.1 * full
+    assert loss < 1.03 * full
 
 
 @pytest.fixture
@@ -591,7 +631,8 @@ def test_a_class_that_was_rare_is_no_sign_of_overfitting(digits):
     rows = np.argsort(y[~test], kind="stable")
     model = streamed(X[~test][rows], y[~test][rows], 100, classes=range(10))
     assert model._stream.ridge < 100
-    assert model.log_loss(X[test], y[test]) < 0.2 * np.log(10)
+    full = SoftmaxFCClassifier().fit(X[~test], y[~test])
+    assert model.log_loss(X[test], y[test]) < 1.1 * full.log_loss(X[test], y[test])
 
 
 def test_a_ridge_that_new_rows_lose_by_is_left_out(digits):
