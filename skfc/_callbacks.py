@@ -91,7 +91,10 @@ class CallbackMonitor:
     def step(self, progress):
         def attributes():
             coef, intercept = self.complete(*progress.coefficients())
-            return {"coef_": coef, "intercept_": intercept, "classes_": self.classes}
+            return {
+                "coef_": coef, "intercept_": intercept, "classes_": self.classes,
+                "n_iter_": progress.n_iter,
+            }  # fmt: skip
 
         self.attributes = attributes
         if self.open is None:  # the start

@@ -93,6 +93,8 @@ def test_every_iteration_is_a_task(data, solver):
     assert_allclose(recorder.ended[-1].predict_proba(X), model.predict_proba(X), atol=0.03)
     for after, before in zip(recorder.ended[:-1], recorder.begun[1:], strict=True):
         assert_array_equal(after.coef_, before.coef_)
+    assert [fitted.n_iter_ for fitted in recorder.begun] == list(range(model.n_iter_))
+    assert [fitted.n_iter_ for fitted in recorder.ended] == list(range(1, model.n_iter_ + 1))
 
 
 @pytest.mark.parametrize("solver", ["auto", "gd"])
