@@ -33,6 +33,7 @@ from skfc._namespaces import (
     to_numpy,
     writes_at,
 )
+from skfc._tuned import TUNED
 
 __all__ = [
     "Array", "all_beside", "as_like", "beside", "check_place", "is_array", "is_dispatched",
@@ -220,6 +221,9 @@ def lapack_routine(name):
 def cholesky_solve(L, b):
     """(L Lᵀ)⁻¹ b for a vector or columns b."""
     xp = namespace(L)
+    if xp is np and L.nbytes <= TUNED.small_block_bytes:  # too short to let other threads in
+        solve = lapack.spotrs if L.itemsize == 4 else lapack.dpotrs
+        return solve(L.T, b)[0]
     if xp is np:
         x = np.array(b.T, dtype=L.dtype, order="C")  # columns one after the other, as in Fortran
         n, n_columns, info = c_int(len(L)), c_int(x.size // max(len(L), 1)), c_int()

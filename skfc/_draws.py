@@ -40,10 +40,13 @@ def chance_by_leverage(block, products, weights, *, n, scale):
 
 
 def expected(block, _, chance, *state, factor):
-    """How many rows `draw` is expected to draw, (M,)."""
+    """How many rows `draw` is expected to draw, (M,), and its derivative by `factor`, (M,)."""
     xp = namespace(chance)
-    p = xp.minimum(chance * cast(xp.asarray(factor), chance.dtype)[:, None], xp.ones_like(chance))
-    return (xp.sum(cast(p, xp.float64), axis=1),), None, (chance, *state)
+    p = chance * cast(xp.asarray(factor), chance.dtype)[:, None]
+    certain = p >= 1
+    count = xp.sum(cast(xp.where(certain, xp.ones_like(p), p), xp.float64), axis=1)
+    slope = xp.sum(cast(xp.where(certain, xp.zeros_like(p), chance), xp.float64), axis=1)
+    return (count, slope), None, (chance, *state)
 
 
 def draw(block, _, chance, *state, factor):

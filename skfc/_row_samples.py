@@ -21,25 +21,27 @@ def working_dtype(objective, size):
     return xp.float32 if single else xp.float64
 
 
-def draw(rows, chance, size, *, state, theta=None):
-    """A Poisson sample of about `size` rows: their importance, as a state (M, n_rows).
+def draw(rows, chance, size, *, state, theta=None, passed_on=False):
+    """A Poisson sample of at most about `size` rows: their importance, as a state (M, n_rows).
 
     Parameters
     ----------
     chance : function of a block. Its state begins with the numbers (M, n_rows) to which the
         chances of the rows are proportional; its value is their sums (M,)
     state, theta : the arguments of `chance`
+    passed_on : whether rows that are drawn for certain leave their surplus to the others
     """
     sums = rows.sum(chance, theta, state, count=False)
+    size = min(size, rows.shape[0])
     factor = size / (on_host(sums.values[0]) * rows.n_total)
-    for _ in range(TUNED.patience):
-        # Rows that are drawn for certain leave their surplus to the others.
+    for _ in range(TUNED.patience if passed_on else 0):  # Newton's method
         function = partial(_draws.expected, factor=factor)
-        (found,) = rows.sum(function, state=sums.state, count=False).values
-        share = on_host(found) * rows.n_total / min(size, rows.shape[0])
-        if (share > 0.9).all():
+        values = rows.sum(function, state=sums.state, count=False).values
+        count, slope = (on_host(value) * rows.n_total for value in values)
+        if (count > 0.9 * size).all():
             break
-        factor = factor / share
+        more = host.divide(size - count, slope, out=host.zeros_like(count), where=slope > 0)
+        factor = factor + more
     return rows.sum(partial(_draws.draw, factor=factor), state=sums.state, count=False).state
 
 
@@ -58,7 +60,8 @@ def stands_out(rows):
 
 def draw_by_prominence(rows, state, size):
     """`draw` in proportion to a state (n_rows,) times the prominence of rows."""
-    return draw(rows, _draws.chance, size, state=rows.with_prominence(state))
+    state = rows.with_prominence(state)
+    return draw(rows, _draws.chance, size, state=state, passed_on=True)
 
 
 def everything(rows):
