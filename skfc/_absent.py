@@ -21,8 +21,8 @@ def finish(coef, intercept, X, targets: Targets, active, fit_intercept):
     T = targets.n_classes
     full, b = np.zeros((T, coef.shape[1])), np.zeros(T)
     full[active], b[active] = coef, intercept
-    absent = np.setdiff1d(np.arange(T), active)
-    if len(absent):
+    if len(active) < T:
+        absent = np.setdiff1d(np.arange(T), active)
         share = targets.share_of_new(X, coef, intercept, len(absent))
         b[absent] = absent_intercept(*share, targets.total, len(absent))
         if fit_intercept:

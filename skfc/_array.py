@@ -54,7 +54,7 @@ def cast(array, dtype):
     """`array` in `dtype`, itself where it has that type already."""
     if array.dtype == dtype:
         return array
-    if isinstance(array, np.ndarray | np.generic):
+    if is_numpy(array):
         return array.astype(dtype)
     return namespace(array).astype(array, dtype)
 
@@ -195,12 +195,16 @@ def decomposition():
 
 def cholesky(A):
     """The lower Cholesky factor, or None where A is not positive definite to rounding."""
+    xp = namespace(A)
     try:
-        with decomposition():
-            L = namespace(A).linalg.cholesky(A)
+        if xp is np:
+            L = np.linalg.cholesky(A)
+        else:
+            with decomposition():
+                L = xp.linalg.cholesky(A)
     except np.linalg.LinAlgError:
         return None
-    return L if bool(namespace(A).all(namespace(A).isfinite(L))) else None
+    return L if bool(xp.all(xp.isfinite(L))) else None
 
 
 @cache
@@ -275,8 +279,9 @@ def take(array, index, axis=0):
     xp = namespace(array)
     if xp is np and not array.flags.c_contiguous:  # `take` would copy all of it first
         return array[(slice(None),) * (axis % array.ndim) + (index,)]
-    index = index if xp is np or not is_numpy(index) else xp.asarray(index)
-    return xp.take(array, index, axis=axis)
+    if xp is np:
+        return array.take(index, axis=axis)
+    return xp.take(array, xp.asarray(index) if is_numpy(index) else index, axis=axis)
 
 
 def nonzero(array):
@@ -296,6 +301,12 @@ def random_normal(shape, like):
     return xp.asarray(numbers, dtype=like.dtype)
 
 
+def reshape(array, shape):
+    """`array` in another shape."""
+    xp = namespace(array)
+    return array.reshape(shape) if xp is np else xp.reshape(array, shape)
+
+
 def permute(array, axes):
     """`array` with its axes in another order."""
     xp = namespace(array)
@@ -308,10 +319,16 @@ def tile(vector, n):
 
 
 @cache
+def pairs_of(n, apart=0):
+    """The pairs i <= j of `n`, those at least `apart`, by rows: two arrays."""
+    return np.triu_indices(n, apart)
+
+
+@cache
 def pair_places(n):
     """(n, n): where the pair (i, j) stands among those of the upper triangle, by rows."""
     place = np.empty((n, n), dtype=np.intp)
-    first, second = np.triu_indices(n)
+    first, second = pairs_of(n)
     place[first, second] = place[second, first] = np.arange(len(first))
     place.flags.writeable = False  # it is shared
     return place

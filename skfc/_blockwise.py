@@ -66,6 +66,13 @@ def trial(block, direction, logits, *unused):
     return (loss, roots, xp.sum(cast(weighted, xp.float64), axis=1)), None, (moved,)
 
 
+def loss(block, direction, logits, *unused):
+    """The loss at step one."""
+    direction += logits
+    value, _ = block.kernel.residual(block.stack(direction), block.target, block.weight)
+    return (value,), None, ()
+
+
 def try_steps(block, _, logits, direction, *, steps, columns=None, problems=None):
     """Loss and slope at `steps`, of some problems or of all: no product with X."""
     z, dz, weight = logits, direction, block.weight
@@ -142,6 +149,19 @@ def curve(block, direction, proba):
     return (), block.flat(dz), (proba,)
 
 
+def forms(block, directions, proba, *unused):
+    """The curvature between directions, each the weights of all classes of one problem.
+
+    And that of every direction, were its logits not taken from their mean over the classes.
+    """
+    xp, dz = namespace(directions), block.stack(directions)
+    p, root = proba[None, ...], xp.sqrt(proba[None, ...] * block.weight[:, None, :])
+    size = xp.sum((root * dz) ** 2, axis=(1, 2))
+    dz = root * (dz - xp.sum(p * dz, axis=1, keepdims=True))
+    flat = xp.reshape(dz, (dz.shape[0], -1))
+    return (xp.matmul(flat, flat.T), size), None, (proba,)
+
+
 def curvature_diagonal(block, _, proba):
     """m p (1 - p): the diagonal of the curvature of every row."""
     _, _, (weights,) = curvature_weights(block, None, proba)
@@ -153,18 +173,52 @@ def curvature_weights(block, _, proba):
     return (), None, (block.flat(block.stack(proba * (1 - proba)) * block.weight[:, None, :]),)
 
 
+def without_classes(block, _, form, logits, *unused, limit, little):
+    """Loss and residual without classes of little probability, in rows of a form beyond `limit`.
+
+    That is where a weight times a probability is less than `little`; a class of the target
+    stays. The loss is not larger than with them. Probabilities stay, which rows are kept, and
+    which classes.
+    """
+    xp, z = namespace(logits), block.stack(logits + 0)
+    out = block.kernel.probabilities(z + 0) * block.weight[:, None, :] < little
+    out = out & (form > limit) & (one_hot(block.target, z) == 0)[None, ...]
+    z = xp.where(out, xp.full_like(z, -0.5 * float(xp.finfo(z.dtype).max)), z)
+    left = cast(~out, z.dtype)
+    proba = block.flat(block.kernel.probabilities(z + 0) * left)
+    (loss,), residual, _ = residual_of(block, block.flat(z), logits)
+    return (loss,), residual, (proba, xp.ones_like(form), block.flat(left))
+
+
+def squared_residuals(block, _, logits, *unused):
+    """The squares of the residuals at the logits that are with the block."""
+    _, residual, _ = residual_of(block, logits + 0, logits)
+    return (), residual**2, (logits,)
+
+
+def form_of_pair(block, _, form, proba, kept, left, *, pair):
+    """The forms (n_rows,) of rows that are kept and have both classes of a pair, else zero."""
+    i, j = pair
+    return (), None, (form * kept * left[i, :] * left[j, :],)
+
+
+def larger(block, _, first, second):
+    """The larger of two numbers of every row."""
+    return (), None, (namespace(first).maximum(first, second),)
+
+
 def form_of_kept(block, _, form, proba, kept):
     """The forms (1, n_rows) of rows that are kept, and zeros of the others."""
     return (), None, (form * kept,)
 
 
-def keep_near(block, _, form, proba, kept, *, limit):
+def keep_near(block, _, form, proba, kept, *left, limit):
     """Probabilities of rows whose form is at most `limit`, and zeros of the others; and which.
 
     A row with probabilities of zero has no curvature.
     """
     kept = cast(form <= limit, kept.dtype) * kept
-    return (), None, (proba * kept, kept)
+    return (), None, (proba * kept, kept, *left)
 
 
 def class_products(block, _, logits, *unused, stride):

@@ -117,7 +117,9 @@ def direct_step(objective, gradient, solve):
     """The Newton step of a Hessian whose inverse is at hand."""
     step = solve(gradient)
     decrement = 0.5 * objective.dot(step, gradient)
-    broken = ~(decrement > 0) & (objective.dot(gradient, gradient) > 0)
+    broken = ~(decrement > 0)
+    if broken.any():  # where the gradient is not zero
+        broken &= objective.dot(gradient, gradient) > 0
     return NewtonStep(step, decrement, 0, broken, broken & False, [], [], is_exact=True)
 
 

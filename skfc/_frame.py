@@ -89,6 +89,14 @@ class Frame:
         """mean / scale, (n_features,): what is subtracted from x / scale."""
         return self.mean * self.inverse
 
+    @cached_property
+    def idle(self):
+        """(P,) of bool: the features without variance."""
+        idle = self.inverse == 0
+        if not self.fit_intercept:
+            return idle
+        return concatenate([idle, namespace(idle).zeros(1, dtype=idle.dtype)])
+
     def penalty_factors(self, std=None):
         """The penalty of every feature in standardised units, for lambda = 1.
 

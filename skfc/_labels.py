@@ -175,7 +175,7 @@ def union(several):
 
 def labels_of(y, what="y"):
     """`y` as one column, the labels that occur, and the index of every one."""
-    y = column_or_1d(y, warn=True)
+    y = y if y.ndim == 1 else column_or_1d(y, warn=True)
     if y.dtype.kind == "O" and len(y) and isinstance(y[0], list | tuple | set | np.ndarray):
         raise ValueError(f"{what} holds a {type(y[0]).__name__} in a row. {MULTILABEL}")
     return y, *unique_labels(y)

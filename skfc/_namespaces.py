@@ -10,6 +10,8 @@ from sklearn import get_config
 
 # In annotations: an array of any library.
 Array = np.ndarray
+# NumPy's own: an array, or a number of one.
+OF_NUMPY = (np.ndarray, np.generic)
 
 DISTRIBUTED = ("dask", "dask_expr", "dask_cudf")
 # Those that fits run on: arrays can be changed in place. Of the first two array_api_compat
@@ -87,7 +89,7 @@ _known = {}  # namespaces by type and device, so that equal ones are identical
 
 def namespace(array):
     """The array-API namespace of `array` on its device; NumPy itself for NumPy arrays."""
-    if isinstance(array, np.ndarray | np.generic):
+    if isinstance(array, OF_NUMPY):
         return np
     key = type(array), str(getattr(array, "device", None))
     found = _known.get(key)
@@ -117,7 +119,7 @@ def standard(array):
 
 def is_numpy(array):
     """Whether `array` is NumPy's."""
-    return isinstance(array, np.ndarray | np.generic)
+    return isinstance(array, OF_NUMPY)
 
 
 def is_array(value):

@@ -18,10 +18,10 @@ from functools import partial
 
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take
-from skfc._conjugate_gradients import direct_step, newton_step
+from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact, is_small
-from skfc._row_samples import everything, stands_out
+from skfc._row_samples import stands_out
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
@@ -99,58 +99,6 @@ def estimate(iterate, index, tol, *, thorough=False):
     return Estimate(newton.decrement, doubtful, broken, step, after)
 
 
-def newton_bound(newton, hessian, objective, evaluation, wanted):
-    """A proven upper bound of F - F*, (n_problems,), from a Newton step on the whole Hessian.
-
-    Along a step that moves the logits of no row by more than r against one another, curvature
-    falls by a factor of e^r at most (Bach 2010, proposition 1). With m the most that a step u of
-    norm √(uᵀ H u) = 1 moves a row, d = ½ gᵀ H⁻¹ g and a = m √(2 d) < 1,
-
-        F* >= min_s F - s √(2 d) + (e^(-m s) + m s - 1) / m²
-            = F - 2 d (a + (1 - a) log(1 - a)) / a²
-
-    which is F - 2 d at the least. It holds as well with less curvature than there is: near the
-    minimum, rows that may move by more than half a logit are left out of H, and then need no m.
-    Infinite where nothing is known, or d is more than `wanted`.
-    """
-    rows, gradient = objective.rows, cast(evaluation.gradient, objective.rows.parameter_dtype)
-    state = None  # of the rows that are left, once some are not
-    near_minimum = TUNED.stronger * TUNED.small_tol * evaluation.value
-    for _ in range(TUNED.look_back):
-        if newton.broken.any() or not hessian.is_exact:
-            break
-        forms, factor = hessian.row_forms(rows)
-        if state is not None:
-            both = rows.joined(forms, state)
-            forms = rows.sum(_blockwise.form_of_kept, state=both, count=False).state
-        d = factor * newton.decrement
-        a = host.sqrt(2 * d * factor * rows.largest(forms))
-        if (a < 1).all():
-            small = host.maximum(a, 1e-3)  # digits cancel below
-            return 2 * d * (small + (1 - small) * host.log1p(-small)) / small**2
-        if not (d <= host.minimum(wanted, near_minimum)).all():
-            break
-        if state is None:
-            keep = _blockwise.keep_probabilities
-            state = rows.sum(keep, state=evaluation.state, count=False).state
-            state = rows.joined(state, everything(rows))
-        near = partial(_blockwise.keep_near, limit=float(0.5**2 / (2 * d[0])))
-        state = rows.sum(near, state=rows.joined(forms, state), count=False).state
-        hessian = hessian.of(objective, state)
-        newton = direct_step(objective, gradient, hessian.solve)
-    return host.full(objective.n_problems, host.inf)
-
-
-def bound_at_end(objective, evaluation, wanted):
-    """The same for one problem at any evaluation, or infinity where the Hessian is not small."""
-    if not is_small(objective):
-        return host.full(1, host.inf)
-    hessian = exact(objective, evaluation)
-    gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
-    newton = direct_step(objective, gradient, hessian.solve)
-    return newton_bound(newton, hessian, objective, evaluation, wanted)
-
-
 def farthest(objective, evaluation, scale):
     """The most that a row may move for its curvature to stay, in logits (n_problems,).
 
@@ -196,7 +144,7 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     """The Newton step of an estimate, and the factorised Hessian where it took that."""
     least, newton = products_of(iterate, evaluation, thorough)
     far_off = newton is not None and not is_near(newton, evaluation, tol)
-    suspect = thorough or (iterate.poor and may_hide(objective, least))
+    suspect = thorough or may_hide(iterate, objective, least)
     whole = exact(objective, evaluation) if suspect and not far_off else None
     if whole is None:
         newton = newton or solve(precondition, least=least)
@@ -208,9 +156,14 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     return newton, whole
 
 
-def may_hide(objective, n_products):
-    """Whether products may hide curvature: where it takes many of them, or a row stands out."""
-    return n_products >= TUNED.decided_steps or stands_out(objective.rows)
+def may_hide(iterate, objective, least):
+    """Whether products may hide curvature: where it takes many of them, or a row stands out.
+
+    With the Hessian as preconditioner many are asked for where its factor hides directions.
+    """
+    if not iterate.poor:
+        return iterate.least_steps >= TUNED.decided_steps and is_small(objective)
+    return least >= TUNED.decided_steps or stands_out(objective.rows)
 
 
 def is_near(newton, evaluation, tol):

@@ -226,14 +226,21 @@ def over_rows(function, array):
     For sums and products of arrays like it: pieces of NumPy's, and their temporaries, stay in
     the cache.
     """
-    n_pieces = array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 0
+    n_pieces = pieces_of(array)
     if n_pieces < 2:
         return [function(ALL)]
     return thread_map(function, even(len(array), n_pieces))
 
 
+def pieces_of(array):
+    """How many pieces of its rows a large array of NumPy's makes; of others there is one."""
+    return array.nbytes // TUNED.piece_bytes if isinstance(array, np.ndarray) else 1
+
+
 def inner(a, b, factors=None):
     """The sum of a * b, or of factors * a * b, by :func:`over_rows`: a float."""
+    if pieces_of(a) < 2:
+        return _array.inner(a if factors is None else a * factors, b)
 
     def piece(rows):
         part = a[rows, :] if factors is None else a[rows, :] * factors[rows, :]

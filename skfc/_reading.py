@@ -23,7 +23,7 @@ def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
     X = without_duplicates(X) if sparse.issparse(X) else X
     if classes is None and estimator.classes is not None:
         classes = _labels.check_classes(estimator.classes)
-    classes, target = _targets.encode(y, classes, names=names)
+    classes, target = _targets.encode(y, classes, names=names, validated=not sparse.issparse(y))
     weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
     check_several(classes)
     return X, classes, target, weight

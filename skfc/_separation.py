@@ -21,7 +21,7 @@ from functools import partial
 from itertools import combinations
 
 import numpy as np
-from scipy import optimize, sparse, special
+from scipy import linalg, optimize, sparse, special
 from scipy.sparse import csgraph
 
 from skfc import _blockwise
@@ -33,6 +33,8 @@ from skfc._tuned import TUNED
 
 # Entries of a direction, for rows of largest value one: larger ones would tell rounding apart.
 LARGEST = 1e6
+# What a linear program may miss a margin by.
+HARM = 1e-6
 
 
 @dataclass(frozen=True)
@@ -96,18 +98,80 @@ def by_program(rows, b, theta, left):
     if are_pinned(X, first, stays):
         return None
     i, k = np.nonzero(np.arange(T) != first[:, None])  # margins of the label over class k
-    sign = np.zeros((len(i), T, 1))
-    sign[np.arange(len(i)), first[i]], sign[np.arange(len(i)), k] = 1.0, -1.0
-    A = sparse.csr_array((sign * X[i, None, :]).reshape(len(i), -1))
-    most = np.where(stays[i, k], 0.0, 1.0)
-    x = most_margins(A, most, np.inf)
-    if x is not None and np.abs(x[: A.shape[1]]).max() > LARGEST:  # it tells rounding apart
-        x = most_margins(A, most, LARGEST)
-    if x is None or not (helped := x[A.shape[1] :] > 0.5).any():
+    margins = Margins(X, first, i, k, np.where(stays[i, k], 0.0, 1.0), T)
+    direction = margins.direction(leading(X, first, i, k, loss))
+    if direction is None:
         return None
-    direction = x[: A.shape[1]].reshape(T, -1)
     direction = direction - direction.mean(axis=0)  # what all classes share changes nothing
-    return Separation(False, direction.T, np.unique(first[i[helped]]))
+    return Separation(False, direction.T, np.unique(first[i[margins.of(direction) > 0.5]]))
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Margins <x_i, d_y - d_k> of rows i and other classes k, for directions d (T, P).
+
+    Attributes
+    ----------
+    rows, first : (n, P) and (n,), features of rows, and their labels
+    i, k : (m,), the row and the class of every margin
+    most : (m,), what it counts for at the most
+    n_classes : T
+    """
+
+    rows: np.ndarray
+    first: np.ndarray
+    i: np.ndarray
+    k: np.ndarray
+    most: np.ndarray
+    n_classes: int
+
+    def of(self, direction):
+        """The margins, (m,)."""
+        Z = self.rows @ direction.T
+        return Z[self.i, self.first[self.i]] - Z[self.i, self.k]
+
+    def direction(self, chosen):
+        """A direction with some margin of one and none below zero, or None.
+
+        A linear program of the `chosen` margins, which span all, finds one, or that there is none;
+        of the others, those that it makes worst are chosen too, until none is worse.
+        """
+        largest, P = np.inf, self.rows.shape[1]
+        while True:
+            x = most_margins(self.matrix(chosen), self.most[chosen], largest)
+            if x is None or not (x[self.n_classes * P :] > 0.5).any():
+                return None
+            direction = x[: self.n_classes * P].reshape(-1, P)
+            if largest == np.inf and np.abs(direction).max() > LARGEST:
+                largest = LARGEST  # it tells rounding apart
+                continue
+            found = self.of(direction)
+            harm = np.where(self.most > 0, -found, np.abs(found))
+            harm[chosen] = 0.0
+            worst = np.argsort(-harm, kind="stable")[: len(chosen)]
+            worst = worst[harm[worst] > HARM]
+            if not len(worst):
+                return direction
+            chosen = np.concatenate([chosen, worst])
+
+    def matrix(self, chosen):
+        """Sparse rows of the margins `chosen`, in the entries of a direction."""
+        i, k, m = self.i[chosen], self.k[chosen], np.arange(len(chosen))
+        sign = np.zeros((len(i), self.n_classes, 1))
+        sign[m, self.first[i]], sign[m, k] = 1.0, -1.0
+        return sparse.csr_array((sign * self.rows[i, None, :]).reshape(len(i), -1))
+
+
+def leading(X, first, i, k, loss):
+    """Indices of margins that span all, and of those most at stake between every two classes."""
+    P = X.shape[1]
+    spanning = linalg.qr(X.T, mode="r", pivoting=True)[1][:P]
+    order = np.argsort(-loss[i, k], kind="stable")
+    pair = first[i[order]] * (k.max() + 1) + k[order]
+    by_pair = np.argsort(pair, kind="stable")
+    sizes = np.bincount(pair)
+    place = np.arange(len(pair)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.union1d(np.flatnonzero(np.isin(i, spanning)), order[by_pair[place < 2 * P]])
 
 
 def are_pinned(X, first, stays):

@@ -30,7 +30,7 @@ SMALL_LOSS = {4: 1e-3, 8: 1e-5}
 
 def _residual_numpy(logits, target, weight):
     """Loss (n_problems,) and residual; the residual takes the place of `logits`."""
-    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
     labels = target.ndim == 1
     if labels:
         entries, index = _entries(logits, target)
@@ -39,7 +39,7 @@ def _residual_numpy(logits, target, weight):
         at_target = np.einsum("kn,bkn->bn", target, logits)
     total = _exp_numpy(logits)
     loss = _weighted_sum(weight, np.log(total) - at_target)
-    decided = (loss < SMALL_LOSS[logits.itemsize] * weight.sum(axis=1)).any()
+    decided = (loss < SMALL_LOSS[logits.itemsize] * np.add.reduce(weight, axis=1)).any()
     if decided:
         rest = _sum_of_others(logits)
         loss = _weighted_sum(weight, np.log1p(rest) - at_target)
@@ -83,12 +83,12 @@ def _exp_numpy(shifted):
     if shifted.min(initial=0.0) < lowest:
         np.clip(shifted, lowest, 0.0, out=shifted)
     np.exp(shifted, out=shifted)
-    return shifted.sum(axis=1)
+    return np.add.reduce(shifted, axis=1)
 
 
 def _probabilities_numpy(logits):
     """Softmax over the classes, in place."""
-    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
     total = _exp_numpy(logits)
     logits /= total[:, None, :]
     return logits

@@ -147,13 +147,15 @@ def place_columns(rows, classes, names, *, what="y"):
     return classes, placed
 
 
-def encode(y, classes=None, *, names=None, what="y"):
+def encode(y, classes=None, *, names=None, what="y", validated=False):
     """Classes, and class indices (n_samples,) or probabilities (n_classes, n_samples).
 
-    `names` are the column names of the frame that `y` was, where it no longer is one.
+    `names` are the column names of the frame that `y` was, where it no longer is one;
+    `validated` says that it is an array that scikit-learn has checked.
     """
     names = column_names(y) if names is None else names
-    y = check_array(plain(y, what), ensure_2d=False, dtype=None, input_name=what)
+    if not validated:
+        y = check_array(plain(y, what), ensure_2d=False, dtype=None, input_name=what)
     if not is_rows(y):
         return encode_labels(y, classes, what=what)
     classes, rows = encode_rows(y, classes, names, what)

@@ -43,7 +43,7 @@ class Tuned:
     # -- preconditioners ------------------------------------------------------------------------
     no_curvature: float = 1e-13  # relative to the largest: curvature that is rounding
     rounding_of_gram: float = 1e-10  # of its diagonal: what rounding of a Gram matrix may be
-    block_price: float = 4.0  # steps that a look at blocks, or at the diagonal, costs
+    block_price: float = 4.0  # steps that a look at blocks or at the diagonal costs; all rows may
     numbers_per_step: float = 200.0  # features x classes of blocks for one step more
     hessian_rows_per_direction: int = 55  # rows of a Hessian per effective degree of freedom
     operations_per_logit: float = 100.0  # of exponentials, in operations of a matrix product
@@ -85,7 +85,7 @@ class Tuned:
     steps_per_root: float = 0.5  # products of an estimate, times the root of the condition
     decided_steps: int = 12  # products of an estimate where few may miss a row
     farthest_intercept: float = 100.0  # logits that the intercepts may be from the minimum's
-    largest_program: int = 2**19  # coefficients of a linear program that finds separation
+    largest_program: int = 2**23  # coefficients of a linear program that finds separation
     patience: int = 25  # iterations that a method may take before another goes on, or none
 
     # -- streams: streams.md ----------------------------------------------------------------------

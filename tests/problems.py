@@ -87,3 +87,14 @@ def known_penalised(n_samples=60, n_features=4, n_classes=3, *, fit_intercept=Tr
     R = rows @ np.linalg.solve(rows.T @ rows, right.T)
     C = 1.1 * np.max(-R / P)
     return Known(X, P + R / C, np.ones(n_samples), C, coef, intercept)
+
+
+def far_rows(seed, largest):
+    """X and y with rows far out in a column each, three of four of which have the same label."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((80, 4)), rng.integers(3, size=80)
+    for j in range(2):
+        rows = rng.choice(80, 4, replace=False)
+        X[rows, j] = largest * 10.0 ** -rng.integers(3)
+        y[rows[:3]] = y[rows[0]]
+    return X, y

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import problems
 import pytest
-from core import SMOOTH, make_iterate, make_objective
+from core import SMOOTH, make_iterate, make_objective, standardised
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
@@ -146,10 +146,54 @@ def test_where_no_step_lowers_far_above_the_floor_a_fit_is_stuck(data):
     objective = make_objective(*data)
     start = path_to(objective, 1)[0]
     stuck = replace(start, stalled=np.ones(1, dtype=bool))
-    (fit,) = run(objective, scripted([start, stuck]))
+    with override(hessian_size=0):
+        (fit,) = run(objective, scripted([start, stuck]))
     assert fit.status is Status.STUCK
     assert fit.n_iter == 1
     assert fit.gap > 1e-3
+
+
+def test_where_the_hessian_is_small_a_stuck_fit_ends_where_newton_leads(data):
+    objective = make_objective(*data)
+    start = path_to(objective, 1)[0]
+    stuck = replace(start, stalled=np.ones(1, dtype=bool))
+    (fit,) = run(objective, scripted([start, stuck]))
+    (best,) = run(objective, tol=1e-12)
+    assert fit.status is Status.CONVERGED
+    assert fit.proven
+    assert fit.gap <= 1e-8
+    assert fit.value == fit.loss_curve[-1]
+    assert fit.value / best.loss_curve[-1] - 1 <= fit.gap
+    assert_allclose(objective.at(fit.theta).value[0], fit.value, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("solver", "preconditioner"), [("lbfgs", "diagonal"), ("gd", "kronecker")]
+)
+def test_a_fit_in_doubt_ends_by_a_proof_of_newton_steps(solver, preconditioner):
+    """After some iterations these bound the minimum, which tells the gaps of all that follow."""
+    objective, options = make_objective(*problems.far_rows(0, 1e8), C=10.0), {"max_iter": 1000}
+    (fit,) = run(objective, solver, preconditioner, tol=1e-4, **options)
+    (best,) = run(objective, "newton-cholesky", tol=1e-10, **options)
+    gap = fit.value / best.loss_curve[-1] - 1
+    assert best.proven
+    assert fit.status is Status.CONVERGED
+    assert fit.proven
+    assert gap - 1e-9 <= fit.gap <= gap + 1e-5
+    with override(hessian_size=0):
+        (alone,) = run(objective, solver, preconditioner, tol=1e-4, **options)
+    assert fit.n_iter < alone.n_iter
+
+
+def test_newton_steps_that_take_many_products_end_in_the_hessian_of_all_rows(data):
+    """Where it is affordable, of however many rows."""
+    objective = make_objective(*data, C=1e4)
+    with override(few_numbers=1, block_price=0.0, patience=2):
+        other = {"other": "newton-cg", "tol": 1e-9, "max_iter": 100}
+        (fit,) = run(objective, "gd", "diagonal", **other)
+    assert fit.switched == "newton-cholesky"
+    assert fit.status is Status.CONVERGED
+    assert fit.proven
 
 
 def test_a_pause_is_no_end(data):
@@ -165,7 +209,8 @@ def test_patience_ends(data):
     """At the same value for ever, with decrements that fall no more."""
     objective = make_objective(*data)
     path = path_to(objective, 2)
-    (fit,) = run(objective, scripted(path), max_iter=1000)
+    with override(hessian_size=0):
+        (fit,) = run(objective, scripted(path), max_iter=1000)
     assert fit.status is Status.STUCK
     assert 21 < fit.n_iter <= 50
     # A value that goes on falling is progress, be it ever so slow.
@@ -415,6 +460,37 @@ def test_weights_of_many_sizes_take_few_iterations(rng):
     weight = np.exp(6 * rng.standard_normal(40_000))
     clf = SoftmaxFCClassifier(max_iter=30).fit(X, y, sample_weight=weight)
     assert clf.optimality_gap_ <= clf.tol
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_margins_tell_of_separation_as_all_do(seed, monkeypatch):
+    """Two marks of few rows, of one class and of two: only the first is a direction."""
+    rng = np.random.default_rng(seed)
+    n, T = 2000, 3
+    X = rng.standard_normal((n, 4))
+    y = (X[:, :T] + 2 * rng.gumbel(size=(n, T))).argmax(axis=1)
+    X[:, 3] = 0.0
+    marked = np.flatnonzero(y == 0)[:5] if seed % 2 else rng.choice(n, 20, replace=False)
+    X[marked, 3] = 1.0
+    objective, sizes, whole = make_objective(X, y, C=np.inf), [], _separation.most_margins
+    theta = np.zeros(objective.shape)
+
+    def most_margins(A, most, largest):
+        sizes.append(A.shape[0])
+        return whole(A, most, largest)
+
+    monkeypatch.setattr(_separation, "most_margins", most_margins)
+    found = _separation.by_program(objective.rows, 0, theta, np.inf)
+    assert max(sizes) < n / 4
+    monkeypatch.setattr(_separation, "leading", lambda X, first, i, k, loss: np.arange(len(i)))
+    of_all = _separation.by_program(objective.rows, 0, theta, np.inf)
+    assert max(sizes) == n * (T - 1)
+    assert (found is None) == (of_all is None) == (seed % 2 == 0)
+    if found is not None:
+        assert found.classes.tolist() == of_all.classes.tolist() == [0]
+        Z = np.column_stack([standardised(objective, X), np.ones(n)])[:, : len(found.direction)]
+        Z = Z @ found.direction
+        assert (Z[np.arange(n), y] >= Z.max(axis=1) - 1e-5).all()
 
 
 def test_separation_is_read_off_the_rows():

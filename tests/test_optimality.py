@@ -1,5 +1,7 @@
 """How far the minimum is: bounds lie below it, estimates are near it."""
 
+from dataclasses import replace
+
 import numpy as np
 import problems
 import pytest
@@ -13,9 +15,13 @@ from core import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skfc._optimality import estimate, lower_bound, newton_bound, relative
+from skfc import _newton_bound
+from skfc._blockwise import keep_probabilities
+from skfc._newton_bound import newton_bound
+from skfc._optimality import estimate, lower_bound, relative
 from skfc._preconditioner import ExactHessian, make
 from skfc._tuned import TUNED, override
+from skfc.solvers import GO_ON
 
 WANTED, TOL = 1e-12, 1e-6
 
@@ -232,11 +238,87 @@ def test_what_a_step_of_unit_norm_moves(rng):
 def test_what_was_added_to_a_diagonal_is_counted():
     _, objective, _ = problem(3, 1.0)
     whole = iterate_of(objective, np.zeros(objective.shape)).whole
-    ((L, unit),) = whole.factor
-    whole.factor = [(np.linalg.cholesky(L @ L.T + 1e-3 * np.eye(len(L))), unit)]
-    least = np.linalg.eigvalsh(L @ L.T)[0]
+    (factor,) = whole.factor
+    A = factor.L @ factor.L.T
+    whole.factor = [replace(factor, L=np.linalg.cholesky(A + 1e-3 * np.eye(len(A))))]
+    least = np.linalg.eigvalsh(A)[0]
     _, factor = whole.row_forms(objective.rows)
     assert factor >= (least + 1e-3) / least
+
+
+def almost_equal_columns(change):
+    """An objective with two columns that differ by little; the penalty is next to nothing."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 4))
+    X[:, 3] = X[:, 0] + change * X[:, 3]
+    y = (X[:, 0] + rng.logistic(size=300) > 0).astype(int) + (X[:, 1] > 1)
+    return X, make_objective(X, y, C=1e30)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="no extended precision")
+@pytest.mark.parametrize("change", [1e-3, 1e-5, 1e-7])
+def test_the_factor_of_a_hessian_keeps_directions_that_products_of_features_lose(change):
+    """R with H⁻¹ = R Rᵀ: in its columns H is one, but where all classes change together."""
+    X, objective = almost_equal_columns(change)
+    iterate = iterate_of(objective, np.full(objective.shape, 0.1) * np.arange(3.0))
+    assert iterate.is_exact
+    assert (iterate.whole.factor[0].turn is None) == (change == 1e-3)
+    x, T = standardised(objective, X).astype(np.longdouble), 3
+    (p,) = objective.rows.sum(keep_probabilities, state=iterate.evaluation.state).state[0]
+    p, P = p.astype(np.longdouble), objective.shape[0]
+    H = np.zeros((T, P, T, P), np.longdouble)
+    for k in range(T):
+        for j in range(T):
+            weight = p[k] * (p.sum(axis=0) - p[k]) if k == j else -p[k] * p[j]
+            H[k, :, j] = (x.T * weight) @ x / len(x)
+    R = iterate.whole.factor[0].root_of_inverse()
+    size = P * T
+    values = np.linalg.eigvalsh((R.T @ H.reshape(size, size) @ R).astype(float))
+    assert_allclose(values[:P], 0.0, atol=1e-6)
+    assert_allclose(values[P:], 1.0, atol=0.05)
+
+
+def bounds_on_the_way(objective):
+    """F at 40 iterates of Newton's method, and the bounds where the Newton step is at hand."""
+    steps = SMOOTH["newton-cholesky"].generate(
+        objective, ExactHessian(objective), np.zeros(objective.shape)
+    )
+    iterate, values, bounds = next(steps), [], []
+    for _ in range(40):
+        value, bound = iterate.evaluation.value, np.inf
+        if iterate.is_exact:
+            bound = newton_bound(
+                iterate.newton, iterate.whole, objective, iterate.evaluation, TOL * value
+            )[0]
+        values.append(value[0])
+        bounds.append(bound)
+        iterate = steps.send(GO_ON)
+    return np.array(values), np.array(bounds)
+
+
+def far_rows(seed, largest):
+    return make_objective(*problems.far_rows(seed, largest), C=10.0)
+
+
+@pytest.mark.parametrize("largest", [1e6, 1e8])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_newton_bound_is_one_where_rows_are_next_to_certain(seed, largest):
+    values, bounds = bounds_on_the_way(far_rows(seed, largest))
+    assert (bounds >= values - values.min() - 1e-10 * values).all()  # logits of 1e7
+    assert (bounds <= TOL * values).any()
+
+
+def test_classes_of_no_probability_make_a_bound_known(monkeypatch):
+    """Rows that have lost their curvature would hide what the penalty alone holds."""
+    known = []
+    for seed in range(8):
+        values, bounds = bounds_on_the_way(far_rows(seed, 1e10))
+        known.append((bounds <= TOL * values).any())
+    monkeypatch.setattr(_newton_bound, "bound_with_less", lambda *_: np.full(1, np.inf))
+    for seed in range(8):
+        values, bounds = bounds_on_the_way(far_rows(seed, 1e10))
+        known.append((bounds <= TOL * values).any())
+    assert sum(known[8:]) < sum(known[:8])
 
 
 # -- estimates ----------------------------------------------------------------------------

@@ -377,7 +377,7 @@ def test_gram(container, tmp_path, fit_intercept, rng):
 @pytest.mark.parametrize("size", [2**24, 1000], ids=["at once", "in pieces"])
 @pytest.mark.parametrize("sampled", [False, True], ids=["all rows", "a sample"])
 def test_sums_of_pairs(container, tmp_path, fit_intercept, size, sampled, rng):
-    """X̃ᵀ diag(m (p_k [k = j] - p_k p_j)) X̃ / n for pairs of the classes but the last."""
+    """X̃ᵀ diag(m p_k p_j) X̃ / n for the pairs k < j of classes."""
     case = Case(container, tmp_path, fit_intercept=fit_intercept, blocks=SPLITS[2])
     rows = all_selected(case.rows) if sampled else case.rows
     proba = rng.dirichlet(np.ones(T), (2, n)).transpose(0, 2, 1)
@@ -385,8 +385,7 @@ def test_sums_of_pairs(container, tmp_path, fit_intercept, size, sampled, rng):
     with override(block_bytes=size, small_block_bytes=size):
         found = [host(rows.pair_sums(state, rows.xp.float64)) for _ in range(2)]
     for b, p in enumerate(proba):
-        pairs = [(k, j) for k in range(T - 1) for j in range(k, T - 1)]
-        weights = [case.weight[b] * p[k] * ((k == j) - p[j]) for k, j in pairs]
+        weights = [case.weight[b] * p[k] * p[j] for k in range(T) for j in range(k + 1, T)]
         right = np.array([(case.X * w[:, None]).T @ case.X / n for w in weights], dtype=float)
         close = {"rtol": case.eps, "atol": 20 * container.squares}
         assert_allclose(found[0][b], right, **close)

@@ -22,8 +22,9 @@ from threadpoolctl import threadpool_limits
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, neg_log_loss_scorer
 from skfc._driver import Run
+from skfc._method import Method
 from skfc._preconditioner import PRECONDITIONERS, choose, make
-from skfc._tuned import TUNED
+from skfc._tuned import TUNED, override
 from skfc.solvers import GO_ON, Change, _newton, _sgd
 from skfc.solvers._gd import largest_curvature
 from skfc.solvers._lbfgs import inverse_product, lbfgs, pair
@@ -504,6 +505,22 @@ def test_rows_of_a_batch():
     assert size(160_000, 50) == 10_000
     assert size(16_000_000, 512) * 512 * 8 == 2**24
     assert size(16_000, 100_000, values=16_000 * 100) == 3333
+
+
+def test_many_heavy_tailed_rows(rng):
+    """L-BFGS is given up where it is slow and the Hessian of all rows costs a few passes."""
+    X = rng.standard_t(1.5, (4000, 5))
+    X[:, 4] = np.exp(np.clip(X[:, 4], -12, 12))
+    logits = np.clip(X, -30, 30) @ rng.standard_normal((5, 4))
+    y = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    with override(few_numbers=10**5):  # as if the rows were many
+        method = Method().choose(make_objective(X, y))
+        assert (method.solver, method.other) == ("lbfgs", "newton-cg")
+        model = SoftmaxFCClassifier().fit(X, y)
+    assert model.solver_ == "newton-cholesky"
+    assert model.n_iter_ <= TUNED.patience
+    exact = SoftmaxFCClassifier(solver="newton-cholesky").fit(X, y)
+    assert_allclose(model.loss_curve_[-1], exact.loss_curve_[-1], rtol=10 * model.tol)
 
 
 # -- L-BFGS -------------------------------------------------------------------------------

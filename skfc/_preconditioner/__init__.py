@@ -4,7 +4,13 @@ A preconditioner stands for an approximation M of the Hessian in standardised fe
 `update` looks at an evaluation where that is due, and `solve` applies the inverse of M.
 """
 
-from skfc._preconditioner._base import Diagonal, Identity, Preconditioner, passes_of
+from skfc._preconditioner._base import (
+    Diagonal,
+    Identity,
+    Preconditioner,
+    passes_of,
+    work_of_pass,
+)  # fmt: skip
 from skfc._preconditioner._block_diagonal import BlockDiagonal
 from skfc._preconditioner._full import ExactHessian, FullHessian
 from skfc._preconditioner._kronecker import Kronecker, LowRank
@@ -88,7 +94,8 @@ def exact_later(objective):
         and FullHessian.passes(objective) > TUNED.most_passes
     ):
         return None
-    return ExactHessian(objective) if FullHessian.is_small(objective) else FullHessian(objective)
+    whole = FullHessian.is_small(objective) or is_free(objective)
+    return ExactHessian(objective) if whole else FullHessian(objective)
 
 
 def is_small(objective):
@@ -103,9 +110,31 @@ def is_small(objective):
 
 
 def is_cheap(objective):
-    """Whether the Hessian of all rows is small, and costs no more than a pass, about."""
-    n, size = objective.rows.shape[0], objective.shape[0] * objective.rows.n_classes
-    return is_small(objective) and passes_of(objective, n * size**2 / 2) <= 1
+    """Whether the Hessian of all rows is small, and costs little from the first step on."""
+    work = FullHessian.work_of_all(objective)
+    few = work <= min(TUNED.few_numbers, TUNED.most_passes * work_of_pass(objective))
+    return few and is_small(objective)
+
+
+def is_whole_affordable(objective):
+    """Whether the Hessian of all rows is small, of however many rows: it costs 100 passes at most.
+
+    As in :func:`is_small` it must have curvature everywhere.
+    """
+    P, n = objective.shape[0], objective.rows.shape[0]
+    bent = objective.penalty.strict.all() or n > P
+    few = P * objective.rows.n_classes <= TUNED.hessian_size
+    return few and bent and objective.n_problems == 1
+
+
+def is_free(objective):
+    """Whether there is no penalty, and the Hessian of all of many rows costs little.
+
+    Products with a Hessian on a sample may then miss more than anywhere else.
+    """
+    large = not (FullHessian.is_small(objective) or objective.penalty.strict.any())
+    work, most = FullHessian.work_of_all(objective), TUNED.most_passes * work_of_pass(objective)
+    return large and is_whole_affordable(objective) and work <= most
 
 
 def eigen_operations(objective):

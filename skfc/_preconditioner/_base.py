@@ -4,9 +4,9 @@ from copy import copy
 
 from skfc._array import (
     add_to_diagonal,
+    at_most,
     cast,
     cholesky,
-    concatenate,
     diagonal,
     diagonals,
     host,
@@ -102,12 +102,15 @@ class Preconditioner:
 def passes_of(objective, operations):
     """What operations of matrices cost, in passes over the data, about.
 
-    A pass takes four operations for every value and class, and some for every logit; those of
-    matrices are `speed_of_matrices` times as fast.
+    Those of matrices are `speed_of_matrices` times as fast as others.
     """
+    return operations / TUNED.speed_of_matrices / max(work_of_pass(objective), 1)
+
+
+def work_of_pass(objective):
+    """Operations of a pass: four for every value and class, and some for every logit."""
     rows = objective.rows
-    a_pass = rows.n_classes * (4 * rows.n_values + TUNED.operations_per_logit * rows.shape[0])
-    return operations / TUNED.speed_of_matrices / max(a_pass, 1)
+    return rows.n_classes * (4 * rows.n_values + TUNED.operations_per_logit * rows.shape[0])
 
 
 class Identity(Preconditioner):
@@ -145,7 +148,7 @@ class Diagonal(Preconditioner):
         ridge = ridge_of(o, M.dtype)
         if o.n_problems > 1:
             ridge = xp.repeat(ridge, o.rows.n_classes, axis=1)
-        idle = idle_rows(o)
+        idle = o.rows.frame.idle
 
         def invert(rows):
             m = M[rows, :]
@@ -204,7 +207,7 @@ def ridge_of(objective, dtype):
     xp = objective.rows.xp
     ridge = objective.penalty.diagonal(objective.shape[0])
     largest = SINGLE_RANGE[1] if dtype == xp.float32 else LARGEST
-    return cast(xp.where(ridge < largest, ridge, largest), dtype)
+    return cast(at_most(ridge, largest), dtype)
 
 
 def units_of(d, idle=None):
@@ -216,17 +219,8 @@ def units_of(d, idle=None):
     xp = namespace(d)
     least = TUNED.no_curvature * xp.max(d, axis=-1, keepdims=True)
     unit = xp.sqrt(xp.maximum(d, least))
-    unit = xp.where(unit > 0, unit, xp.ones_like(unit))
-    return unit if idle is None else xp.where(idle, xp.ones_like(unit), unit)
-
-
-def idle_rows(objective):
-    """(P,) of bool: the features without variance."""
-    frame, xp = objective.rows.frame, objective.rows.xp
-    idle = frame.inverse == 0
-    if not frame.fit_intercept:
-        return idle
-    return concatenate([idle, xp.zeros(1, dtype=idle.dtype)])
+    unit = xp.where(unit > 0, unit, 1.0)
+    return unit if idle is None else xp.where(idle, 1.0, unit)
 
 
 def centred_over_classes(x, n_classes):
@@ -244,14 +238,16 @@ def centred_over_classes(x, n_classes):
     return xp.reshape(centred, x.shape)
 
 
-def factorise(A):
+def factorise(A, jitter=None):
     """The lower Cholesky factors, a list, of matrices (K, P, P) with unit diagonals.
 
-    As little is added to a diagonal as makes the matrix positive definite.
+    As little is added to a diagonal as makes the matrix positive definite, a `jitter` at least.
     """
-    jitter = jitter_of(A)
-    A = with_diagonals(A, diagonals(A) + jitter)
+    jitter = jitter_of(A) if jitter is None else jitter
     K, P = A.shape[:2]
+    if K == 1:
+        return [factor_of(add_to_diagonal(A[0, ...], jitter), jitter)]
+    A = with_diagonals(A, diagonals(A) + jitter)
     if namespace(A) is host:
         return thread_map(lambda k: factor_of(A[k], jitter), range(K), work=K * P**3 // 3)
     L = cholesky(A)
@@ -260,12 +256,13 @@ def factorise(A):
     return [factor_of(A[k, ...], jitter) for k in range(K)]
 
 
-def is_singular(L):
+def is_singular(L, jitter=None):
     """Whether a factor has a pivot that is mostly what :func:`factorise` has added.
 
     Directions of so little curvature are hidden behind it.
     """
-    return bool(namespace(L).min(diagonal(L)) ** 2 < 10 * jitter_of(L))
+    jitter = jitter_of(L) if jitter is None else jitter
+    return bool(namespace(L).min(diagonal(L)) ** 2 < 10 * jitter)
 
 
 def jitter_of(A):

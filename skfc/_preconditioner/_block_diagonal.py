@@ -22,7 +22,6 @@ from skfc._preconditioner._base import (
     Preconditioner,
     centred_over_classes,
     factorise,
-    idle_rows,
     is_singular,
     ridge_of,
     units_of,
@@ -96,7 +95,7 @@ class BlockDiagonal(Preconditioner):
         if ridge.shape[1] != K:
             ridge = xp.repeat(ridge, K // ridge.shape[1], axis=1)
         d = diagonals(grams) + ridge.T
-        unit = units_of(d, idle_rows(objective))
+        unit = units_of(d, objective.rows.frame.idle)
         B = grams / (unit[:, :, None] * unit[:, None, :])
         self.factor = factorise(with_diagonals(B, d / unit**2))
         hidden = any(is_singular(L) for L in self.factor)

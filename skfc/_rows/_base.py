@@ -213,8 +213,9 @@ class LocalRows(Sizes, BlockSums):
         """
         std, reach = to_numpy(moments.std[0, :]), to_numpy(moments.high - moments.low)
         columns = np.flatnonzero(reach > 2.01 * std)
-        rows = np.linspace(0, self.shape[0] - 1, min(self.shape[0], TUNED.hessian_rows))
-        x = np.sort(self._values(np.unique(rows.astype(int)), columns), axis=0)
+        last, some = self.shape[0] - 1, min(self.shape[0], TUNED.hessian_rows)
+        rows = np.arange(some) * last // max(some - 1, 1)
+        x = np.sort(self._values(rows, columns), axis=0)
         n = len(x)
         median, spread = np.zeros(self.shape[1]), np.zeros(self.shape[1])
         median[columns] = x[n // 2]
@@ -248,10 +249,10 @@ class LocalRows(Sizes, BlockSums):
             yield self.taken(index[index < n])
 
     def pair_sums(self, proba, dtype):
-        """The second derivatives of the mean loss for pairs k <= j of the classes but the last.
+        """Means of m p_k p_j x̃ x̃ᵀ for the pairs k < j of classes, by rows of the upper triangle.
 
-        (n_problems, T (T - 1) / 2, P, P), pairs by rows of the upper triangle. The classes sum
-        to zero, which gives those of the last one.
+        (n_problems, T (T - 1) / 2, P, P): less these are second derivatives of the mean loss. The
+        classes sum to zero, which gives those of a class with itself.
 
         Parameters
         ----------
@@ -264,6 +265,14 @@ class LocalRows(Sizes, BlockSums):
 
         total = reduce(accumulate, self.each(pairs, proba)) / self.n_total
         return self.xp.reshape(total, (self.n_problems, -1, *total.shape[1:]))
+
+    def second_moments(self, dtype):
+        """Means of m x̃ x̃ᵀ for every problem, ones included: (n_problems, P, P)."""
+
+        def of(block):
+            return self._sums_of_pairs(block, cast(block.weight, dtype))
+
+        return reduce(accumulate, self.each(of)) / self.n_total
 
     def row_forms(self, forms):
         """The largest x̃ᵀ A x̃ of every row, ones included, for A (M, P, P): a state (n_rows,)."""

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from skfc._array import as_like, cast, namespace, to_numpy
+from skfc._array import as_like, cast, namespace, reshape, to_numpy
 from skfc._draws import uniform
 from skfc._pool import even, in_order
 from skfc._softmax import kernel
@@ -56,12 +56,12 @@ class Block:
     def stack(self, logits):
         """(K, n_rows) as (n_problems, n_classes, n_rows)."""
         shape = (logits.shape[0] // self.n_classes, self.n_classes, logits.shape[-1])
-        return namespace(logits).reshape(logits, shape)
+        return reshape(logits, shape)
 
     def flat(self, stacked):
         """(n_problems, n_classes, n_rows) as (K, n_rows)."""
         shape = (stacked.shape[0] * stacked.shape[1], stacked.shape[-1])
-        return namespace(stacked).reshape(stacked, shape)
+        return reshape(stacked, shape)
 
     def like(self, values):
         """Host values as an array of the library and type of the block."""

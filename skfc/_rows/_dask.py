@@ -99,6 +99,9 @@ class DaskRows(Sizes):
     def pair_sums(self, proba, dtype):
         return self._symmetric("pair_sums", proba, dtype)
 
+    def second_moments(self, dtype):
+        return self._symmetric("second_moments", dtype)
+
     def row_forms(self, forms):
         return self._keep(_part_functions.row_forms, forms)
 

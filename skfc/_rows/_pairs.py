@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skfc._array import concatenate, namespace, pair_places, take
+from skfc._array import concatenate, namespace, pair_places, pairs_of, take
 from skfc._pool import in_order, product
 from skfc._rows._blocks import row_blocks
 from skfc._softmax import others
@@ -20,16 +20,14 @@ from skfc._tuned import TUNED
 
 
 def pair_weights(block, proba):
-    """The curvature m (p_k [k = j] - p_k p_j) of every row for pairs of the classes but the last.
+    """m p_k p_j of every row for the pairs k < j of classes, by rows of the upper triangle.
 
-    (n_problems * T (T - 1) / 2, n_rows), pairs k <= j by rows of the upper triangle.
+    (n_problems * T (T - 1) / 2, n_rows).
     """
-    p, T, out = block.stack(proba), block.n_classes, []
-    weighted = p * block.weight[:, None, :]
-    for k, other in enumerate(others(p)[:-1]):
-        mine = weighted[:, k : k + 1, :]
-        out += [mine * other[:, None, :], -mine * p[:, k + 1 : T - 1, :]]
-    return block.flat(concatenate(out, axis=1))
+    p = block.stack(proba)
+    weighted = p if block.unit_weight else p * block.weight[:, None, :]
+    pairs = [weighted[:, k : k + 1, :] * p[:, k + 1 :, :] for k in range(block.n_classes - 1)]
+    return block.flat(concatenate(pairs, axis=1))
 
 
 def sums_of_pairs(rows, block, weight):
@@ -44,7 +42,7 @@ def sums_of_pairs(rows, block, weight):
 
 def forms_of_pairs(rows, block, forms):
     """The largest x̃ᵀ A x̃ of each of NumPy's rows, ones included, for matrices A (M, P, P)."""
-    first, second = np.triu_indices(rows.n_parameters)
+    first, second = pairs_of(rows.n_parameters)
     flat = forms[:, first, second] * np.where(first == second, 1.0, 2.0)
 
     def part(_, products):

@@ -16,9 +16,9 @@ def search(line, wolfe=None):
     """
     f0, s0 = line.evaluation.value, line.slope
     wolfe = TUNED.wolfe if wolfe is None else wolfe
-    low, s_low = host.zeros_like(f0), s0
-    high = s_high = host.full_like(f0, host.inf)
-    t, (f, s) = host.ones_like(f0), line.at_unit_step
+    low, s_low = host.zeros(len(f0)), s0
+    high = s_high = low + host.inf
+    t, (f, s) = low + 1, line.at_unit_step
     for _ in range(TUNED.most_steps):
         falls = f <= f0 + TUNED.armijo * t * s0
         almost = f <= f0 + ROUNDING[line.itemsize] * host.abs(f0)

@@ -1,0 +1,59 @@
+"""Where Newton's method leads from an end in doubt, and what it proves there.
+
+A fit may have come to its minimum and not know it: rows that may hide others, or no step that
+lowers the objective any more. Some steps with the Hessian of all rows, where that is small, bound
+the minimum. The bound holds for every iterate, so that the gap of all of them is known.
+"""
+
+from dataclasses import dataclass
+
+from skfc._array import Array, host
+from skfc._newton_bound import newton_bound
+from skfc._optimality import lower_bound, relative
+from skfc._preconditioner import is_small, make
+from skfc.solvers import GO_ON, SOLVERS
+
+
+@dataclass(frozen=True)
+class NewtonEnd:
+    """Where it has led one problem: theta (P, T), F (1,) there, and a lower bound of F*."""
+
+    theta: Array
+    value: Array
+    lower: float
+
+
+def newton_end(objective, theta, tol, most):
+    """The :class:`NewtonEnd` of a problem from `theta`, or None where its Hessian is not small.
+
+    That is after a proof that F is within `tol` of its minimum, or after `most` steps.
+    """
+    if not is_small(objective):
+        return None
+    hessian = make(objective, None, exact=True)
+    hessian.in_double(objective)
+    steps, lower = SOLVERS["newton-cholesky"].generate(objective, hessian, theta), -host.inf
+    change = None
+    for _ in range(most + 1):
+        iterate = steps.send(change)
+        change, value = GO_ON, iterate.evaluation.value
+        if iterate.newton is not None and (iterate.decrement <= tol * value).all():
+            lower = max(lower, lower_of(iterate, tol)[0])
+        if iterate.stalled.any() or (relative(value - lower, value) <= tol).all():
+            break
+    steps.close()
+    return NewtonEnd(iterate.evaluation.theta, value, lower)
+
+
+def lower_of(iterate, tol):
+    """A proven lower bound of F* (1,), by the penalty or by the Newton step of an iterate."""
+    objective, evaluation, wanted = (
+        iterate.objective,
+        iterate.evaluation,
+        tol * iterate.evaluation.value,
+    )
+    lower = lower_bound(objective, evaluation, 0.1 * wanted)
+    if (evaluation.value - lower <= wanted).all() or not iterate.is_exact:
+        return lower
+    bound = newton_bound(iterate.newton, iterate.whole, objective, evaluation, wanted)
+    return host.maximum(lower, evaluation.value - bound)
