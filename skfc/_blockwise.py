@@ -7,6 +7,8 @@ function may overwrite them, and copies what it keeps. They can be pickled and s
 block lives.
 """
 
+import math
+
 import numpy as np
 
 from skfc._array import cast, namespace, permute, take
@@ -279,13 +281,36 @@ def divergence(block, _, logits, *unused, mix, rest, shares):
     mixed = (1 - mix) * xp.exp(log_p)
     if mix > 0:
         mixed = mixed + mix * xp.asarray(rest, dtype=xp.float64)[:, None]
-    values = []
-    for a in shares:
-        q = (1 - a) * y + a * mixed
-        log_q = xp.log(xp.where(q > 0, q, xp.ones_like(q)))
-        rows = xp.sum(xp.where(q > 0, q * (log_q - log_p), xp.zeros_like(q)), axis=0)
-        values.append(xp.sum(weight * rows))
+    of_share = divergence_of_labels if block.target.ndim == 1 else divergence_of_targets
+    values = [xp.sum(weight * rows) for rows in of_share(y, log_p, mixed, mix, shares)]
     return (xp.stack(values),), None, (logits,)
+
+
+def divergence_of_targets(y, log_p, mixed, mix, shares):
+    """KL(q | p) of every row, for every share a of q = (1 - a) y + a mixed."""
+    xp = namespace(y)
+    for a in shares:
+        yield xp.sum(relative_entropy((1 - a) * y + a * mixed, log_p), axis=0)
+
+
+def divergence_of_labels(y, log_p, mixed, mix, shares):
+    """The same where y is a unit vector: of the other classes q is a mixed, for every a.
+
+    With mixed = p they have a log a of what is theirs.
+    """
+    xp = namespace(y)
+    own, own_log_p = xp.sum(y * mixed, axis=0), xp.sum(y * log_p, axis=0)
+    others = xp.sum(relative_entropy((1 - y) * mixed, log_p), axis=0) if mix > 0 else 0.0
+    for a in shares:
+        of_label = relative_entropy((1 - a) + a * own, own_log_p)
+        yield of_label + a * others + (a * math.log(a) * (1 - own) if a > 0 else 0.0)
+
+
+def relative_entropy(q, log_p):
+    """q log(q / p), entry by entry."""
+    xp = namespace(q)
+    log_q = xp.log(xp.where(q > 0, q, xp.ones_like(q)))
+    return xp.where(q > 0, q * (log_q - log_p), xp.zeros_like(q))
 
 
 def log_totals(block, _, logits, *unused):

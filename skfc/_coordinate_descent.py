@@ -83,7 +83,7 @@ def factor_of(A, jitter):
             jitter *= 100
             if jitter > 1:
                 np.fill_diagonal(scaled, 0.0)
-                jitter = np.abs(scaled).sum(axis=0)
+                jitter = 2 * np.abs(scaled).sum(axis=0)  # what is added may be rounded
 
 
 def solve_factored(factor, b):
@@ -161,7 +161,8 @@ class Lasso:
             sign, A = np.sign(v[index]), self.A[np.ix_(index, index)]
             gradient = self.gradient(v)[index] + sign
             factor = factor_of(A, jitter)
-            jitter = factor[2]  # what a matrix takes will do for a part of it
+            if np.ndim(factor[2]) == 0:  # what a matrix takes will do for a part of it
+                jitter = factor[2]
             step = -solve_factored(factor, gradient)
             here, inward = v[index], step * sign < 0
             crossing = np.divide(-here, step, out=np.full_like(here, np.inf), where=inward)

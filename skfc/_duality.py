@@ -102,11 +102,8 @@ class Dual:
         divergence = on_host(found.values[0])
         value = float((evaluation.value + penalty.absolute(evaluation.theta))[0])
         weak = NO_THRESHOLD, value, self.farthest
-        gap = min(
-            divergence[i] + penalty.excess(evaluation.theta, share * gradient, *weak)
-            for i, share in enumerate(shares)
-        )
-        return host.maximum(gap, 0.0)  # rounding
+        gaps = divergence + penalty.excess(evaluation.theta, gradient, *weak, shares)
+        return host.maximum(gaps.min(keepdims=True), 0.0)  # rounding
 
     def mixture(self, gradient):
         """e and r (T,), for which the mean of (1 - e) p + e r is that of the targets."""

@@ -203,13 +203,13 @@ class ElasticNet(Penalty):
         """sum_jk (|g_jk| - l1 √d_j)₊² / (2 l2 d_j) in every problem: R*(g)."""
         return super().conjugate(self.distance(0 * gradient, gradient))
 
-    def excess(self, theta, gradient, least=0.0, value=0.0, farthest=None):
-        """R(theta) + R*(-gradient) + <theta, gradient> (1,), a sum without negative terms.
+    def excess(self, theta, gradient, least=0.0, value=0.0, farthest=None, shares=(1.0,)):
+        """R(theta) + R*(-a gradient) + <theta, a gradient>, a sum without negative terms.
 
-        R* is finite with l2 = 0 where no entry of the gradient is beyond its threshold, see
-        `largest_share`. Features of a penalty below `least` count as if they had none: weights
-        at the minimum may be up to `farthest` (n_features, 1) away, but no farther than
-        R <= `value` allows.
+        Of every share 0 <= a <= 1 of the gradient, (n_shares,). R* is finite with l2 = 0 where no
+        entry of the gradient is beyond its threshold, see `largest_share`. Features of a penalty
+        below `least` count as if they had none: weights at the minimum may be up to `farthest`
+        (n_features, 1) away, but no farther than R <= `value` allows.
         """
         xp, N = namespace(theta), self.factors.shape[0]
         W, g, t = theta[:N, :], gradient[:N, :], self.thresholds
@@ -217,18 +217,26 @@ class ElasticNet(Penalty):
         some = (W != 0) | (xp.abs(g) > t)
         l2 = xp.broadcast_to(self.factors * float(self.l2[0]), W.shape)[some]
         W, g, t = W[some], g[some], xp.broadcast_to(t, W.shape)[some]
-        inside = xp.where(g < -t, -t, xp.where(g > t, t, g))
-        each = t * xp.abs(W) + inside * W
-        free, weak = each + 0.5 * l2 * W**2, t + l2 < least
-        if (self.l2 > 0).all():
-            each = each + 0.5 * (l2 * W + (g - inside)) ** 2 / l2
+        far, weak = None, t + l2 < least
         if bool(xp.any(weak)):
             way = xp.abs(W) + value / xp.where(t > 0, t, xp.ones_like(t))
             far = xp.broadcast_to(farthest, some.shape)[some]
-            free = free + xp.where((way < far) & (t > 0), way, far) * xp.abs(g - inside)
+            far = xp.where((way < far) & (t > 0), way, far)
+        return host.asarray([self._excess(W, a * g, t, l2, weak, far) for a in shares])
+
+    def _excess(self, W, g, t, l2, weak, far):
+        """The same of some weights and one gradient; those that are `weak` may be `far` away."""
+        xp = namespace(W)
+        inside = xp.where(g < -t, -t, xp.where(g > t, t, g))
+        each = t * xp.abs(W) + inside * W
+        free = each + 0.5 * l2 * W**2
+        if (self.l2 > 0).all():
+            each = each + 0.5 * (l2 * W + (g - inside)) ** 2 / l2
+        if far is not None:
+            free = free + far * xp.abs(g - inside)
             weak = weak & (free < each) if (self.l2 > 0).all() else weak
             each = xp.where(weak, free, each)
-        return host.full(1, float(xp.sum(each)))
+        return float(xp.sum(each))
 
     def largest_share(self, gradient, least=0.0):
         """The largest a <= 1 for which no entry of a * gradient is beyond its threshold.

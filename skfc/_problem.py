@@ -29,6 +29,7 @@ from skfc._penalty import ElasticNet, Penalty
 from skfc._pool import thread_map
 from skfc._rows import LocalRows, make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
+from skfc._screening import Screened
 from skfc._tuned import TUNED
 from skfc.solvers import SOLVERS
 
@@ -313,17 +314,24 @@ class Problem:
                 cache[key] = preconditioner
         if method.verbose:
             monitors = (*monitors, ProgressLines(int(method.verbose), name))
-        solver = SOLVERS[method.solver]
+        solver, coefficients = SOLVERS[method.solver], self.coefficients
         options = {key: getattr(method, key) for key in solver.options}
+        screened = Screened.of(objective) if solver.proximal else None
+        if screened is not None:
+            objective, theta = screened.objective, screened.cut(theta)
+            coefficients = lambda theta: self.coefficients(screened.whole(theta))  # noqa: E731
         try:
-            return Run(
+            fits = Run(
                 solver, objective, preconditioner, theta, tol=method.tol,
                 max_iter=method.max_iter, monitors=monitors, options=options,
-                suspicious=suspicious, coefficients=self.coefficients,
+                suspicious=suspicious, coefficients=coefficients,
                 other=method.other if objective.n_problems == 1 else None,
             ).run()  # fmt: skip
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(self.dtype)) from error
+        for fit in fits if screened is not None else []:
+            fit.theta = screened.whole(fit.theta)
+        return fits
 
 
 def flat(lists):

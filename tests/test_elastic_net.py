@@ -7,19 +7,21 @@ from core import PROXIMAL, checks_of, make_objective, standardised
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import one_hot
 from scipy import sparse
-from scipy.special import logsumexp, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.datasets import load_digits, load_wine
 from sklearn.feature_selection import SelectFromModel
 from sklearn.model_selection import GridSearchCV
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _blockwise, l1_min_C
-from skfc._coordinate_descent import minimise
+from skfc._blockwise import divergence_of_labels, divergence_of_targets
+from skfc._coordinate_descent import factor_of, minimise
 from skfc._duality import Dual
 from skfc._objective import Objective
 from skfc._penalty import ElasticNet
 from skfc._rows import merge_columns, to_row_space
+from skfc._screening import Screened
 from skfc._tuned import TUNED, override
-from skfc.solvers import SOLVERS
+from skfc.solvers import SOLVERS, _newton_cd
 from skfc.solvers._model_steps import (
     by_coordinate_descent,
     curvature_to_zero,
@@ -302,6 +304,16 @@ def test_the_excess_is_a_sum_of_values(l2, rng):
         assert_allclose(penalty.excess(theta, -slope), 0, atol=1e-13)
 
 
+@pytest.mark.parametrize("mix", [0.0, 0.3])
+def test_the_divergence_of_labels_is_that_of_targets(mix, rng):
+    log_p = log_softmax(rng.standard_normal((4, 50)) * rng.choice([0.1, 1, 100], 50), axis=0)
+    y, rest = np.eye(4)[rng.integers(0, 4, 50)].T, np.array([0.1, 0.2, 0.3, 0.4])
+    mixed, shares = (1 - mix) * np.exp(log_p) + mix * rest[:, None], (0.0, 0.3, 0.999, 1.0)
+    found = divergence_of_labels(y, log_p, mixed, mix, shares)
+    for one, other in zip(found, divergence_of_targets(y, log_p, mixed, mix, shares), strict=True):
+        assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
 def test_the_proximal_map(rng):
     """Its optimality condition: (theta - v) / step is a subgradient at v."""
     penalty = ElasticNet(np.ones(1), rng.uniform(0.1, 3, (5, 1)), np.array([0.7]))
@@ -379,9 +391,9 @@ def test_how_steps_are_found_changes_nothing(changes, l1_ratio):
 
 @every_ratio
 @pytest.mark.parametrize("least", [1, 150])
-@pytest.mark.parametrize("most", [0, 15], ids=["diagonal", "blocks"])
+@pytest.mark.parametrize("most", [0, 15], ids=["none", "few"])
 def test_products_with_the_hessian_serve_as_well(most, least, l1_ratio):
-    """Preconditioned by its diagonal, and by the blocks of the four classes."""
+    """Where no Hessian is a matrix, and where only that of few weights is."""
     X, y, _ = data("scaled")
     model = fitted(X, y, l1_ratio=l1_ratio, C=0.5)
     assert most == 0 or (model.coef_ != 0).sum() > most
@@ -389,6 +401,50 @@ def test_products_with_the_hessian_serve_as_well(most, least, l1_ratio):
         other = fitted(X, y, l1_ratio=l1_ratio, C=0.5, tol=1e-6)
     assert_allclose(value(other, X, y), value(model, X, y), rtol=1e-6)
     assert other.optimality_gap_ <= 1e-6
+
+
+@pytest.mark.parametrize(("l1_ratio", "products"), [(0.01, True), (1.0, False)])
+def test_squares_that_make_a_model_easy_spare_the_matrix(l1_ratio, products, monkeypatch):
+    """Of more weights than `hessian_size`, there are products while they solve the models."""
+    X, y, _ = data("scaled")
+    model, sizes, step = fitted(X, y, l1_ratio=l1_ratio), [], _newton_cd.by_coordinate_descent
+
+    def recorded(model, evaluation, mask, *rest):
+        sizes.append(mask.sum())
+        return step(model, evaluation, mask, *rest)
+
+    monkeypatch.setattr(_newton_cd, "by_coordinate_descent", recorded)
+    with override(hessian_size=15):
+        other = fitted(X, y, l1_ratio=l1_ratio, tol=1e-9)
+    assert (other.coef_ != 0).sum() > 15
+    assert (max(sizes, default=0) <= 15) == products
+    assert_allclose(value(other, X, y), value(model, X, y), rtol=1e-9)
+
+
+@every_ratio
+@pytest.mark.parametrize("changes", [{}, {"fit_intercept": False}], ids=str)
+@pytest.mark.parametrize("kind", ["labels", "soft weights"])
+def test_screening_changes_nothing(kind, changes, l1_ratio, rng, monkeypatch):
+    """Rare features are left out, fits and gaps are those of all features."""
+    X = sparse.random(300, 60, density=0.3, random_state=0, format="csr")
+    X = sparse.hstack([X, sparse.random(300, 60, density=0.02, random_state=1)]).tocsr()
+    y, weight = X[:, :4].toarray().argmax(axis=1), None
+    if kind == "soft weights":
+        y, weight = 0.8 * one_hot(y) + 0.2 * rng.dirichlet(np.ones(4), 300), rng.uniform(0, 2, 300)
+    parameters = {"l1_ratio": l1_ratio, "C": 0.2 * l1_ratio} | changes
+    widths, of = [], Screened.of
+    monkeypatch.setattr(Screened, "of", lambda o: widths.append(of(o)) or widths[-1])
+    model = fitted(X, y, weight, **parameters)
+    start = SoftmaxFCClassifier(tol=1e-12, warm_start=True, **parameters)
+    again = start.fit(X, y, weight).fit(X, y, weight)
+    monkeypatch.setattr(Screened, "of", lambda o: None)
+    whole = fitted(X, y, weight, **parameters)
+    assert widths[0].objective.rows.shape[1] < 100
+    assert (model.coef_ != 0).any()
+    for other in (model, again):
+        assert other.optimality_gap_ <= other.tol
+        assert_array_equal(other.coef_ != 0, whole.coef_ != 0)
+        assert_allclose(value(other, X, y, weight), value(whole, X, y, weight), rtol=2e-12)
 
 
 @every_ratio
@@ -509,6 +565,16 @@ def test_coordinate_descent_minimises_the_model(m, rng):
     off = np.where(u == 0, np.maximum(np.abs(slope) - t, 0), np.abs(slope + t * np.sign(u)))
     added = 2 * TUNED.rounding_of_gram * H.diagonal() * np.abs(u - start)
     assert (off <= 1e-9 * np.maximum(t, 1) + added).all()
+
+
+@pytest.mark.parametrize("least", [1e-20, 1e-79])
+def test_a_matrix_that_rounding_has_left_indefinite_has_a_factor(least):
+    """Entries beside a curvature that is next to nothing are rounding, and far larger."""
+    A = np.array([[1.0, 1e-12, 0.5], [1e-12, least, -1e-12], [0.5, -1e-12, 1.0]])
+    lower, root, _ = factor_of(A, 1e-13)
+    assert np.isfinite(lower).all()
+    assert (np.diag(lower) > 0).all()
+    assert_allclose(root, np.sqrt(np.diag(A)))
 
 
 @pytest.mark.parametrize("change", [1e-3, 1e-4, 1e-5])

@@ -479,23 +479,25 @@ def test_prominence_is_the_length_of_standardised_rows(container, tmp_path):
     assert_allclose(found, expected.astype(float), rtol=20 * container.squares)
 
 
-def test_draws_are_poisson_samples(container, tmp_path, rng):
+@pytest.mark.parametrize("passed_on", [False, True])
+def test_draws_are_poisson_samples(container, tmp_path, rng, passed_on):
     """Importance is one over the chance: the expected importance of every row is one."""
     case = Case(container, tmp_path, blocks=SPLITS[2])
     chance = rng.uniform(0.1, 1, n)
     chance[7] = 10  # a row that is drawn for sure
     function = partial(given_chance, chance=chance)
-    importance = whole(draw(case.rows, function, 20, state=None))[0]
-    drawn = importance > 0
-    factor, share = 20 / chance.sum(), 0.0
-    while share <= 0.9:  # the surplus of rows drawn for sure goes to the others
-        expected = np.minimum(chance * factor, 1.0)
-        share = expected.sum() / 20
-        factor /= share
+    importance = whole(draw(case.rows, function, 20, state=None, passed_on=passed_on))[0]
+    drawn, factor = importance > 0, 20 / chance.sum()
+    while passed_on:  # the surplus of rows drawn for sure goes to the others
+        sure = chance * factor >= 1
+        if sure.sum() + factor * chance[~sure].sum() > 0.9 * 20:
+            break
+        factor = (20 - sure.sum()) / chance[~sure].sum()
+    expected = np.minimum(chance * factor, 1.0)
     assert_allclose(importance[drawn], 1 / expected[drawn], rtol=1e-6)
     assert 5 < drawn.sum() < n // 2
     assert importance[7] == 1
-    again = whole(draw(case.rows, function, 20, state=None))[0]
+    again = whole(draw(case.rows, function, 20, state=None, passed_on=passed_on))[0]
     assert_array_equal(again, importance)
 
 

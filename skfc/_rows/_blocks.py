@@ -85,6 +85,9 @@ def block_of(rows, target, weight, n_classes, unit_weight, first):
 class Sizes:
     """Sizes that follow from others."""
 
+    # Weighted means of |x|, (n_features,), of rows of which most values are zero.
+    mean_sizes = None
+
     @property
     def n_columns(self):
         """K: the classes of all problems."""

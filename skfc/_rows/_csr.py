@@ -266,6 +266,12 @@ class CSRRows(LocalRows):
         weight = np.concatenate([block.weight for block in self._blocks], axis=1)
         return moments_of(self.X, weight.astype(np.float64))
 
+    @property
+    def mean_sizes(self):
+        """Weighted means of |x| of one problem in units of the scales, (n_features,)."""
+        weight = self.weight[0] / self.n_total
+        return (abs(self.X).T @ weight) * (1.0 if self.scaled else self.frame.inverse)
+
     def stored_values(self):
         """How many values are stored of every column, (n_features,)."""
         return counts_of(self.X, small_pieces(self.X))

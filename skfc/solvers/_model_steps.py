@@ -4,8 +4,7 @@ The weights that take part are given by a mask; the others stay. For up to some 
 Hessian is a matrix, and coordinate descent finds the minimum. For more there are products with
 it: accelerated proximal steps, and conjugate gradients on a face, where every weight keeps its
 sign, or the one that it is about to take. What has crossed zero is set to zero, and leaves the
-next face. Their metric is the diagonal of the Hessian, or, near the end, its blocks of the
-classes: the proximal map is then a lasso for every class.
+next face. Their metric is the diagonal of the Hessian.
 """
 
 from functools import partial
@@ -13,7 +12,7 @@ from functools import partial
 from skfc import _blockwise
 from skfc._array import as_like, cast, concatenate, host, to_numpy
 from skfc._conjugate_gradients import newton_step
-from skfc._coordinate_descent import factor_of, minimise, solve_factored
+from skfc._coordinate_descent import minimise
 from skfc._objective import HessianOperator
 from skfc._tuned import TUNED
 from skfc.solvers._gd import next_beta
@@ -93,26 +92,20 @@ def rounding_of(dtype):
     return TUNED.no_curvature if "64" in str(dtype) else TUNED.rounding_of_gram
 
 
-def by_conjugate_gradients(model, evaluation, mask, proba, thorough):
-    """The step (P, T) by conjugate gradients on faces, in the features that take part."""
+def by_conjugate_gradients(model, evaluation, mask, proba, accurate):
+    """The step (P, T) by conjugate gradients on faces, and whether it leads to the minimum.
+
+    `accurate` solves the model, with up to `most_steps` products on a face; else a few do.
+    """
     xp, N = model.rows.xp, model.rows.shape[1]
     index = host.flatnonzero(mask[:N, :].any(axis=1))
     part, here = model.features(index, evaluation)
-    found = face_steps(part, here, xp.asarray(mask[index, :]), proba, thorough)
+    quadratic = Quadratic.of(part, here, xp.asarray(mask[index, :]), proba, accurate)
+    solved, found = quadratic.solve(), quadratic.step
     step = host.zeros(model.shape)
     step[index, :] = to_numpy(found[: len(index), :])
     step[N:, :] = to_numpy(found[len(index) :, :])
-    return as_like(step, evaluation.theta)
-
-
-def face_steps(model, evaluation, mask, proba, thorough):
-    """The step where the weights of `mask` (n_features, T) take part."""
-    quadratic = Quadratic.of(model, evaluation, mask, proba, thorough)
-    for _ in range(TUNED.look_back if quadratic.blocks is None else TUNED.sweeps):
-        quadratic.accelerate()
-        if quadratic.on_face():
-            break
-    return quadratic.step
+    return as_like(step, evaluation.theta), solved
 
 
 class Quadratic:
@@ -124,8 +117,7 @@ class Quadratic:
     slope : (P, T), the gradient of the smooth part after the step
     """
 
-    def __init__(self, model, evaluation, hessian, taking_part, blocks):
-        self.rows = model.rows
+    def __init__(self, model, evaluation, hessian, taking_part, accurate):
         self.smooth, self.penalty, self.hessian = model.smooth, model.penalty, hessian
         self.theta, self.slope = evaluation.theta, evaluation.gradient
         self.step, self.taking_part = 0.0 * evaluation.theta, taking_part
@@ -135,22 +127,34 @@ class Quadratic:
         self.metric = xp.maximum(curvature, TUNED.no_curvature**2 * largest)
         self.inverse = taking_part / self.metric
         self.bound, self.n_features, self.xp = 1.0, model.rows.shape[1], xp
-        self.blocks = blocks
+        self.accurate, self.n_products = accurate, 0
 
     @classmethod
-    def of(cls, model, evaluation, mask, proba, thorough):
+    def of(cls, model, evaluation, mask, proba, accurate):
         hessian = HessianOperator(model.smooth, model.rows, proba)
         like = evaluation.theta
         intercepts = model.rows.xp.ones_like(like[model.rows.shape[1] :, :])
         taking_part = concatenate([cast(mask, like.dtype), intercepts])
-        blocks = class_blocks(model, to_numpy(taking_part) > 0, proba) if thorough else None
-        return cls(model, evaluation, hessian, taking_part, blocks)
+        return cls(model, evaluation, hessian, taking_part, accurate)
+
+    def solve(self):
+        """Go to the minimum, in some rounds; returns whether it is reached.
+
+        Where a face takes many products, it is cheaper to go on from another model.
+        """
+        for _ in range(TUNED.sweeps if self.accurate else TUNED.look_back):
+            self.accelerate()
+            if self.on_face():
+                return True
+            if self.n_products > TUNED.patience:
+                break
+        return False
 
     def accelerate(self):
         """Accelerated proximal gradient steps in the metric."""
         dot, there, slope_there = self.smooth.dot, self.step, self.slope
         weight = 1.0
-        for _ in range(TUNED.sweeps if self.blocks is None else TUNED.look_back):
+        for _ in range(TUNED.sweeps):
             while True:
                 ahead = self.shrunk(there, slope_there)
                 change = ahead - there
@@ -169,29 +173,13 @@ class Quadratic:
 
     def shrunk(self, there, slope):
         """The proximal step from `there`, in the metric."""
-        if self.blocks is None:
-            rate = self.inverse / self.bound
-            moved = self.theta + there - rate * slope
-            return self.penalty.shrink(moved, rate[: self.n_features, :]) - self.theta
-        moved = to_numpy(there) + 0
-        theta, slope = to_numpy(self.theta), to_numpy(slope)
-        thresholds = host.zeros(len(theta))
-        thresholds[: self.n_features] = to_numpy(self.penalty.thresholds)[:, 0]
-        for k, (features, H) in enumerate(self.blocks):
-            start = theta[features, k] + moved[features, k]
-            found = minimise(
-                self.bound * H, slope[features, k], start, thresholds[features],
-                TUNED.accuracy, TUNED.look_back, rounding_of(self.rows.dtype),
-            )  # fmt: skip
-            moved[features, k] = found - theta[features, k]
-        return as_like(moved, self.theta)
+        rate = self.inverse / self.bound
+        moved = self.theta + there - rate * slope
+        return self.penalty.shrink(moved, rate[: self.n_features, :]) - self.theta
 
     def inner(self, a, b):
         """The inner product in the metric."""
-        if self.blocks is None:
-            return self.smooth.dot(a, self.metric * b)[0]
-        a, b = to_numpy(a), to_numpy(b)
-        return sum(a[f, k] @ H @ b[f, k] for k, (f, H) in enumerate(self.blocks))
+        return self.smooth.dot(a, self.metric * b)[0]
 
     def on_face(self):
         """Go to the minimum on the face of these signs; returns whether no sign is lost.
@@ -205,13 +193,14 @@ class Quadratic:
         face = concatenate([xp.abs(sign), self.taking_part[N:, :]])
         target = face * self.slope
         target[:N, :] += sign * self.penalty.thresholds
+        inverse = face * self.inverse
         found = newton_step(
-            self.smooth, lambda v: face * self.hessian(v), target, self.inverse_on(face),
-            share=TUNED.share_to_come if self.blocks is None else TUNED.accuracy,
+            self.smooth, lambda v: face * self.hessian(v), target, lambda r: inverse * r,
+            share=TUNED.accuracy if self.accurate else TUNED.share_to_come,
             least=2, most=TUNED.most_steps,
         )  # fmt: skip
-        share = 1.0
-        for _ in range(1 if self.blocks is None else TUNED.patience):
+        self.n_products, share = found.n_products, 1.0
+        for _ in range(TUNED.patience if self.accurate else 1):
             there = u - share * found.step
             kept = sign * there[:N, :] >= 0
             there[:N, :] = xp.where(kept, there[:N, :], xp.zeros_like(sign))
@@ -223,41 +212,3 @@ class Quadratic:
                 return share == 1.0 and bool(xp.all(kept))
             share /= 2
         return False
-
-    def inverse_on(self, face):
-        """A function that is about the inverse of the Hessian on a face: of its class blocks."""
-        if self.blocks is None:
-            return lambda r: face * self.inverse * r
-        on, factors = to_numpy(face) > 0, []
-        for k, (features, H) in enumerate(self.blocks):
-            some = host.flatnonzero(on[features, k])
-            if len(some):
-                part = H[host.ix_(some, some)]
-                factors.append((features[some], k, factor_of(part, rounding_of(self.rows.dtype))))
-
-        def solve(r):
-            given = to_numpy(r)
-            out = host.zeros_like(given)
-            for features, k, factor in factors:
-                out[features, k] = solve_factored(factor, given[features, k])
-            return as_like(out, r)
-
-        return solve
-
-
-def class_blocks(model, mask, proba):
-    """Of every class, the coordinates (m,) that take part, and the Hessian in them (m, m).
-
-    None where these are more numbers than the largest Hessian.
-    """
-    rows, P = model.rows, model.shape[0]
-    if (mask.sum(axis=0).astype(float) ** 2).sum() > TUNED.most_coordinates**2:
-        return None
-    diagonal, blocks = to_numpy(model.penalty.diagonal(P))[:, 0], []
-    for k in range(rows.n_classes):
-        features = host.flatnonzero(mask[:, k])
-        H = rows.hessian_on(proba, features, host.full(len(features), k), rows.dtype)
-        own = H.diagonal() + diagonal[features]
-        host.fill_diagonal(H, host.maximum(own, TUNED.no_curvature**2 * own.max(initial=0.0)))
-        blocks.append((features, H))
-    return blocks

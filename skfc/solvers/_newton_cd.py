@@ -8,10 +8,11 @@ zero at the price of one product for their gradients.
 
 From far away the model promises weights that do not last, and with them a large Hessian. The
 penalty therefore starts at nearly the least that keeps all weights as they are, and is weakened
-after every full step (continuation): by less where more zeros would enter than take part.
+after every full step (continuation): by less where more zeros would enter than take part, and
+where steps are dear, since many weights are not zero.
 
-Of many weights the model's minimum is found by conjugate gradients, see
-:mod:`skfc.solvers._model_steps`.
+The model's minimum is found with the Hessian as a matrix, or by conjugate gradients, see
+:mod:`skfc.solvers._model_steps`: of many weights, and under a sum of squares that makes this easy.
 """
 
 from dataclasses import replace
@@ -32,6 +33,7 @@ def newton_cd(objective, preconditioner, theta):
     strength = max(1.0, largest_of(objective.penalty, evaluation) / TUNED.stronger)
     n_iter, stuck, bound = 0, False, 1.0 / objective.rows.n_classes
     share, wait, last = TUNED.mixed, 0, host.inf
+    largest = first_coordinates(objective)
     while True:
         iterate = certified(objective, dual, evaluation, n_iter, stuck, near=strength == 1.0)
         yield iterate
@@ -39,13 +41,8 @@ def newton_cd(objective, preconditioner, theta):
         last = iterate.evaluation.value[0]
         model = objective.with_penalty(objective.penalty.scaled(strength))
         smooth, evaluation = objective.smooth.with_penalty(model.penalty.smooth, evaluation)
-        mask = working_set(model.penalty, evaluation)
-        function = partial(_blockwise.keep_mixture, share=share)
-        proba = model.rows.sum(function, state=evaluation.state, count=False).state
-        if mask.sum() <= most_coordinates(objective.rows):
-            step = by_coordinate_descent(model, evaluation, mask, proba, rough)
-        else:
-            step = by_conjugate_gradients(model, evaluation, mask, proba, strength == 1.0)
+        step, solved = model_step(model, evaluation, largest, share, rough, strength == 1.0)
+        largest = largest if solved else most_coordinates(objective.rows)
         length, evaluation = descend(smooth, model.penalty, evaluation, step)
         if length == 0.0:  # the model was wrong, or rounding is all that is left
             before = evaluation
@@ -57,12 +54,25 @@ def newton_cd(objective, preconditioner, theta):
         elif length == strength == 1.0:
             wait -= 1
         if length in (0.0, 1.0) and strength > 1.0:
-            least = max(weaker(model.penalty, evaluation), 1.0 / TUNED.stronger)
-            strength = max(1.0, strength * min(least, TUNED.stronger**-0.5))
+            strength = max(1.0, strength * next_share(model.penalty, evaluation))
         share = TUNED.mixed if length < 1.0 or strength > 1.0 or wait > 0 else 0.0
         evaluation = replace(evaluation, theta=model.penalty.centred(evaluation.theta))
         _, evaluation = smooth.with_penalty(objective.penalty.smooth, evaluation)
         n_iter += 1
+
+
+def model_step(model, evaluation, most, share, rough, accurate):
+    """The step (P, T) to the minimum of the model, and whether it leads there.
+
+    Of up to `most` weights the Hessian is a matrix. A `share` of the probabilities in it is that
+    of the targets; `rough` and `accurate` are for the two ways, see there.
+    """
+    mask = working_set(model.penalty, evaluation)
+    function = partial(_blockwise.keep_mixture, share=share)
+    proba = model.rows.sum(function, state=evaluation.state, count=False).state
+    if mask.sum() <= most:
+        return by_coordinate_descent(model, evaluation, mask, proba, rough), True
+    return by_conjugate_gradients(model, evaluation, mask, proba, accurate)
 
 
 def is_far(iterate, before):
@@ -75,6 +85,15 @@ def most_coordinates(rows):
     """The most weights of which a step takes the Hessian as a matrix."""
     most = TUNED.most_coordinates
     return min(most, (TUNED.few_numbers * most / rows.shape[0]) ** 0.5)
+
+
+def first_coordinates(objective):
+    """The same, until conjugate gradients have not solved a model.
+
+    A sum of squares may make that easy.
+    """
+    most = most_coordinates(objective.rows)
+    return min(most, TUNED.hessian_size) if (objective.penalty.l2 > 0).any() else most
 
 
 def sizes_of(penalty, evaluation, some):
@@ -103,6 +122,13 @@ def weaker(penalty, evaluation):
     sizes = sizes_of(penalty, evaluation, (weights == 0) & (thresholds > 0))
     room = room_of(weights)
     return float(host.partition(sizes, -room - 1)[-room - 1]) if len(sizes) > room else 0.0
+
+
+def next_share(penalty, evaluation):
+    """The multiple of a penalty that comes next: 1/10 to 1/√10, of many weights 1/2 to 1/√2."""
+    few = (to_numpy(evaluation.theta) != 0).sum() <= TUNED.hessian_size
+    most = TUNED.stronger if few else 2.0
+    return min(max(weaker(penalty, evaluation), 1.0 / most), most**-0.5)
 
 
 def room_of(weights):
