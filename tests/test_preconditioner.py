@@ -17,6 +17,7 @@ from scipy import sparse
 
 from skfc import SoftmaxFCClassifier
 from skfc._preconditioner import PRECONDITIONERS, FullHessian, Kronecker, choose, make
+from skfc._preconditioner._base import factorise
 from skfc._preconditioner._kronecker import LowRank
 from skfc._tuned import TUNED
 
@@ -525,3 +526,14 @@ def test_rows_that_span_nothing():
     model = SoftmaxFCClassifier(preconditioner="kronecker").fit(X, y)
     assert_allclose(model.predict_proba(X[:1]), [[0.25, 0.75]], rtol=1e-2)
     assert_array_equal(model.coef_, 0)
+
+
+def test_rounding_may_exceed_a_diagonal():
+    """A Gram matrix of sparse columns far from zero may hold nothing but rounding."""
+    A = np.eye(3)
+    A[0, 1] = A[1, 0] = 40.0
+    (L,) = factorise(A[None])
+    assert_allclose(L @ L.T - A, (L @ L.T - A)[0, 0] * np.eye(3), atol=1e-9)
+    A[2, 2] = np.inf
+    with pytest.raises(np.linalg.LinAlgError):
+        factorise(A[None])

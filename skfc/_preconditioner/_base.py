@@ -271,10 +271,13 @@ def jitter_of(A):
 
 
 def factor_of(A, added):
-    """The factor of one matrix, to whose diagonal so much is added already."""
+    """The factor of one matrix, to whose diagonal so much is added already.
+
+    Of a sparse matrix far from zero, rounding may exceed the diagonal.
+    """
     jitter = added
     while (L := cholesky(A)) is None:
-        if not jitter < 1:
+        if not (jitter < 1 or bool(namespace(A).all(namespace(A).isfinite(A)))):
             raise host.linalg.LinAlgError("no Cholesky factor: the arithmetic overflows")
         A = add_to_diagonal(A, 100 * jitter - added)
         jitter = added = 100 * jitter
