@@ -13,7 +13,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning
 
-from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, neg_log_loss_scorer
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _blockwise, neg_log_loss_scorer
 from skfc._tuned import override
 
 dask = pytest.importorskip("dask", reason="needs the extra dask")
@@ -669,11 +669,31 @@ def test_a_fit_in_a_task_leaves_its_thread_to_others(data, make_cluster):
     assert_allclose(task.result(timeout=60), fitted(X, y).coef_, atol=1e-3)
 
 
-def test_a_worker_that_is_killed(data, make_cluster):
-    """In the middle of a fit: the other one takes its chunks, and the fit ends right."""
+def test_a_recipe_keeps_what_its_caller_overwrites(data):
+    """Solvers use the arrays of their steps again; a state may be made again after that."""
+    X, y, _ = data
+    states = []
+
+    class Overwriting(SoftmaxFCClassifier):
+        def _start(self, problem, classes, active):
+            theta = 0.0 * problem.null_model()
+            states.append(problem.rows.sum(_blockwise.evaluate, theta).state)
+            theta += 1.0
+            return super()._start(problem, classes, active)
+
+    Overwriting().fit(lazy(X), lazy(y))
+    assert not states[0].logits_of.any()
+
+
+@pytest.mark.parametrize(("solver", "at"), [("auto", 12), ("lbfgs", 9), ("lbfgs", 12)])
+def test_a_worker_that_is_killed(data, make_cluster, solver, at):
+    """In the middle of a fit: the other one takes its chunks, and the fit ends right.
+
+    Nor does it matter that L-BFGS has put other steps where those of a recipe were.
+    """
     client = make_cluster(n_workers=2, processes=True)
     X, y, weight = data
-    here = fitted(X, y, weight)
+    here = fitted(X, y, weight, solver=solver)
     killed = []
 
     class Killing(SoftmaxFCClassifier):
@@ -682,7 +702,7 @@ def test_a_worker_that_is_killed(data, make_cluster):
 
             def kill_at_a_call(call):
                 calls.append(call)
-                if len(calls) == 12:
+                if len(calls) == at:
                     pid = next(iter(client.run(os.getpid).values()))
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
@@ -691,7 +711,7 @@ def test_a_worker_that_is_killed(data, make_cluster):
             problem.rows.cluster.run = kill_at_a_call
             return super()._start(problem, classes, active)
 
-    there = Killing(tol=TOL).fit(lazy(X, 100), lazy(y, 100), lazy(weight, 100))
+    there = Killing(tol=TOL, solver=solver).fit(lazy(X, 100), lazy(y, 100), lazy(weight, 100))
     assert killed
     assert_same(here, there)
     client.wait_for_workers(2, timeout=60)  # a cluster that is mending itself does not close well

@@ -77,6 +77,8 @@ class DaskRows(Sizes):
 
     def sum(self, function, theta=None, state=None, *, power=1, count=True):
         base = getattr(function, "func", function)
+        # A recipe may be needed when the caller has used the array for something else.
+        theta = None if theta is None else np.array(theta)
         call = Call(
             self.view, _part_functions.sum_blocks, (function, theta, state, power), next(tokens),
             _part_functions.add_sums,
