@@ -12,7 +12,8 @@ from skfc._preconditioner._base import (
     work_of_pass,
 )  # fmt: skip
 from skfc._preconditioner._block_diagonal import BlockDiagonal
-from skfc._preconditioner._full import ExactHessian, FullHessian
+from skfc._preconditioner._exact import ExactHessian
+from skfc._preconditioner._full import FullHessian
 from skfc._preconditioner._kronecker import Kronecker, LowRank
 from skfc._tuned import TUNED
 
