@@ -14,6 +14,8 @@ from skfc._blockwise import evaluate
 from skfc._frame import Frame
 from skfc._row_samples import draw, everything
 from skfc._rows import columns_of, make_rows
+from skfc._rows._part_functions import logits_at
+from skfc._runtime import computing
 from skfc._tuned import override
 
 n, N, T = 57, 6, 3
@@ -211,7 +213,7 @@ def whole(state, k=0):
 
 
 def keep_logits(block, logits):
-    return (), None, (logits,)
+    return (), None, (logits + 0,)
 
 
 def give(block, logits, *, R):
@@ -516,6 +518,17 @@ def test_the_size_of_a_draw(rng):
     for size in (100, 1000):
         drawn = np.count_nonzero(whole(draw(rows, function, size, state=None)))
         assert abs(drawn - size) < 5 * np.sqrt(size)
+
+
+def test_logits_that_are_made_again_are_no_workspace(container, tmp_path, rng):
+    """Products of the next block, and of the next call, are written where theirs were."""
+    case = Case(container, tmp_path, blocks=SPLITS[2])
+    theta = rng.integers(-3, 4, (case.X.shape[1], case.K))
+    expected = whole(case.rows.sum(keep_logits, case.parameters(theta)).state)
+    with override(piece_bytes=1), computing():
+        _, again = logits_at(case.rows, case.parameters(theta))
+        case.rows.sum(evaluate, case.parameters(2 * theta))
+    assert_allclose(whole(again), expected, **case.close)
 
 
 def test_a_sample_stands_for_all_rows(container, tmp_path, rng):
