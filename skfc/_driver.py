@@ -363,9 +363,9 @@ def is_slow(iterate, solver, tol):
     """Whether a solver that knows no damping has met its limits: the other one takes over.
 
     That is after many iterations, after half as many where at the pace so far it will be many,
-    where no step was found, and where the model promises more
-    than F, which is not negative. At the start it often does, and the first step mends it; with
-    the Hessian of all rows the solver does.
+    where no step was found, and where the model promises more than F, which is not negative. At
+    the start it often does, and the first step mends it; with the Hessian of all rows the solver
+    does.
     """
     beyond = iterate.n_iter > 0 and (iterate.decrement > iterate.evaluation.value).any()
     beyond = beyond and not solver.exact

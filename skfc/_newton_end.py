@@ -47,11 +47,8 @@ def newton_end(objective, theta, tol, most):
 
 def lower_of(iterate, tol):
     """A proven lower bound of F* (1,), by the penalty or by the Newton step of an iterate."""
-    objective, evaluation, wanted = (
-        iterate.objective,
-        iterate.evaluation,
-        tol * iterate.evaluation.value,
-    )
+    objective, evaluation = iterate.objective, iterate.evaluation
+    wanted = tol * evaluation.value
     lower = lower_bound(objective, evaluation, 0.1 * wanted)
     if (evaluation.value - lower <= wanted).all() or not iterate.is_exact:
         return lower

@@ -251,8 +251,9 @@ class LocalRows(Sizes, BlockSums):
     def pair_sums(self, proba, dtype):
         """Means of m p_k p_j x̃ x̃ᵀ for the pairs k < j of classes, by rows of the upper triangle.
 
-        (n_problems, T (T - 1) / 2, P, P): less these are second derivatives of the mean loss. The
-        classes sum to zero, which gives those of a class with itself.
+        (n_problems, T (T - 1) / 2, P, P). The second derivatives of the mean loss between two
+        classes are these times -1, and sum to zero over the classes: that gives those of a class
+        with itself.
 
         Parameters
         ----------

@@ -91,15 +91,6 @@ def is_move(function):
     return getattr(function, "func", function) is _blockwise.move_along
 
 
-def overwritten(call):
-    """Keys of states that a call has overwritten where it was performed, answered or not."""
-    if call.function is not sum_blocks or not is_move(call.arguments[0]):
-        return []
-    states = [argument for argument in call.arguments if isinstance(argument, State)]
-    states += [inner for state in states for inner in state.call.arguments]
-    return [state.key for state in states if isinstance(state, State)]
-
-
 def to_send(call, whole):
     """A call with references for states; with recipes where they are not made, or `whole`."""
     last = call.function is sum_blocks and is_move(call.arguments[0])
@@ -142,7 +133,6 @@ class Cluster:
                 break
             if whole:  # a worker that is gone has not been missed yet
                 time.sleep(WAIT * 2**trial)
-            self.dropped += overwritten(call)
             whole = True
         else:
             raise RuntimeError(f"parts {left} of the data are out of reach: their workers are.")
