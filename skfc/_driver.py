@@ -1,17 +1,14 @@
-"""The driver round a solver: stages, tolerance, iteration limit, monitors, gaps."""
+"""The driver round a solver: stages, tolerance, iteration limit, monitors."""
 
 import numpy as np
 
 from skfc import _separation
 from skfc._array import cast, take
 from skfc._continuation import Stages
-from skfc._last_step import LastStep
+from skfc._gaps import Gaps, eps_of
 from skfc._monitors import History, Progress
-from skfc._newton_bound import newton_bound
-from skfc._newton_end import newton_end
-from skfc._optimality import estimate, lower_bound, relative
 from skfc._outcome import OVERFLOW, Fit, status_of
-from skfc._preconditioner import exact_later, is_free, is_small, is_whole_affordable, make
+from skfc._preconditioner import exact_later, is_small, is_whole_affordable, make
 from skfc._tuned import TUNED
 from skfc.solvers import GO_ON, SOLVERS, Change
 
@@ -34,17 +31,16 @@ class Run:
         self.history = History(n)
         self.monitors = (self.history, *monitors)
         self.coefficients = coefficients
-        # After a warm start every estimate of the gap is a thorough one.
-        self.suspicious = suspicious
-        self.which, self.fits = np.arange(n), [None] * n
-        self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
+        self.gaps = Gaps(n, tol, max_iter, suspicious)
+        self.fits, self.since = [None] * n, np.zeros(n, dtype=int)
         self.least_decrement, self.least_value = np.full(n, np.inf), np.full(n, np.inf)
-        self.since, self.doubted = np.zeros(n, dtype=int), np.zeros(n, dtype=bool)
         self.bounded = np.zeros(n, dtype=bool)  # known to have a minimum
-        # Newton's method was tried from a doubtful end; `lower` is next to the minimum.
-        self.tried, self.certain = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-        self.ends, self.led = {}, {}  # where it led, of this iterate and at last
         self.seen = -1
+
+    @property
+    def which(self):
+        """The numbers of the problems that are left."""
+        return self.gaps.which
 
     def run(self):
         """The list of `Fit`."""
@@ -83,15 +79,14 @@ class Run:
         self.generator = solver.generate(objective, preconditioner, iterate.evaluation.theta)
         self.taken += iterate.n_iter
         self.solver, self.preconditioner, self.switched = solver, preconditioner, name
-        self.ratio[:] = 1.0
+        self.gaps.ratio[:] = 1.0
         return None
 
     def judge(self, iterate, n_iter):
         """Look at an iterate: end what has ended, and say how to go on."""
         raise_for_overflow(iterate)
         value = self.stages.asked(iterate.evaluation)
-        gap = relative(self.ratio[self.which] * iterate.decrement, value)
-        gap = np.where(self.certain[self.which], self.above_lower(self.which, value), gap)
+        gap = self.gaps.of(iterate, value)
         gap = gap if self.stages.may_end else np.full_like(gap, np.inf)
         stop = self.tell(n_iter, value, gap, iterate)
         idle = self.idle(iterate, value)
@@ -106,12 +101,16 @@ class Run:
         asked = np.flatnonzero(done & ~separated)
         proven, doubtful, steps = np.zeros(len(value), dtype=bool), False, {}
         if len(asked) and self.stages.may_end:
-            gap, proven, doubtful = self.confirm(iterate, asked, gap, floor, last)
+            gap, proven, doubtful = self.gaps.confirm(
+                iterate, self.stages.exact, asked, gap, floor, last, late=n_iter >= TUNED.patience
+            )
             self.look_for_separation(iterate, asked, gap, floor, found)
             separated = np.array([f is not None for f in found])
             arrived = (gap <= self.tol) & ~(separated | last) & (n_iter > 0)
-            steps = self.last_steps(iterate, arrived, gap, proven)
-            steps |= self.better_ends(iterate, ~last & (floor | self.automatic), gap, proven)
+            steps = self.gaps.last_steps(iterate, arrived, gap, proven)
+            if not self.solver.options:  # with a learning rate, a fit keeps its own iterates
+                stuck = ~last & (floor | self.automatic)
+                steps |= self.gaps.better_ends(iterate, stuck, gap, proven)
         done = (gap <= self.tol) | floor | last | separated
         if doubtful and not self.stages.is_last and not last.any():
             done &= ~np.isin(np.arange(len(done)), asked)
@@ -127,43 +126,11 @@ class Run:
         if not done.any():
             return Change(None, self.next_stage(iterate, spent, slice(None)))
         keep = np.flatnonzero(~done)
-        self.which = self.which[keep]
+        self.gaps.which = self.which[keep]
         if not len(keep):
             return GO_ON
         self.stages.problems(keep)
         return Change(keep, self.next_stage(iterate, spent, keep))
-
-    def last_steps(self, iterate, arrived, gap, proven):
-        """By problem the steps that end fits which have arrived, and F after them.
-
-        `gap` is raised to what they gain. After a proof, where no estimate was made, that is the
-        solver's: Newton's, or a step in a preconditioner, which is not taken where that is poor.
-        """
-        newton = not iterate.poor or iterate.newton is not None
-        index = np.flatnonzero(arrived & (~proven | newton))
-        if iterate.proven or not len(index):
-            return {}
-        self.ahead.look(index)
-        gap[index] = np.maximum(gap, self.ahead.least_gap(eps_of(iterate)))[index]
-        down = self.ahead.leads_down
-        return {j: (*self.ahead.of(j), False) for j in index[down[index]].tolist()}
-
-    def better_ends(self, iterate, stuck, gap, proven):
-        """By problem the steps to where Newton's method has ended, of fits that are `stuck`.
-
-        `gap` is then the proven one there. Methods with a learning rate keep their own iterates.
-        """
-        steps = {}
-        if self.solver.options:
-            return steps
-        for j, end in self.ends.items():
-            there = self.above_lower(self.which[j], end.value)[0]
-            if stuck[j] and gap[j] > self.tol >= there:
-                columns = iterate.objective.columns(np.array([j]))
-                theta = take(iterate.evaluation.theta, columns, axis=1)
-                gap[j], proven[j] = there, True
-                steps[j] = end.theta - theta, end.value[0], True
-        return steps
 
     def end(self, iterate, n_iter, j, status, gap, proven, separation, last_step):
         """Store the `Fit` of problem `j` of an iterate, after its last step or None.
@@ -230,134 +197,6 @@ class Run:
             self.since[:] = 0
         return objective
 
-    def confirm(self, iterate, asked, gap, floor, last):
-        """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
-
-        A proof is tried where it may succeed. Elsewhere the estimate stands, unless it is
-        doubtful: the fit then goes on. At the `floor` of the arithmetic, and with the `last`
-        iteration, problems end whatever the gap is. Returns gaps, which of them are proven,
-        and whether a fit goes on because its estimate is doubtful.
-        """
-        value = iterate.evaluation.value
-        if iterate.proven:
-            return gap, np.ones(len(value), dtype=bool), False
-        self.ahead, self.ends, gap = LastStep(iterate), {}, gap.copy()
-        proven = self.prove(iterate, asked, gap)
-        rest = asked[~proven[asked]]
-        near = iterate.objective.penalty.strict
-        near = near & (iterate.decrement <= TUNED.accuracy * self.tol * value)
-        if iterate.is_exact and not (floor | last | near)[rest].any():
-            gap[rest] = np.inf  # Newton steps lead to where it can be proven
-            self.wait(iterate, rest)
-            return gap, proven, bool(len(rest))
-        if not len(rest):
-            return gap, proven, False
-        thorough = self.suspicious or iterate.is_exact or is_free(iterate.objective)
-        found = estimate(iterate, rest, self.tol, thorough=thorough)
-        self.ahead.adopt(rest, found)
-        gap[rest] = relative(found.decrement, value[rest])
-        self.remember(iterate, rest, found)
-        # After a doubtful estimate, no gap below a share of tol is stated.
-        past = self.doubted[self.which[rest]]
-        gap[rest] = np.where(past, np.maximum(gap[rest], TUNED.accuracy * self.tol), gap[rest])
-        sure = found.doubtful & ~last[rest]
-        gap[rest[sure]] = np.inf
-        self.doubted[self.which[rest[sure]]] = True
-        # In the last iteration, a doubtful estimate above tol is stated as it is.
-        beyond = ~found.broken & (relative(found.decrement, value[rest]) > self.tol)
-        early = beyond & (last[rest] | ~found.doubtful)
-        final = found.doubtful & (floor | last)[rest] | beyond & floor[rest]
-        if final.any():
-            self.last_word(iterate, rest[final], gap, proven, early[final])
-        tired = rest[found.doubtful & ~final & ~self.tried[self.which[rest]]]
-        if len(tired) and self.taken + iterate.n_iter >= TUNED.patience:
-            self.go_ahead(iterate, tired)
-            certain = self.certain[self.which[tired]]
-            known = self.above_lower(self.which[tired], value[tired])
-            gap[tired], proven[tired] = np.where(certain, known, np.inf), certain
-        return gap, proven, bool(sure.any())
-
-    def prove(self, iterate, asked, gap):
-        """Put proven gaps in their places of `gap`; returns which these are."""
-        objective, value = iterate.objective, iterate.evaluation.value
-        proven = self.certain[self.which]
-        if iterate.is_exact and not proven.all():
-            bound = newton_bound(
-                iterate.newton, iterate.whole, objective, iterate.evaluation, self.tol * value
-            )
-            found = relative(bound, value)
-            known = np.isfinite(found) & ~proven
-            gap[known], proven = found[known], proven | known
-        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
-        provable = asked[(loose <= self.tol * value)[asked] & ~proven[asked]]
-        if len(provable):
-            gap[provable] = self.bound(iterate, provable)
-            proven[provable] = gap[provable] <= self.tol
-        return proven
-
-    def bound(self, iterate, index):
-        """Proven gaps of the problems `index`; the best lower bound of the minimum is kept."""
-        k, value = self.which[index], iterate.evaluation.value[index]
-        part = iterate.objective.problems(index, iterate.evaluation)
-        self.lower[k] = np.maximum(self.lower[k], lower_bound(*part, 0.1 * self.tol * value))
-        return self.above_lower(k, value)
-
-    def remember(self, iterate, index, found):
-        """Correct the solver's own decrement by the estimate, where that is larger.
-
-        After a doubtful estimate, the next is due when the decrement has fallen tenfold.
-        """
-        k, before = self.which[index], self.ratio[self.which[index]]
-        own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
-        ratio = np.maximum(found.decrement / own, 1.0) if iterate.newton is None else 1.0
-        self.ratio[k] = np.where(ratio > 1, ratio, before)
-        self.wait(iterate, index[found.doubtful])
-        self.ratio[k] = np.where(found.doubtful, np.maximum(before, self.ratio[k]), self.ratio[k])
-
-    def wait(self, iterate, index):
-        """Ask about the problems `index` again when their decrements have fallen tenfold."""
-        k, value = self.which[index], iterate.evaluation.value[index]
-        own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
-        self.ratio[k] = np.maximum(self.ratio[k], self.tol * value * TUNED.stronger / own)
-
-    def last_word(self, iterate, index, gap, proven, known):
-        """Gaps of problems `index` that end in doubt: proven bounds, else thorough estimates.
-
-        `known` says of which problems an estimate above `tol` stands where a bound is no better.
-        """
-        value = iterate.evaluation.value
-        self.go_ahead(iterate, index)
-        bound = self.bound(iterate, index)
-        proven[index] = True
-        open_ = np.flatnonzero((bound > self.tol) & ~self.certain[self.which[index]] & ~known)
-        if len(open_):
-            thorough = estimate(iterate, index[open_], self.tol, thorough=True)
-            sure = open_[~thorough.doubtful]
-            bound[sure] = relative(thorough.decrement, value[index[open_]])[~thorough.doubtful]
-            proven[index[sure]] = False
-        stands = known & (bound > gap[index])
-        proven[index[stands]] = False
-        gap[index] = np.where(stands, gap[index], bound)
-
-    def go_ahead(self, iterate, index):
-        """Let Newton's method bound the minimum from where problems of a small Hessian are."""
-        for j in index:
-            k, columns = self.which[j], iterate.objective.columns(np.array([j]))
-            theta = take(iterate.evaluation.theta, columns, axis=1)
-            if k in self.led and self.led[k].value[0] < iterate.evaluation.value[j]:
-                theta = self.led[k].theta
-            (part,) = self.stages.exact.problems(np.array([j]))
-            end = newton_end(part, theta, 0.1 * self.tol, min(self.max_iter, TUNED.patience))
-            self.tried[k] = True
-            if end is not None:
-                self.ends[j] = self.led[k] = end
-                self.lower[k] = max(self.lower[k], end.lower)
-                self.certain[k] = self.above_lower(k, end.value)[0] <= 0.1 * self.tol
-
-    def above_lower(self, k, value):
-        """The gaps of values of problems `k` above the largest lower bounds so far."""
-        return relative(value - self.lower[k], value)
-
 
 def is_slow(iterate, solver, tol):
     """Whether a solver that knows no damping has met its limits: the other one takes over.
@@ -374,12 +213,6 @@ def is_slow(iterate, solver, tol):
     if taken >= 0.5 and not (late or solver.exact):
         late = (iterate.decrement > tol**taken * iterate.evaluation.value).any()
     return late or beyond or iterate.stalled.any()
-
-
-def eps_of(iterate):
-    """The machine epsilon of the logits of an iterate."""
-    rows = iterate.objective.rows
-    return 2.0**-23 if rows.dtype == rows.xp.float32 else 2.0**-52
 
 
 def raise_for_overflow(iterate):

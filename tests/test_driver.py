@@ -10,7 +10,7 @@ from core import SMOOTH, make_iterate, make_objective, standardised
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
-from skfc import SoftmaxFCClassifier, _driver, _optimality, _outcome, _separation
+from skfc import SoftmaxFCClassifier, _driver, _gaps, _optimality, _outcome, _separation
 from skfc._driver import Run
 from skfc._method import Method
 from skfc._monitors import Quiet
@@ -590,7 +590,7 @@ def test_a_breakdown_in_single_precision_at_max_iter_is_no_convergence(data, mon
     objective = make_objective(*data)
     step, after = np.zeros(objective.shape), np.full(1, np.nan)
     nothing = _optimality.Estimate(np.zeros(1), broken, broken, step, after)
-    monkeypatch.setattr(_driver, "estimate", lambda *args, **kwargs: nothing)
+    monkeypatch.setattr(_gaps, "estimate", lambda *args, **kwargs: nothing)
     monkeypatch.setattr(_driver.Stages, "is_last", False)
     (fit,) = run(objective, max_iter=1, tol=1e-12)
     assert fit.status is Status.MAX_ITER

@@ -1,0 +1,206 @@
+"""How far the problems of a run are from their minima: what is estimated, bounded and believed."""
+
+import numpy as np
+
+from skfc._array import take
+from skfc._last_step import LastStep
+from skfc._newton_bound import newton_bound
+from skfc._newton_end import newton_end
+from skfc._optimality import estimate, lower_bound, relative
+from skfc._preconditioner import is_free
+from skfc._tuned import TUNED
+
+
+class Gaps:
+    """What is known of the gaps of `n` problems.
+
+    Parameters
+    ----------
+    tol, max_iter : those of the fit
+    suspicious : whether every estimate is a thorough one, as after a warm start
+
+    Attributes
+    ----------
+    which : (n_left,), the numbers of the problems of an iterate
+    ratio : (n,), by which the solver's own decrements are corrected
+    lower : (n,), the largest lower bounds of the minima; where `certain`, next to these
+    doubted, tried : (n,) of bool: an estimate was doubtful; Newton's method was tried
+    ends, led : where that has led, by problem of this iterate, and by number of the problem
+    """
+
+    def __init__(self, n, tol, max_iter, suspicious):
+        self.tol, self.max_iter, self.suspicious = tol, max_iter, suspicious
+        self.which = np.arange(n)
+        self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
+        self.doubted, self.tried, self.certain = np.zeros((3, n), dtype=bool)
+        self.ends, self.led, self.ahead = {}, {}, None
+
+    def of(self, iterate, value):
+        """The gaps of an iterate (n_left,), before they are looked at closely."""
+        gap = relative(self.ratio[self.which] * iterate.decrement, value)
+        return np.where(self.certain[self.which], self.above_lower(self.which, value), gap)
+
+    def confirm(self, iterate, exact, asked, gap, floor, last, *, late):
+        """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
+
+        A proof is tried where it may succeed. Elsewhere the estimate stands, unless it is
+        doubtful: the fit then goes on. At the `floor` of the arithmetic, and with the `last`
+        iteration, problems end whatever the gap is. `exact` is the objective in the precision of
+        the end, and `late` says that a doubt may cost some Newton steps. Returns gaps, which of
+        them are proven, and whether a fit goes on because its estimate is doubtful.
+        """
+        value = iterate.evaluation.value
+        if iterate.proven:
+            return gap, np.ones(len(value), dtype=bool), False
+        self.ahead, self.ends, gap = LastStep(iterate), {}, gap.copy()
+        proven = self.prove(iterate, asked, gap)
+        rest = asked[~proven[asked]]
+        near = iterate.objective.penalty.strict
+        near = near & (iterate.decrement <= TUNED.accuracy * self.tol * value)
+        if iterate.is_exact and not (floor | last | near)[rest].any():
+            gap[rest] = np.inf  # Newton steps lead to where it can be proven
+            self.wait(iterate, rest)
+            return gap, proven, bool(len(rest))
+        if not len(rest):
+            return gap, proven, False
+        thorough = self.suspicious or iterate.is_exact or is_free(iterate.objective)
+        found = estimate(iterate, rest, self.tol, thorough=thorough)
+        self.ahead.adopt(rest, found)
+        gap[rest] = relative(found.decrement, value[rest])
+        self.remember(iterate, rest, found)
+        # After a doubtful estimate, no gap below a share of tol is stated.
+        past = self.doubted[self.which[rest]]
+        gap[rest] = np.where(past, np.maximum(gap[rest], TUNED.accuracy * self.tol), gap[rest])
+        sure = found.doubtful & ~last[rest]
+        gap[rest[sure]] = np.inf
+        self.doubted[self.which[rest[sure]]] = True
+        # In the last iteration, a doubtful estimate above tol is stated as it is.
+        beyond = ~found.broken & (relative(found.decrement, value[rest]) > self.tol)
+        early = beyond & (last[rest] | ~found.doubtful)
+        final = found.doubtful & (floor | last)[rest] | beyond & floor[rest]
+        if final.any():
+            self.last_word(iterate, exact, rest[final], gap, proven, early[final])
+        tired = rest[found.doubtful & ~final & ~self.tried[self.which[rest]]]
+        if late and len(tired):
+            self.go_ahead(iterate, exact, tired)
+            certain = self.certain[self.which[tired]]
+            known = self.above_lower(self.which[tired], value[tired])
+            gap[tired], proven[tired] = np.where(certain, known, np.inf), certain
+        return gap, proven, bool(sure.any())
+
+    def prove(self, iterate, asked, gap):
+        """Put proven gaps in their places of `gap`; returns which these are."""
+        objective, value = iterate.objective, iterate.evaluation.value
+        proven = self.certain[self.which]
+        if iterate.is_exact and not proven.all():
+            bound = newton_bound(
+                iterate.newton, iterate.whole, objective, iterate.evaluation, self.tol * value
+            )
+            found = relative(bound, value)
+            known = np.isfinite(found) & ~proven
+            gap[known], proven = found[known], proven | known
+        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
+        provable = asked[(loose <= self.tol * value)[asked] & ~proven[asked]]
+        if len(provable):
+            gap[provable] = self.bound(iterate, provable)
+            proven[provable] = gap[provable] <= self.tol
+        return proven
+
+    def bound(self, iterate, index):
+        """Proven gaps of the problems `index`; the best lower bound of the minimum is kept."""
+        k, value = self.which[index], iterate.evaluation.value[index]
+        part = iterate.objective.problems(index, iterate.evaluation)
+        self.lower[k] = np.maximum(self.lower[k], lower_bound(*part, 0.1 * self.tol * value))
+        return self.above_lower(k, value)
+
+    def remember(self, iterate, index, found):
+        """Correct the solver's own decrement by the estimate, where that is larger.
+
+        After a doubtful estimate, the next is due when the decrement has fallen tenfold.
+        """
+        k, before = self.which[index], self.ratio[self.which[index]]
+        own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
+        ratio = np.maximum(found.decrement / own, 1.0) if iterate.newton is None else 1.0
+        self.ratio[k] = np.where(ratio > 1, ratio, before)
+        self.wait(iterate, index[found.doubtful])
+        self.ratio[k] = np.where(found.doubtful, np.maximum(before, self.ratio[k]), self.ratio[k])
+
+    def wait(self, iterate, index):
+        """Ask about the problems `index` again when their decrements have fallen tenfold."""
+        k, value = self.which[index], iterate.evaluation.value[index]
+        own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
+        self.ratio[k] = np.maximum(self.ratio[k], self.tol * value * TUNED.stronger / own)
+
+    def last_word(self, iterate, exact, index, gap, proven, known):
+        """Gaps of problems `index` that end in doubt: proven bounds, else thorough estimates.
+
+        `known` says of which problems an estimate above `tol` stands where a bound is no better.
+        """
+        value = iterate.evaluation.value
+        self.go_ahead(iterate, exact, index)
+        bound = self.bound(iterate, index)
+        proven[index] = True
+        open_ = np.flatnonzero((bound > self.tol) & ~self.certain[self.which[index]] & ~known)
+        if len(open_):
+            thorough = estimate(iterate, index[open_], self.tol, thorough=True)
+            sure = open_[~thorough.doubtful]
+            bound[sure] = relative(thorough.decrement, value[index[open_]])[~thorough.doubtful]
+            proven[index[sure]] = False
+        stands = known & (bound > gap[index])
+        proven[index[stands]] = False
+        gap[index] = np.where(stands, gap[index], bound)
+
+    def go_ahead(self, iterate, exact, index):
+        """Let Newton's method bound the minimum from where problems of a small Hessian are."""
+        for j in index:
+            k, columns = self.which[j], iterate.objective.columns(np.array([j]))
+            theta = take(iterate.evaluation.theta, columns, axis=1)
+            if k in self.led and self.led[k].value[0] < iterate.evaluation.value[j]:
+                theta = self.led[k].theta
+            (part,) = exact.problems(np.array([j]))
+            end = newton_end(part, theta, 0.1 * self.tol, min(self.max_iter, TUNED.patience))
+            self.tried[k] = True
+            if end is not None:
+                self.ends[j] = self.led[k] = end
+                self.lower[k] = max(self.lower[k], end.lower)
+                self.certain[k] = self.above_lower(k, end.value)[0] <= 0.1 * self.tol
+
+    def above_lower(self, k, value):
+        """The gaps of values of problems `k` above the largest lower bounds so far."""
+        return relative(value - self.lower[k], value)
+
+    def last_steps(self, iterate, arrived, gap, proven):
+        """By problem the steps that end fits which have arrived, and F after them.
+
+        `gap` is raised to what they gain. After a proof, where no estimate was made, that is the
+        solver's: Newton's, or a step in a preconditioner, which is not taken where that is poor.
+        """
+        newton = not iterate.poor or iterate.newton is not None
+        index = np.flatnonzero(arrived & (~proven | newton))
+        if iterate.proven or not len(index):
+            return {}
+        self.ahead.look(index)
+        gap[index] = np.maximum(gap, self.ahead.least_gap(eps_of(iterate)))[index]
+        down = self.ahead.leads_down
+        return {j: (*self.ahead.of(j), False) for j in index[down[index]].tolist()}
+
+    def better_ends(self, iterate, stuck, gap, proven):
+        """By problem the steps to where Newton's method has ended, of fits that are `stuck`.
+
+        `gap` is then the proven one there.
+        """
+        steps = {}
+        for j, end in self.ends.items():
+            there = self.above_lower(self.which[j], end.value)[0]
+            if stuck[j] and gap[j] > self.tol >= there:
+                columns = iterate.objective.columns(np.array([j]))
+                theta = take(iterate.evaluation.theta, columns, axis=1)
+                gap[j], proven[j] = there, True
+                steps[j] = end.theta - theta, end.value[0], True
+        return steps
+
+
+def eps_of(iterate):
+    """The machine epsilon of the logits of an iterate."""
+    rows = iterate.objective.rows
+    return 2.0**-23 if rows.dtype == rows.xp.float32 else 2.0**-52
