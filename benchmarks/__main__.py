@@ -23,6 +23,7 @@ COMMANDS = {
     "probe": "a linear probe on tensors beside PyTorch's optimisers and scikit-learn",
     "checks": "default fits of small data, predict_proba, import time",
     "ablate": "what every measured threshold is worth",
+    "unseen": "data that the rules were not made on, and one data set left out at a time",
     "hostile": "random hostile problems against the minimum in extended precision",
 }
 MODULES = {"run": "sweep"}

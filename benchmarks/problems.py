@@ -2,7 +2,8 @@
 
 A name is that of a data set, with `:std` behind it for standardised columns, or
 `gen-2000x30x5` for generated data of 2000 rows, 30 features and 5 classes;
-`gen-2000x30x5-p2` has singular values that fall as k^-2 instead of k^-1.
+`gen-2000x30x5-p2` has singular values that fall as k^-2 instead of k^-1. `benchmarks/families.py`
+says what other generated data there are.
 """
 
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 from sklearn import datasets
+
+from benchmarks import families
 
 # Letters to columns: data_id of OpenML, and the rows that are the usual training part.
 OPENML = {
@@ -97,6 +100,9 @@ def _source(name, folder):
     if generated:
         n, N, T, power = generated.groups()
         return generate(int(n), int(N), int(T), power=float(power or 1))
+    kind, _, shape = name.partition("-")
+    if kind in families.KINDS and (sizes := re.fullmatch(r"(\d+)x(\d+)x(\d+)", shape)):
+        return families.generate(kind, *map(int, sizes.groups()))
     if name == "embeddings":
         return embeddings(50_000, 512, 1000)
     if name in BUNDLED:

@@ -17,7 +17,17 @@ from skfc._tuned import TUNED, Tuned
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import ablate, cores, probe, problems, report, runner, streams
+from benchmarks import (
+    ablate,
+    cores,
+    families,
+    probe,
+    problems,
+    report,
+    runner,
+    streams,
+    unseen,
+)
 from benchmarks.objective import mean_objective
 from benchmarks.rivals import Rival, all_rivals, two_rows
 from benchmarks.worker import Failed, Worker
@@ -213,3 +223,51 @@ def test_threads_are_told_to_processes_and_taken_back(monkeypatch):
         assert {os.environ[name] for name in cores.VARIABLES} == {"3"}
     assert os.environ[cores.VARIABLES[0]] == "7"
     assert cores.VARIABLES[1] not in os.environ
+
+
+@pytest.mark.parametrize("kind", families.KINDS)
+def test_family_is_the_same_again_and_has_all_classes(kind):
+    first, again = (problems.load(f"{kind}-300x24x4") for _ in range(2))
+    assert first.X.shape == (300, 24)
+    assert set(first.y) == set(range(4))
+    np.testing.assert_array_equal(first.y, again.y)
+    assert abs(first.X - again.X).max() == 0
+
+
+def test_difficulty_of_families_is_as_stated():
+    X = problems.load("near-2000x10x3").X
+    values = np.linalg.svd(X, compute_uv=False)
+    assert values[-1] / values[0] < 1e-3  # five features are nearly sums of others
+    X = problems.load("tails-2000x9x3").X
+    standardised = (X - X.mean(axis=0)) / X.std(axis=0)
+    assert np.abs(standardised).max() > 20  # of a normal one of 2000 rows: 4
+    X = problems.load("onehot-500x40x3").X
+    np.testing.assert_array_equal(X.sum(axis=1), families.CATEGORIES)
+    X = problems.load("text-500x400x3").X
+    np.testing.assert_allclose(np.sqrt(X.power(2).sum(axis=1)), 1.0)
+
+
+def test_choice_without_a_set_ignores_it_and_its_variant():
+    gain, none = np.array([0.5, 1.0]), np.array([1.0, 1.0])
+    costs = {name: dict.fromkeys(unseen.OF_SPEED, none) for name in ("a", "a:std", "b", "c")}
+    costs["a"] = costs["a:std"] = costs["a"] | {"probes": gain}
+    assert unseen.chosen_without("a", costs) == {}
+    assert unseen.chosen_without("b", costs) == {"probes": TUNED.probes // 2}
+
+
+def test_values_of_thresholds_keep_their_type():
+    for name in unseen.OF_SPEED:
+        for value in unseen.half_and_double(name):
+            assert type(value[name]) is type(getattr(TUNED, name))
+
+
+def test_race_is_timed_in_one_process():
+    problem = problems.load("tails-300x4x3")
+    rivals = all_rivals()
+    entries = [(rivals["skfc"], 1e-3), (rivals["logistic-newton-cholesky"], 1e-3)]
+    (ours, theirs) = unseen.in_turns(entries, problem, 1.0)
+    assert min(*ours, *theirs) > 0
+    race = unseen.Race("", 1.0, 1e-3, (1.0, 2.0), "", (3.0, 5.0))
+    assert race.ratios == (3.0, 2.5)
+    text = unseen.ratios_markdown([race])
+    assert "geometric mean **3.00**, 0 below 1" in text
