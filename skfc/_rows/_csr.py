@@ -190,15 +190,18 @@ class CSRRows(LocalRows):
     # -- what the frame, samples and preconditioners need ----------------------------------------
 
     def single(self):
-        """These rows in float32 where that saves time, with Xᵀ where that is no larger.
+        """A copy in float32 where that saves time, with Xᵀ where that is no larger.
 
-        The stored values are in units of the features' scales; the indices are shared.
+        The stored values are in units of the features' scales; the indices are shared. Of rows
+        that are float32 already, a copy is slower by 1 % to faster by 3 %: there is none.
         """
         if self._single is None and not self.scaled:
             large = self.shape[0] * self.n_columns > TUNED.single_from
             dtype = np.float32 if large else self.dtype
             if (np.abs(self.frame.shift) * 2.0**-23 > TUNED.lost_digits).any():
                 dtype = np.float64
+            if dtype == self.dtype == np.float32:
+                return None
             X = self._in_units_of_scales(dtype)
             transposed, blocks = None, self.blocks
             if X.nnz <= 2 * self.n_parameters * self.n_columns:
