@@ -3,6 +3,7 @@
 import numpy as np
 
 from skfc._array import cast, namespace
+from skfc._random import uniform
 
 
 def row_curvature(block, _, logits, *unused):
@@ -62,11 +63,6 @@ def draw(block, _, chance, *state, factor):
     drawn = numbers[None, :] < p
     importance = xp.where(drawn, 1.0 / xp.where(drawn, p, xp.ones_like(p)), xp.zeros_like(p))
     return (), None, (importance, *state)
-
-
-def uniform(start, n):
-    """The numbers `start` to `start + n` of a fixed sequence of uniform random numbers."""
-    return np.random.Generator(np.random.PCG64(0).advance(start)).random(n)
 
 
 def take_all(block, *unused):

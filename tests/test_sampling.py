@@ -13,6 +13,7 @@ from skfc._objective import HessianOperator
 from skfc._penalty import Penalty
 from skfc._preconditioner import make
 from skfc._problem import Problem
+from skfc._random import generator, uniform
 from skfc._row_samples import CurvatureSampler
 from skfc._targets import Targets
 from skfc._tuned import override
@@ -348,3 +349,26 @@ def test_hessians_of_parts_of_the_problems(rng):
     assert isinstance(found, HessianOperator)
     assert_allclose(found(d[:, columns]), expected, rtol=1e-12)
     assert_array_equal(own.theta, evaluation.theta[:, columns])
+
+
+# -- random numbers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_numbers_are_not_those_that_data_are_drawn_by(seed):
+    """A sample of rows drawn by the numbers that made their categories has only one of them."""
+    size = 4000
+    ours = [uniform(0, size), generator().permutation(size), generator(seed).permutation(size)]
+    for theirs in (np.random.default_rng(seed), np.random.RandomState(seed)):
+        for numbers in (theirs.uniform(size=size), theirs.permutation(size)):
+            for own in ours:
+                assert abs(np.corrcoef(own, numbers)[0, 1]) < 5 / np.sqrt(size)
+
+
+def test_categories_drawn_first_are_fitted_in_few_iterations():
+    """Newton's method needs the curvature of all categories in its sample."""
+    rng = np.random.default_rng(0)
+    first = rng.choice(8, 20_000, p=1 / np.arange(1, 9) / (1 / np.arange(1, 9)).sum())
+    X = np.hstack([np.eye(8)[first], np.eye(30)[rng.integers(30, size=20_000)]])
+    y = (X @ rng.standard_normal((38, 4)) + rng.gumbel(size=(20_000, 4))).argmax(axis=1)
+    assert SoftmaxFCClassifier(C=100.0, tol=1e-6).fit(X, y).n_iter_ <= 8

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from skfc._array import as_like, cast, namespace, reshape, to_numpy
-from skfc._draws import uniform
 from skfc._pool import even, in_order
+from skfc._random import uniform
 from skfc._softmax import kernel
 from skfc._tuned import TUNED
 
@@ -70,7 +70,7 @@ class Block:
 
     @cached_property
     def uniform(self):
-        """Random numbers of the rows on their device, sent there once; see `_draws.uniform`."""
+        """Random numbers of the rows on their device, sent there once; see `_random.uniform`."""
         return namespace(self.weight).asarray(uniform(self.first, self.weight.shape[1]))
 
     def __reduce__(self):

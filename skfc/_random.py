@@ -1,0 +1,19 @@
+"""Random numbers of a sequence of its own, the same in every fit: it is deterministic.
+
+Data are often drawn from `numpy.random.default_rng(0)`, and rows that are drawn by the same
+numbers can all be of one category.
+"""
+
+import numpy as np
+
+ENTROPY = int.from_bytes(b"skfc", "big")
+
+
+def generator(*key):
+    """A `numpy.random.Generator`; integers as `key` give other sequences."""
+    return np.random.default_rng([ENTROPY, *key])
+
+
+def uniform(start, n):
+    """The numbers `start` to `start + n` of a fixed sequence of uniform random numbers."""
+    return np.random.Generator(np.random.PCG64(ENTROPY).advance(start)).random(n)
