@@ -157,7 +157,7 @@ def test_bounds_of_sparse_columns_are_found_piece_by_piece():
 
 @pytest.mark.parametrize("kind", ["C order", "F order", "CSR"])
 def test_a_fit_of_float32_takes_half_of_X_more(kind):
-    """Nothing of a CSR, and the logits of an iterate, a direction, and probabilities, with vectors of a solver."""
+    """Nothing of a CSR; and logits, a direction, probabilities, and vectors of a solver."""
     rng, T = np.random.default_rng(0), 5
     if kind == "CSR":
         X = sparse.random(100_000, 8000, 0.0075, "csr", np.float32, rng)  # too wide for matrices
