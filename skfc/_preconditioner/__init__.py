@@ -11,10 +11,10 @@ from skfc._preconditioner._base import (
     passes_of,
     work_of_pass,
 )  # fmt: skip
-from skfc._preconditioner._block_diagonal import BlockDiagonal
+from skfc._preconditioner._block_diagonal import BlockDiagonal, blocks_operations
 from skfc._preconditioner._exact import ExactHessian
 from skfc._preconditioner._full import FullHessian
-from skfc._preconditioner._kronecker import Kronecker, LowRank
+from skfc._preconditioner._kronecker import Kronecker, LowRank, eigen_operations
 from skfc._tuned import TUNED
 
 __all__ = [
@@ -136,18 +136,3 @@ def is_free(objective):
     large = not (FullHessian.is_small(objective) or objective.penalty.strict.any())
     work, most = FullHessian.work_of_all(objective), TUNED.most_passes * work_of_pass(objective)
     return large and is_whole_affordable(objective) and work <= most
-
-
-def eigen_operations(objective):
-    """Operations of the eigenproblem of the Kronecker form, and of its Gram matrix."""
-    n, N = objective.rows.shape
-    small, large = min(n, N), max(n, N)
-    gram = small**2 * large if n < N else 2 * objective.rows.n_values * N
-    return 10 * small**3 + gram
-
-
-def blocks_operations(objective):
-    """Operations of a block per class: Gram matrices of the rows that they take, and factors."""
-    n, N = objective.rows.shape
-    taken = min(n, TUNED.hessian_rows + TUNED.rows_per_feature * N)
-    return objective.rows.n_classes * (N**3 / 3 + taken * N**2)

@@ -12,6 +12,7 @@ from skfc._array import (
     host,
     itemsize,
     namespace,
+    random_normal,
     take,
     with_diagonals,
 )  # fmt: skip
@@ -107,6 +108,12 @@ def passes_of(objective, operations):
     return operations / TUNED.speed_of_matrices / max(work_of_pass(objective), 1)
 
 
+def steps_of(objective, operations):
+    """The same in products with the Hessian, which has no exponentials."""
+    rows = objective.rows
+    return operations / TUNED.speed_of_matrices / max(4 * rows.n_values * rows.n_classes, 1)
+
+
 def work_of_pass(objective):
     """Operations of a pass: four for every value and class, and some for every logit."""
     rows = objective.rows
@@ -181,6 +188,12 @@ class Diagonal(Preconditioner):
         part = super().problems(objective, index, evaluation)
         part.inverse = take(self.inverse, columns_of(index, self.n_classes), axis=1)
         return part
+
+    def root(self):
+        """Random vectors (P, q): the mean of their products is that of M⁻¹ over the classes."""
+        xp, q = namespace(self.inverse), TUNED.probes
+        root = xp.sqrt(xp.mean(self.inverse, axis=1) / q)
+        return random_normal((root.shape[0], q), root) * root[:, None]
 
     def solve(self, gradient):
         xp, inverse, T = namespace(gradient), self.inverse, self.n_classes

@@ -19,14 +19,16 @@ from skfc._array import (
 )  # fmt: skip
 from skfc._pool import thread_map
 from skfc._preconditioner._base import (
+    Diagonal,
     Preconditioner,
     centred_over_classes,
     factorise,
     is_singular,
     ridge_of,
+    steps_of,
     units_of,
 )  # fmt: skip
-from skfc._preconditioner._kronecker import Kronecker
+from skfc._preconditioner._kronecker import Kronecker, eigen_operations
 from skfc._row_samples import draw
 from skfc._rows import columns_of
 from skfc._tuned import TUNED
@@ -39,35 +41,43 @@ class BlockDiagonal(Preconditioner):
     """The Gram matrix of the features for every class, weighted by p (1 - p).
 
     It knows that features can matter where one class is decided and not where another is,
-    and leaves what couples the classes to the solver. It starts as the Kronecker form.
-    Blocks are formed, and later formed again, when the steps since the last refresh have cost
-    as much as they do. Of many rows, a block takes those of leverage in the block before
-    (Cohen, Musco and Musco 2017).
+    and leaves what couples the classes to the solver. It starts as the Kronecker form, or, of
+    sparse rows for which that costs more than some steps, as the diagonal. Blocks are formed, and
+    later formed again, when the steps since the last refresh have cost as much as they do. Of
+    many rows, a block takes those of leverage in the block before (Cohen, Musco and Musco 2017).
     """
 
     def __init__(self, objective):
         super().__init__(objective)
         self.n_classes = objective.rows.n_classes
-        self.kronecker = Kronecker(objective)
-        self.least_steps = self.kronecker.least_steps
+        sparse = objective.rows.sparse
+        costly = sparse and steps_of(objective, eigen_operations(objective)) > TUNED.block_price
+        self.first = Diagonal(objective) if costly else Kronecker(objective)
+        self.least_steps = self.first.least_steps
         self.grams = self.warm = None
-        self._of_size = TUNED.block_price + math.prod(objective.shape) / TUNED.numbers_per_step
+        self._of_size = math.prod(objective.shape) / TUNED.numbers_per_step
+        self._least = TUNED.block_price
+        if costly:
+            self.confirming_steps = self.first.confirming_steps
+        if sparse:
+            self._least += steps_of(objective, blocks_operations(objective))
 
     def update(self, objective, evaluation, *, renew=False, growth=1.0):
         if self.warm is None:
             N = objective.rows.shape[1]
             self.warm = bool(objective.rows.xp.any(evaluation.theta[:N, :] != 0))
         work = objective.rows.work
-        if self.kronecker is not None and not (self.double or (renew and self.warm)):
+        if self.first is not None and not (self.double or (renew and self.warm)):
             if self._seen is None:
-                self._seen, self._clock, self._interval = (), work.steps, self._of_size
+                self._seen, self._clock = (), work.steps
+                self._interval = self._least + self._of_size
             if work.steps - self._clock < self._interval:
                 self.l2 = objective.penalty.l2
-                return self.kronecker.update(objective, evaluation, growth=growth)
+                return self.first.update(objective, evaluation, growth=growth)
         return super().update(objective, evaluation, renew=renew, growth=growth)
 
     def is_fresh(self, evaluation):
-        if self.kronecker is not None:
+        if self.first is not None:
             return not self.warm
         return super().is_fresh(evaluation)
 
@@ -78,14 +88,15 @@ class BlockDiagonal(Preconditioner):
         sums = rows.sum(_blockwise.curvature_weights, state=hessian.state, count=False)
         weights, n_rows = sums.state, rows.shape[0]
         size = TUNED.hessian_rows + TUNED.rows_per_feature * objective.shape[0]
-        steps = math.prod(objective.shape) / TUNED.numbers_per_step
+        steps = self._of_size
         if n_rows > TUNED.nearly_all * size:
             probes = self._probes(rows)
             if probes is not None:
                 weights = thinned(rows, weights, probes, size)
                 steps = TUNED.probes / 2 + steps * size / n_rows
-        self.price = TUNED.block_price + steps
-        self.grams, self.kronecker = rows.gram(weights), None
+        self.price = self._least + steps
+        self.grams, self.first = rows.gram(weights), None
+        self.least_steps = 2 if objective.penalty.strict.all() else Diagonal.least_steps
         self.follow(objective, evaluation)
 
     def follow(self, objective, evaluation):
@@ -112,8 +123,8 @@ class BlockDiagonal(Preconditioner):
         and Woodruff 2012). The array is (P, q, K), or (P, q, 1) before there are blocks: M is
         then the Gram matrix of the features, since near the null model no row is decided yet.
         """
-        if self.kronecker is not None:
-            return None if self.warm else self.kronecker.root()[:, :, None]
+        if self.first is not None:
+            return None if self.warm else self.first.root()[:, :, None]
         P, K = self.unit.shape
         if rows.n_columns != K:
             return None
@@ -126,8 +137,8 @@ class BlockDiagonal(Preconditioner):
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
-        if self.kronecker is not None:
-            part.kronecker = self.kronecker.problems(objective, index, evaluation)
+        if self.first is not None:
+            part.first = self.first.problems(objective, index, evaluation)
             return part
         columns = columns_of(index, self.n_classes)
         part.grams, part.unit = take(self.grams, columns), take(self.unit, columns, axis=1)
@@ -136,8 +147,8 @@ class BlockDiagonal(Preconditioner):
         return part
 
     def solve(self, gradient):
-        if self.kronecker is not None:
-            return self.kronecker.solve(gradient)
+        if self.first is not None:
+            return self.first.solve(gradient)
         xp = namespace(gradient)
         gradient = centred_over_classes(gradient, self.n_classes)
         flat = cast(gradient / cast(self.unit, gradient.dtype), self.grams.dtype).T
@@ -157,6 +168,13 @@ class BlockDiagonal(Preconditioner):
         if not is_numpy(flat):
             return [solve(k) for k in range(flat.shape[0])]
         return thread_map(solve, range(len(flat)), work=SOLVE * flat.size * flat.shape[1])
+
+
+def blocks_operations(objective):
+    """Operations of a block per class: Gram matrices of the rows that they take, and factors."""
+    n, N = objective.rows.shape
+    taken = min(n, TUNED.hessian_rows + TUNED.rows_per_feature * N)
+    return objective.rows.n_classes * (N**3 / 3 + taken * N**2)
 
 
 def thinned(rows, weights, probes, size):

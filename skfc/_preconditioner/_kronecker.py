@@ -92,6 +92,14 @@ class Factored(Preconditioner):
         return concatenate(parts, axis=1)
 
 
+def eigen_operations(objective):
+    """Operations of the eigenproblem of the Kronecker form, and of its Gram matrix."""
+    n, N = objective.rows.shape
+    small, large = min(n, N), max(n, N)
+    gram = small**2 * large if n < N else 2 * objective.rows.n_values * N
+    return 10 * small**3 + gram
+
+
 class Kronecker(Factored):
     """A is the Gram matrix of the features: Martens and Grosse (2015) for one layer.
 
