@@ -21,7 +21,6 @@ from skfc._array import Array, cast, host, namespace, take
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact, is_small
-from skfc._row_samples import stands_out
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
@@ -141,29 +140,20 @@ def dominate(hessian, others):
 
 
 def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
-    """The Newton step of an estimate, and the factorised Hessian where it took that."""
+    """The Newton step of an estimate, and the factorised Hessian where it took that.
+
+    Features that nearly depend on each other hide directions from a poor preconditioner, which
+    a small Hessian shows. With the Hessian itself many products are asked for where its factor
+    hides directions.
+    """
     least, newton = products_of(iterate, evaluation, thorough)
     far_off = newton is not None and not is_near(newton, evaluation, tol)
-    suspect = thorough or may_hide(iterate, objective, least)
+    hides = iterate.least_steps >= TUNED.decided_steps and is_small(objective)
+    suspect = thorough or iterate.poor or hides
     whole = exact(objective, evaluation) if suspect and not far_off else None
     if whole is None:
-        newton = newton or solve(precondition, least=least)
-        unexpected = iterate.poor and not suspect and newton.n_products >= TUNED.decided_steps
-        if unexpected and is_near(newton, evaluation, tol):
-            whole = exact(objective, evaluation)
-    if whole is not None:
-        newton = solve(whole.solve, least=whole.confirming_steps)
-    return newton, whole
-
-
-def may_hide(iterate, objective, least):
-    """Whether products may hide curvature: where it takes many of them, or a row stands out.
-
-    With the Hessian as preconditioner many are asked for where its factor hides directions.
-    """
-    if not iterate.poor:
-        return iterate.least_steps >= TUNED.decided_steps and is_small(objective)
-    return least >= TUNED.decided_steps or stands_out(objective.rows)
+        return newton or solve(precondition, least=least), None
+    return solve(whole.solve, least=whole.confirming_steps), whole
 
 
 def is_near(newton, evaluation, tol):

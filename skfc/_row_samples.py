@@ -3,7 +3,7 @@
 from copy import copy
 from functools import partial
 
-from skfc import _blockwise, _draws
+from skfc import _draws
 from skfc._array import host
 from skfc._objective import HessianOperator, on_host
 from skfc._rows import is_small
@@ -43,19 +43,6 @@ def draw(rows, chance, size, *, state, theta=None, passed_on=False):
         more = host.divide(size - count, slope, out=host.zeros_like(count), where=slope > 0)
         factor = factor + more
     return rows.sum(partial(_draws.draw, factor=factor), state=sums.state, count=False).state
-
-
-def stands_out(rows):
-    """Whether a row may have most of the curvature in some direction.
-
-    Without the other rows its leverage would be one; its share of the variance of all features
-    is what stands in for that, as in `with_prominence`.
-    """
-    weight = rows.sum(partial(_draws.row_weight, scale=1.0, least=0.0), count=False).state
-    found = rows.sum(_draws.chance, state=rows.with_prominence(weight), count=False)
-    far = host.full(1, TUNED.share_to_come * rows.n_total / max(rows.shape[1], 1))
-    beyond = rows.sum(partial(_blockwise.beyond, far=far), state=found.state, count=False)
-    return bool(on_host(beyond.values[0])[0] > 0)
 
 
 def draw_by_prominence(rows, state, size):

@@ -595,3 +595,23 @@ def test_a_breakdown_in_single_precision_at_max_iter_is_no_convergence(data, mon
     (fit,) = run(objective, max_iter=1, tol=1e-12)
     assert fit.status is Status.MAX_ITER
     assert fit.gap > 1e-12
+
+
+@pytest.mark.parametrize("solver", ["gd", "lbfgs", "newton-cg"])
+@pytest.mark.parametrize("preconditioner", ["diagonal", None])
+def test_the_difference_of_nearly_equal_columns_is_not_overlooked(solver, preconditioner):
+    """A diagonal hides it from a few products; the Hessian of the few weights shows it."""
+    rng = np.random.default_rng(0)
+    X, difference = rng.standard_normal((3000, 6)), rng.standard_normal(3000)
+    X[:, 5] = X[:, 0] + 1e-4 * difference
+    Z = np.column_stack([X[:, 1], X[:, 2], 0.3 * difference])
+    y = (Z + rng.gumbel(size=(3000, 3))).argmax(axis=1)
+    X[:, [0, 5]] *= 1e6  # so that the penalty lets them differ
+    least = SoftmaxFCClassifier(tol=1e-10).fit(X, y).loss_curve_[-1]
+    options = {"solver": solver, "preconditioner": preconditioner, "max_iter": 60}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = SoftmaxFCClassifier(tol=1e-6, **options).fit(X, y)
+    gap = model.loss_curve_[-1] / least - 1
+    assert gap <= 1e-6 or caught
+    assert gap <= 10 * model.optimality_gap_ + 1e-10
