@@ -1,9 +1,6 @@
 """Functions of one block of rows that draw samples; see :mod:`skfc._blockwise` for their form."""
 
-import numpy as np
-
 from skfc._array import cast, namespace
-from skfc._random import uniform
 
 
 def row_curvature(block, _, logits, *unused):
@@ -50,17 +47,16 @@ def expected(block, _, chance, *state, factor):
     return (count, slope), None, (chance, *state)
 
 
-def draw(block, _, chance, *state, factor):
+def draw(block, _, chance, *state, factor, turn):
     """A Poisson draw: the importance of every row takes the place of its chance (M, n_rows).
 
     A row is drawn with the probability chance * `factor` (M,), at most one; its importance
     is the inverse of that, and zero if it is not drawn. All M share a draw. The same rows for
-    the same data: a fit is deterministic.
+    the same data and `turn`: a fit is deterministic.
     """
     xp = namespace(chance)
     p = xp.minimum(chance * cast(xp.asarray(factor), chance.dtype)[:, None], xp.ones_like(chance))
-    numbers = uniform(block.first, p.shape[1]) if xp is np else block.uniform
-    drawn = numbers[None, :] < p
+    drawn = block.uniform(turn)[None, :] < p
     importance = xp.where(drawn, 1.0 / xp.where(drawn, p, xp.ones_like(p)), xp.zeros_like(p))
     return (), None, (importance, *state)
 

@@ -14,6 +14,6 @@ def generator(*key):
     return np.random.default_rng([ENTROPY, *key])
 
 
-def uniform(start, n):
-    """The numbers `start` to `start + n` of a fixed sequence of uniform random numbers."""
-    return np.random.Generator(np.random.PCG64(ENTROPY).advance(start)).random(n)
+def uniform(start, n, turn=0):
+    """The numbers `start` to `start + n` of a sequence of uniform ones, one for each `turn`."""
+    return np.random.Generator(np.random.PCG64([ENTROPY, turn]).advance(start)).random(n)

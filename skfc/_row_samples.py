@@ -21,7 +21,7 @@ def working_dtype(objective, size):
     return xp.float32 if single else xp.float64
 
 
-def draw(rows, chance, size, *, state, theta=None, passed_on=False):
+def draw(rows, chance, size, *, state, theta=None, passed_on=False, turn=0):
     """A Poisson sample of at most about `size` rows: their importance, as a state (M, n_rows).
 
     Parameters
@@ -30,6 +30,7 @@ def draw(rows, chance, size, *, state, theta=None, passed_on=False):
         chances of the rows are proportional; its value is their sums (M,)
     state, theta : the arguments of `chance`
     passed_on : whether rows that are drawn for certain leave their surplus to the others
+    turn : int, another gives another sample
     """
     sums = rows.sum(chance, theta, state, count=False)
     size = min(size, rows.shape[0])
@@ -42,13 +43,14 @@ def draw(rows, chance, size, *, state, theta=None, passed_on=False):
             break
         more = host.divide(size - count, slope, out=host.zeros_like(count), where=slope > 0)
         factor = factor + more
-    return rows.sum(partial(_draws.draw, factor=factor), state=sums.state, count=False).state
+    function = partial(_draws.draw, factor=factor, turn=turn)
+    return rows.sum(function, state=sums.state, count=False).state
 
 
-def draw_by_prominence(rows, state, size):
+def draw_by_prominence(rows, state, size, turn=0):
     """`draw` in proportion to a state (n_rows,) times the prominence of rows."""
     state = rows.with_prominence(state)
-    return draw(rows, _draws.chance, size, state=state, passed_on=True)
+    return draw(rows, _draws.chance, size, state=state, passed_on=True, turn=turn)
 
 
 def everything(rows):
@@ -56,13 +58,13 @@ def everything(rows):
     return rows.sum(_draws.take_all, count=False).state
 
 
-def leverage_sample(rows, size):
+def leverage_sample(rows, size, turn=0):
     """The importance of about `size` rows, drawn by prominence and weight, or of all."""
     n = rows.shape[0]
     if n <= TUNED.nearly_all * size:
         return everything(rows)
     function = partial(_draws.row_weight, scale=n / size, least=TUNED.least_chance)
-    return draw_by_prominence(rows, rows.sum(function, count=False).state, size)
+    return draw_by_prominence(rows, rows.sum(function, count=False).state, size, turn)
 
 
 class CurvatureSampler:

@@ -509,7 +509,8 @@ def test_a_weaker_penalty_draws_more_rows(rng):
         objective = make_objective(X, y, C=C)
         M.refresh(objective, objective.at(theta))
         drawn.append(M.sample.rows.shape[0])
-    assert drawn[0] == drawn[1] < drawn[2]
+    # Poisson samples of some 1400 rows: their sizes differ by some 50.
+    assert abs(drawn[0] - drawn[1]) < 200 < drawn[2] - drawn[1]
 
 
 def test_the_hessian_is_taken_where_it_costs_few_passes(rng):

@@ -44,7 +44,7 @@ class FullHessian(Preconditioner):
         self.small = self.is_small(objective)
         self.price = min(max(round(self.passes(objective)), 1), TUNED.look_back)
         self.kronecker = self.spectrum = self.sample = None
-        self.size = 0.0
+        self.turn = 0
 
     @property
     def is_poor(self):
@@ -110,7 +110,7 @@ class FullHessian(Preconditioner):
         self.confirming_steps = TUNED.decided_steps if self.hidden else 2
 
     def _draw(self, objective):
-        """Draw the rows of the sample, anew where many more of them are needed."""
+        """Draw the rows of the sample, others every time: luck with some does not last."""
         if self.whole and not self._outdated():
             return
         free = objective.shape[0]
@@ -118,12 +118,10 @@ class FullHessian(Preconditioner):
             free = self.spectrum.effective_dimension(float(objective.penalty.l2.min()))
         needed = TUNED.hessian_rows + TUNED.hessian_rows_per_direction * free
         rows, P = objective.rows, objective.shape[0]
-        if needed <= TUNED.nearly_all * self.size and not self._outdated():
-            return
-        self.size, self.whole = needed, rows.shape[0] <= TUNED.nearly_all * needed
+        self.whole, self.turn = rows.shape[0] <= TUNED.nearly_all * needed, self.turn + 1
         dtype = working_dtype(objective, min(needed, rows.shape[0]) * P**2 // 2)
         dtype = rows.xp.float64 if self.double else dtype
-        self.sample = rows.select(leverage_sample(rows, needed), dtype)
+        self.sample = rows.select(leverage_sample(rows, needed, self.turn), dtype)
 
     def _outdated(self):
         """Whether the sample is in single precision, which was given up."""

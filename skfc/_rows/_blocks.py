@@ -6,7 +6,7 @@ are put together: a function of every block, and the sums of what it gives, in o
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import reduce
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,10 +68,9 @@ class Block:
         xp = namespace(self.weight)
         return xp.asarray(values, dtype=self.weight.dtype)
 
-    @cached_property
-    def uniform(self):
-        """Random numbers of the rows on their device, sent there once; see `_random.uniform`."""
-        return namespace(self.weight).asarray(uniform(self.first, self.weight.shape[1]))
+    def uniform(self, turn):
+        """Random numbers of the rows, of their library; see `_random.uniform`."""
+        return namespace(self.weight).asarray(uniform(self.first, self.weight.shape[1], turn))
 
     def __reduce__(self):
         data = (self.rows, self.target, self.weight, self.n_classes, self.unit_weight, self.first)
