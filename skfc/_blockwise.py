@@ -151,13 +151,14 @@ def curve(block, direction, proba):
     return (), block.flat(dz), (proba,)
 
 
-def forms(block, directions, proba, *unused):
+def forms(block, directions, proba, share=1.0, *unused):
     """The curvature between directions, each the weights of all classes of one problem.
 
-    And that of every direction, were its logits not taken from their mean over the classes.
+    And that of every direction, were its logits not taken from their mean over the classes. Of the
+    curvature of rows there is a `share` (n_rows,).
     """
     xp, dz = namespace(directions), block.stack(directions)
-    p, root = proba[None, ...], xp.sqrt(proba[None, ...] * block.weight[:, None, :])
+    p, root = proba[None, ...], xp.sqrt(proba[None, ...] * block.weight[:, None, :] * share)
     size = xp.sum((root * dz) ** 2, axis=(1, 2))
     dz = root * (dz - xp.sum(p * dz, axis=1, keepdims=True))
     flat = xp.reshape(dz, (dz.shape[0], -1))
@@ -179,8 +180,8 @@ def without_classes(block, _, form, logits, *unused, limit, little):
     """Loss and residual without classes of little probability, in rows of a form beyond `limit`.
 
     That is where a weight times a probability is less than `little`; a class of the target
-    stays. The loss is not larger than with them. Probabilities stay, which rows are kept, and
-    which classes.
+    stays. The loss is not larger than with them. Probabilities stay, the share of curvature, which
+    is one, and which classes are left.
     """
     xp, z = namespace(logits), block.stack(logits + 0)
     out = block.kernel.probabilities(z + 0) * block.weight[:, None, :] < little
@@ -198,10 +199,10 @@ def squared_residuals(block, _, logits, *unused):
     return (), residual**2, (logits,)
 
 
-def form_of_pair(block, _, form, proba, kept, left, *, pair):
-    """The forms (n_rows,) of rows that are kept and have both classes of a pair, else zero."""
+def form_of_pair(block, _, form, proba, share, left, *, pair):
+    """The forms (n_rows,) of rows that have both classes of a pair, else zero."""
     i, j = pair
-    return (), None, (form * kept * left[i, :] * left[j, :],)
+    return (), None, (form * left[i, :] * left[j, :],)
 
 
 def larger(block, _, first, second):
@@ -209,18 +210,31 @@ def larger(block, _, first, second):
     return (), None, (namespace(first).maximum(first, second),)
 
 
-def form_of_kept(block, _, form, proba, kept):
-    """The forms (1, n_rows) of rows that are kept, and zeros of the others."""
-    return (), None, (form * kept,)
+def allowed(block, _, form, *before, scale):
+    """How far rows may move at most, a state (n_rows,): thrice what they would, or `before`."""
+    moved = 3.0 * way_of(form, scale) + 1e-9
+    return (), None, (namespace(form).maximum(moved, *before) if before else moved,)
 
 
-def keep_near(block, _, form, proba, kept, *left, limit):
-    """Probabilities of rows whose form is at most `limit`, and zeros of the others; and which.
+def share_of_allowed(block, _, form, most, *, scale):
+    """How far rows would move, as a share of the `most` that they may."""
+    return (), None, (way_of(form, scale) / most,)
 
-    A row with probabilities of zero has no curvature.
+
+def way_of(form, scale):
+    """How far a step moves a row whose `form` is that of a unit step; it may be rounding < 0."""
+    xp = namespace(form)
+    return xp.sqrt(scale * xp.maximum(form, xp.zeros_like(form)))
+
+
+def weakened(block, _, most, proba, *unused):
+    """Probabilities, and the mean share of a row's curvature along a way of `most` logits.
+
+    The value is the sum of these shares.
     """
-    kept = cast(form <= limit, kept.dtype) * kept
-    return (), None, (proba * kept, kept, *left)
+    xp = namespace(most)
+    share = -xp.expm1(-most) / most
+    return (xp.sum(share)[None],), None, (proba, share)
 
 
 def class_products(block, _, logits, *unused, stride):

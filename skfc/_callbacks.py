@@ -103,7 +103,7 @@ class CallbackMonitor:
         return task.end(attributes)
 
     def end(self, fits):
-        """End an iteration that came to nothing."""
+        """End an iteration that came to nothing, and let go of the rows."""
         if self.open is not None:
             self.open.end(self.attributes)
-            self.open = None
+        self.open = self.attributes = None

@@ -55,7 +55,7 @@ class Stages:
         """The objective of the next stage, or None to stay in this one.
 
         `kept` are the problems of the iterate that go on; `spent` says that this stage has no
-        more to give: an estimate of the gap is doubtful, or there is no more progress.
+        more to give: an estimate of the gap broke down, or there is no more progress.
         """
         if self.level is None:
             self.level = level_of(iterate)

@@ -1,6 +1,6 @@
 """Functions of one block of rows that draw samples; see :mod:`skfc._blockwise` for their form."""
 
-from skfc._array import cast, namespace
+from skfc._array import cast, namespace, permute
 
 
 def row_curvature(block, _, logits, *unused):
@@ -32,7 +32,7 @@ def chance_by_leverage(block, products, weights, *, n, scale):
     """
     xp = namespace(products)
     x = xp.reshape(products, (-1, n, products.shape[-1]))
-    score = weights * xp.sum(x * x, axis=0) * block.like(scale)
+    score = weights * block.kernel.squares(permute(x, (1, 0, 2))) * block.like(scale)
     score = xp.minimum(score, block.like(1.0))
     return (xp.sum(cast(score, xp.float64), axis=1),), None, (score, weights)
 

@@ -99,9 +99,9 @@ class Run:
         if not (done | separated).any():
             return self.go_on(iterate, done, bool((idle >= TUNED.look_back).any()))
         asked = np.flatnonzero(done & ~separated)
-        proven, doubtful, steps = np.zeros(len(value), dtype=bool), False, {}
+        proven, coarse, steps = np.zeros(len(value), dtype=bool), False, {}
         if len(asked) and self.stages.may_end:
-            gap, proven, doubtful = self.gaps.confirm(
+            gap, proven, coarse = self.gaps.confirm(
                 iterate, self.stages.exact, asked, gap, floor, last, late=n_iter >= TUNED.patience
             )
             self.look_for_separation(iterate, asked, gap, floor, found)
@@ -112,13 +112,13 @@ class Run:
                 stuck = ~last & (floor | self.automatic)
                 steps |= self.gaps.better_ends(iterate, stuck, gap, proven)
         done = (gap <= self.tol) | floor | last | separated
-        if doubtful and not self.stages.is_last and not last.any():
+        if coarse and not self.stages.is_last and not last.any():
             done &= ~np.isin(np.arange(len(done)), asked)
         near = gap <= np.sqrt(eps_of(iterate))
         for j in np.flatnonzero(done):
             status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop, near[j])
             self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j], steps.get(j))
-        spent = doubtful or bool((idle[~done] >= TUNED.look_back).any())
+        spent = coarse or bool((idle[~done] >= TUNED.look_back).any())
         return self.go_on(iterate, done, spent)
 
     def go_on(self, iterate, done, spent):

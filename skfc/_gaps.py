@@ -47,7 +47,7 @@ class Gaps:
         doubtful: the fit then goes on. At the `floor` of the arithmetic, and with the `last`
         iteration, problems end whatever the gap is. `exact` is the objective in the precision of
         the end, and `late` says that a doubt may cost some Newton steps. Returns gaps, which of
-        them are proven, and whether a fit goes on because its estimate is doubtful.
+        them are proven, and whether more digits may help: after a breakdown, or for a proof.
         """
         value = iterate.evaluation.value
         if iterate.proven:
@@ -86,12 +86,17 @@ class Gaps:
             certain = self.certain[self.which[tired]]
             known = self.above_lower(self.which[tired], value[tired])
             gap[tired], proven[tired] = np.where(certain, known, np.inf), certain
-        return gap, proven, bool(sure.any())
+        return gap, proven, bool((found.broken & sure).any())
 
     def prove(self, iterate, asked, gap):
         """Put proven gaps in their places of `gap`; returns which these are."""
         objective, value = iterate.objective, iterate.evaluation.value
         proven = self.certain[self.which]
+        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
+        provable = asked[(loose <= self.tol * value)[asked] & ~proven[asked]]
+        if len(provable):
+            gap[provable] = self.bound(iterate, provable)
+            proven[provable] = gap[provable] <= self.tol
         if iterate.is_exact and not proven.all():
             bound = newton_bound(
                 iterate.newton, iterate.whole, objective, iterate.evaluation, self.tol * value
@@ -99,11 +104,6 @@ class Gaps:
             found = relative(bound, value)
             known = np.isfinite(found) & ~proven
             gap[known], proven = found[known], proven | known
-        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
-        provable = asked[(loose <= self.tol * value)[asked] & ~proven[asked]]
-        if len(provable):
-            gap[provable] = self.bound(iterate, provable)
-            proven[provable] = gap[provable] <= self.tol
         return proven
 
     def bound(self, iterate, index):

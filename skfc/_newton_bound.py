@@ -10,7 +10,6 @@ from skfc import _blockwise
 from skfc._array import cast, host, to_numpy
 from skfc._conjugate_gradients import direct_step
 from skfc._objective import on_host
-from skfc._row_samples import everything
 from skfc._tuned import TUNED
 
 
@@ -24,10 +23,11 @@ def newton_bound(newton, hessian, objective, evaluation, wanted):
         F* >= min_s F - s √(2 d) + (e^(-m s) + m s - 1) / m²
             = F - 2 d (a + (1 - a) log(1 - a)) / a²
 
-    which is F - 2 d at the least. It holds as well with less curvature than there is: near the
-    minimum, rows that may move by more than half a logit are left out of H, and then need no m. If
-    that is not enough, and d is next to nothing, such rows lose classes of next to no probability
-    first. Infinite where nothing is known, or d is more than `wanted`.
+    which is F - 2 d at the least. Where a is larger, rows have bounds r_i of their own: with
+    (1 - e^(-r_i)) / r_i of the curvature of row i in H, F - F* <= d if m_i √(2 d) <= r_i for all.
+    F then grows along all ways out of the steps of norm √(2 d), on which its slope has grown by
+    2 d at least. If that is not enough, and d is next to nothing, rows lose classes of next to no
+    probability first. Infinite where nothing is known, or d is more than `wanted`.
     """
     residuals = sizes_at_most(objective.rows, evaluation)
     bound, d = bound_near(newton, hessian, objective, evaluation, wanted, residuals)
@@ -39,42 +39,62 @@ def newton_bound(newton, hessian, objective, evaluation, wanted):
 
 
 def near_minimum(evaluation):
-    """The most of d with which rows are left out."""
+    """The most of d with which classes are left out."""
     return TUNED.stronger * TUNED.small_tol * evaluation.value
 
 
-def bound_near(newton, hessian, objective, evaluation, wanted, residuals, state=None):
-    """The bound where rows that may move far are left out, and d with all of them.
+def bound_near(newton, hessian, objective, evaluation, wanted, residuals, left=None):
+    """The bound where rows that may move far have less curvature, and d with all of it.
 
-    `state` are probabilities, rows and classes that are left, if some are not, and `residuals`
-    the sizes of what the rows add to the gradient.
+    `left` are probabilities, and the classes of rows that are left, if some are not, and
+    `residuals` the sizes of what the rows add to the gradient.
     """
     rows, gradient = objective.rows, cast(evaluation.gradient, objective.rows.parameter_dtype)
-    bound, first = host.full(objective.n_problems, host.inf), None
+    nothing, most, proba = host.full(objective.n_problems, host.inf), None, left
+    first = before = None
     # Without a penalty there may be no minimum: in the tail of the loss a is one.
     largest = 1.0 if objective.penalty.strict.all() else 1 - TUNED.accuracy
     for _ in range(TUNED.look_back):
         if newton.broken.any() or not hessian.is_exact:
             break
-        forms, factor = hessian.row_forms(rows, state)
+        forms, factor = hessian.row_forms(rows, left)
         d = factor * (host.sqrt(newton.decrement) + host.sqrt(hessian.noise(residuals))) ** 2
-        first = factor * newton.decrement if first is None else first
-        a = host.sqrt(2 * d * factor * rows.largest(forms))
-        if (a < largest).all():
-            small = host.maximum(a, 1e-3)  # digits cancel below
-            bound = 2 * d * (small + (1 - small) * host.log1p(-small)) / small**2
+        if first is None:
+            first = before = d
+        scale = float(2 * d[0] * factor)
+        if most is None:
+            a = host.sqrt(scale * rows.largest(forms))
+            if a < largest:
+                small = max(a, 1e-3)  # digits cancel below
+                return 2 * d * (small + (1 - small) * host.log1p(-small)) / small**2, first
+        elif rows.largest(ratios_of(rows, forms, most, scale)) <= 1 - TUNED.accuracy:
+            return host.where(d <= wanted, d, host.inf), first
+        if not (d * d <= before * wanted).all():  # it grows by as much the next time
             break
-        if not (d <= host.minimum(wanted, near_minimum(evaluation))).all():
-            break
-        if state is None:
+        before = d
+        if proba is None:
             keep = _blockwise.keep_probabilities
-            state = rows.sum(keep, state=evaluation.state, count=False).state
-            state = rows.joined(state, everything(rows))
-        near = partial(_blockwise.keep_near, limit=farthest_form(d))
-        state = rows.sum(near, state=rows.joined(forms, state), count=False).state
-        hessian = hessian.of(objective, state)
+            proba = rows.sum(keep, state=evaluation.state, count=False).state
+        most = allowed(rows, forms, most, scale)
+        weak = rows.sum(_blockwise.weakened, state=rows.joined(most, proba), count=False)
+        share = float(on_host(weak.values[0])[0]) * rows.n_total / rows.shape[0]
+        if share < TUNED.share_to_come:  # d would be many times as large
+            break
+        hessian = hessian.of(objective, weak.state)
         newton = direct_step(objective, gradient, hessian.solve)
-    return bound, host.full(objective.n_problems, host.inf) if first is None else first
+    return nothing, nothing if first is None else first
+
+
+def allowed(rows, forms, before, scale):
+    """How far every row may move, more than it would and than `before`: a state."""
+    state = forms if before is None else rows.joined(forms, before)
+    return rows.sum(partial(_blockwise.allowed, scale=scale), state=state, count=False).state
+
+
+def ratios_of(rows, forms, most, scale):
+    """How far every row would move, as a share of the `most` it may: a state."""
+    function = partial(_blockwise.share_of_allowed, scale=scale)
+    return rows.sum(function, state=rows.joined(forms, most), count=False).state
 
 
 def bound_with_less(newton, hessian, objective, evaluation, wanted, residuals):

@@ -615,3 +615,21 @@ def test_the_difference_of_nearly_equal_columns_is_not_overlooked(solver, precon
     gap = model.loss_curve_[-1] / least - 1
     assert gap <= 1e-6 or caught
     assert gap <= 10 * model.optimality_gap_ + 1e-10
+
+
+@pytest.mark.parametrize("breakdown", [True, False])
+def test_only_a_breakdown_asks_for_more_digits(breakdown, data, monkeypatch):
+    """Rows that move far do so in any precision: after such a doubt a fit goes on as it was."""
+    objective = make_objective(*data)
+    step, after = np.zeros(objective.shape), np.full(1, np.nan)
+    in_doubt = _optimality.Estimate(
+        np.zeros(1), np.ones(1, dtype=bool), np.full(1, breakdown), step, after
+    )
+    asked = []
+    monkeypatch.setattr(_gaps, "estimate", lambda *args, **kwargs: in_doubt)
+    monkeypatch.setattr(_driver.Stages, "is_last", False)
+
+    note = lambda self, iterate, spent, kept: asked.append(spent)  # noqa: E731
+    monkeypatch.setattr(_driver.Stages, "next", note)
+    run(objective, max_iter=12, tol=1e-5)
+    assert any(asked) == breakdown

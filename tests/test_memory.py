@@ -1,5 +1,6 @@
 """Freed memory is used again, and copies of X are few."""
 
+import gc
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from scipy import sparse
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV
+from skfc._driver import Run
+from skfc._rows._blocks import BlockSums
 from skfc._rows._csr_moments import extremes
 from skfc._rows._csr_parts import even_blocks
 from skfc._runtime import keep_freed_memory
@@ -196,3 +199,28 @@ def test_a_memory_map_is_read_in_parts(tmp_path):
             tracemalloc.stop()
     assert model.optimality_gap_ <= model.tol
     assert peak < 0.4 * X.nbytes
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SoftmaxFCClassifier(), SoftmaxFCClassifier(solver="sgd", random_state=0),
+        SoftmaxFCClassifier(l1_ratio=0.5), SoftmaxFCClassifier(C=np.inf),
+        SoftmaxFCClassifier(early_stopping=True, random_state=0),
+        SoftmaxFCClassifierCV(Cs=3, cv=2),
+    ],
+    ids=["default", "sgd", "elastic net", "no penalty", "early stopping", "search"],
+)  # fmt: skip
+@pytest.mark.parametrize("hold", [np.asarray, sparse.csr_array], ids=["dense", "CSR"])
+def test_a_fit_lets_go_of_its_rows_at_once(model, hold, rng):
+    """No cycle of references keeps them until Python looks for cycles."""
+    X = rng.standard_normal((200, 4))
+    y = (X[:, :3] + rng.gumbel(size=(200, 3))).argmax(axis=1)
+    gc.collect()
+    gc.disable()
+    try:
+        model.fit(hold(X), y)
+        left = [o for o in gc.get_objects() if isinstance(o, Run | BlockSums)]
+    finally:
+        gc.enable()
+    assert not left

@@ -278,7 +278,7 @@ def test_the_factor_of_a_hessian_keeps_directions_that_products_of_features_lose
     assert_allclose(values[P:], 1.0, atol=0.05)
 
 
-def bounds_on_the_way(objective):
+def bounds_on_the_way(objective, tol=TOL):
     """F at 40 iterates of Newton's method, and the bounds where the Newton step is at hand."""
     steps = SMOOTH["newton-cholesky"].generate(
         objective, ExactHessian(objective), np.zeros(objective.shape)
@@ -288,7 +288,7 @@ def bounds_on_the_way(objective):
         value, bound = iterate.evaluation.value, np.inf
         if iterate.is_exact:
             bound = newton_bound(
-                iterate.newton, iterate.whole, objective, iterate.evaluation, TOL * value
+                iterate.newton, iterate.whole, objective, iterate.evaluation, tol * value
             )[0]
         values.append(value[0])
         bounds.append(bound)
@@ -306,6 +306,21 @@ def test_the_newton_bound_is_one_where_rows_are_next_to_certain(seed, largest):
     values, bounds = bounds_on_the_way(far_rows(seed, largest))
     assert (bounds >= values - values.min() - 1e-10 * values).all()  # logits of 1e7
     assert (bounds <= TOL * values).any()
+
+
+def test_rows_that_may_move_far_have_less_curvature_in_a_bound():
+    """It is known earlier on the way to the minimum, and still a bound."""
+    known = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_t(2, size=(200, 5))
+        y = (X[:, :3] + rng.gumbel(size=(200, 3))).argmax(axis=1)
+        for rounds in (TUNED.look_back, 1):
+            with override(look_back=rounds):
+                values, bounds = bounds_on_the_way(make_objective(X, y, C=10.0), 1e-3)
+            assert (bounds >= values - values.min() - 1e-12 * values).all()
+            known.append(np.flatnonzero(bounds <= 1e-3 * values)[0])
+    assert sum(known[::2]) < sum(known[1::2])
 
 
 def test_classes_of_no_probability_make_a_bound_known(monkeypatch):

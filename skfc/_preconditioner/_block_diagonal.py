@@ -121,14 +121,22 @@ class BlockDiagonal(Preconditioner):
 
         It is about |zᵀ x̃|² for z (P, q), with q random vectors (Drineas, Magdon-Ismail, Mahoney
         and Woodruff 2012). The array is (P, q, K), or (P, q, 1) before there are blocks: M is
-        then the Gram matrix of the features, since near the null model no row is decided yet.
+        then the Gram matrix of the features, since near the null model no row is decided yet, and
+        z may be its inverse root itself.
         """
+        n, K = TUNED.probes, rows.n_columns
         if self.first is not None:
-            return None if self.warm else self.first.root()[:, :, None]
-        P, K = self.unit.shape
-        if rows.n_columns != K:
+            if self.warm:
+                return None
+            root = self.first.root()
+            if root.shape[1] > n * K:  # as many vectors as for the blocks that follow
+                random = random_normal((root.shape[1], n * K), root)
+                root = namespace(root).matmul(root, random) / (n * K) ** 0.5
+            return root[:, :, None]
+        P = self.unit.shape[0]
+        if self.unit.shape[1] != K:
             return None
-        xp, n = namespace(self.grams), TUNED.probes
+        xp = namespace(self.grams)
         probes = random_normal((n, P), self.grams)
         # One by one: more at once wake the threads of SciPy's BLAS, which fight with NumPy's.
         z = [[triangular_solve(L, probes[i, :]) for L in self.factor] for i in range(n)]

@@ -129,8 +129,8 @@ class ExactHessian(FullHessian):
     def row_forms(self, rows, left=None):
         """How far a step of unit Newton norm moves each row's logits against one another at most.
 
-        That is its square, a state, and the factor of :meth:`Factor.inverse`. Of some rows and
-        classes, what is `left` by `without_classes` and `keep_near`.
+        That is its square, a state, and the factor of :meth:`Factor.inverse`. Of some classes,
+        what is `left` by `without_classes`.
         """
         T = self.n_classes
         inverse, factor = self.factor[0].inverse
@@ -141,9 +141,6 @@ class ExactHessian(FullHessian):
         forms = rows.xp.asarray(forms)
         if left is None:
             return rows.row_forms(forms), factor
-        if len(left[0]) == 2:
-            found = rows.joined(rows.row_forms(forms), left)
-            return rows.sum(_blockwise.form_of_kept, state=found, count=False).state, factor
         largest = None
         for i, pair in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
             found = rows.joined(rows.row_forms(forms[i : i + 1, ...]), left)

@@ -257,12 +257,12 @@ class LocalRows(Sizes, BlockSums):
 
         Parameters
         ----------
-        proba : state, the probabilities of the rows
+        proba : state, the probabilities of the rows, and a share of their curvature if not all
         dtype : of the products
         """
 
         def pairs(block, kept):
-            return self._sums_of_pairs(block, cast(pair_weights(block, kept[0]), dtype))
+            return self._sums_of_pairs(block, cast(pair_weights(block, *kept[:2]), dtype))
 
         total = reduce(accumulate, self.each(pairs, proba)) / self.n_total
         return self.xp.reshape(total, (self.n_problems, -1, *total.shape[1:]))

@@ -19,13 +19,14 @@ from skfc._softmax import others
 from skfc._tuned import TUNED
 
 
-def pair_weights(block, proba):
+def pair_weights(block, proba, share=None):
     """m p_k p_j of every row for the pairs k < j of classes, by rows of the upper triangle.
 
-    (n_problems * T (T - 1) / 2, n_rows).
+    (n_problems * T (T - 1) / 2, n_rows). Rows may have a `share` (n_rows,) of their curvature.
     """
     p = block.stack(proba)
     weighted = p if block.unit_weight else p * block.weight[:, None, :]
+    weighted = weighted if share is None else weighted * share
     pairs = [weighted[:, k : k + 1, :] * p[:, k + 1 :, :] for k in range(block.n_classes - 1)]
     return block.flat(concatenate(pairs, axis=1))
 
@@ -36,7 +37,7 @@ def sums_of_pairs(rows, block, weight):
     def part(piece, products):
         return product(weight[:, piece], products.T)
 
-    sums = sum(over_pairs(part, rows, block, len(weight), weight.dtype))
+    sums = sum(over_pairs(part, rows, block, weight.dtype))
     return np.take(sums, pair_places(rows.n_parameters), axis=1)
 
 
@@ -48,10 +49,10 @@ def forms_of_pairs(rows, block, forms):
     def part(_, products):
         return product(flat, products).max(axis=0)
 
-    return np.concatenate(list(over_pairs(part, rows, block, len(forms), forms.dtype)))
+    return np.concatenate(list(over_pairs(part, rows, block, forms.dtype)))
 
 
-def over_pairs(function, rows, block, n_products, dtype):
+def over_pairs(function, rows, block, dtype):
     """`function(piece, products)` for pieces of a block and products of pairs of their features.
 
     The products stay with `rows` where they are small.
@@ -60,8 +61,7 @@ def over_pairs(function, rows, block, n_products, dtype):
     n_pairs = P * (P + 1) // 2
     bytes_per_row, total = n_pairs * np.dtype(dtype).itemsize, rows.shape[0]
     memory = min(2 * TUNED.few_numbers, max(TUNED.block_bytes, total * P * 2))
-    most = max(n * n_pairs * n_products // TUNED.block_operations, n * bytes_per_row // memory)
-    pieces = row_blocks(n, bytes_per_row, TUNED.small_block_bytes, 1, most)
+    pieces = row_blocks(n, bytes_per_row, 2 * TUNED.small_block_bytes, 1)
     keep, made = total * bytes_per_row <= memory, rows._pairs
 
     def part(piece):
