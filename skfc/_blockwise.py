@@ -193,6 +193,52 @@ def without_classes(block, _, form, logits, *unused, limit, little):
     return (loss,), residual, (proba, xp.ones_like(form), block.flat(left))
 
 
+def far_from_tails(block, _, moved, logits, *unused, far, little):
+    """How many rows move far that have no tail, see :func:`cut_tails`."""
+    xp, p = namespace(logits), block.kernel.probabilities(block.stack(logits + 0))
+    out = p * block.weight[:, None, :] < block.like(little)[:, None, None]
+    out = xp.any(out & (one_hot(block.target, p) == 0)[None, ...], axis=1)
+    held = ~out & (moved > block.like(far)[:, None])
+    return (xp.sum(cast(held, xp.float64), axis=1),), None, (moved, logits)
+
+
+def cut_tails(block, direction, logits, *unused, far, little):
+    """Logits without tails: classes of little probability, of rows that move far.
+
+    Far is more than `far` (n_problems,) of one class against another. A tail moves by a quarter of
+    that against the target, and its weight times its probability is below `little` (n_problems,).
+    A class of the target stays. The values are how many rows move far before and after. Logits
+    stay, of tails next to minus infinity, and how far the rows move.
+    """
+    xp, z, dz = namespace(logits), block.stack(logits + 0), block.stack(direction)
+    lowest = -0.5 * float(xp.finfo(z.dtype).max)
+    p = block.kernel.probabilities(z + 0)
+
+    def movement(left):
+        up = xp.max(xp.where(left, dz, xp.full_like(dz, -xp.inf)), axis=1)
+        down = xp.min(xp.where(left, dz, xp.full_like(dz, xp.inf)), axis=1)
+        return xp.where(block.weight > 0, up - down, xp.zeros_like(up))
+
+    def number(moved):
+        return xp.sum(cast(moved > block.like(far)[:, None], xp.float64), axis=1)
+
+    left = z > 0.5 * lowest
+    before = movement(left)
+    out = p * block.weight[:, None, :] < block.like(little)[:, None, None]
+    target = cast(one_hot(block.target, z), z.dtype)[None, ...]
+    apart = xp.abs(dz - xp.sum(target * dz, axis=1, keepdims=True))
+    out = out & (target == 0) & (before > block.like(far)[:, None])[:, None, :]
+    left = left & ~(out & (apart > 0.25 * block.like(far)[:, None, None]))
+    after = movement(left)
+    z = block.flat(xp.where(left, z, xp.full_like(z, lowest)))
+    return (number(before), number(after)), None, (z, after)
+
+
+def last_of(block, _, *state):
+    """The last array of a state."""
+    return (), None, state[-1:]
+
+
 def squared_residuals(block, _, logits, *unused):
     """The squares of the residuals at the logits that are with the block."""
     _, residual, _ = residual_of(block, logits + 0, logits)

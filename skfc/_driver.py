@@ -124,7 +124,7 @@ class Run:
     def go_on(self, iterate, done, spent):
         """The `Change` for the problems that are not done; `spent` as in :meth:`Stages.next`."""
         if not done.any():
-            return Change(None, self.next_stage(iterate, spent, slice(None)))
+            return Change(None, self.next_stage(iterate, spent, slice(None)), self.gaps.take())
         keep = np.flatnonzero(~done)
         self.gaps.which = self.which[keep]
         if not len(keep):
@@ -184,11 +184,12 @@ class Run:
         least, lowest = self.least_decrement[which], self.least_value[which]
         # At a slower pace, all iterations that are left do not lower F by much of `tol`.
         slow = 0.0 if iterate.proven else 0.1 * self.tol / max(self.max_iter, 1)
-        better = (decrement < least) | (value < lowest * (1 - max(10 * eps, slow)))
+        slow = max(10 * eps, slow)
+        better = (decrement < least) & (decrement > slow * value) | (value < lowest * (1 - slow))
         since, lowest = np.where(better, 0, self.since[which] + 1), np.minimum(value, lowest)
         self.least_decrement[which] = np.minimum(decrement, least)
         self.least_value[which], self.since[which] = lowest, since
-        return np.where(value <= lowest * (1 + 1e4 * eps), since, 0)
+        return np.where(value <= lowest * (1 + max(1e4 * eps, slow)), since, 0)
 
     def next_stage(self, iterate, spent, kept):
         """The objective of the next stage, or None; in a new one patience begins again."""

@@ -33,7 +33,7 @@ class Gaps:
         self.which = np.arange(n)
         self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
         self.doubted, self.tried, self.certain = np.zeros((3, n), dtype=bool)
-        self.ends, self.led, self.ahead = {}, {}, None
+        self.ends, self.led, self.ahead, self.newton = {}, {}, None, None
 
     def of(self, iterate, value):
         """The gaps of an iterate (n_left,), before they are looked at closely."""
@@ -52,7 +52,7 @@ class Gaps:
         value = iterate.evaluation.value
         if iterate.proven:
             return gap, np.ones(len(value), dtype=bool), False
-        self.ahead, self.ends, gap = LastStep(iterate), {}, gap.copy()
+        self.ahead, self.ends, self.newton, gap = LastStep(iterate), {}, None, gap.copy()
         proven = self.prove(iterate, asked, gap)
         rest = asked[~proven[asked]]
         near = iterate.objective.penalty.strict
@@ -66,6 +66,9 @@ class Gaps:
         thorough = self.suspicious or iterate.is_exact or is_free(iterate.objective)
         found = estimate(iterate, rest, self.tol, thorough=thorough)
         self.ahead.adopt(rest, found)
+        further = found.decrement > TUNED.stronger * iterate.decrement[rest]
+        if (further & ~found.broken).all() and len(value) == 1:
+            self.newton = found.newton
         gap[rest] = relative(found.decrement, value[rest])
         self.remember(iterate, rest, found)
         # After a doubtful estimate, no gap below a share of tol is stated.
@@ -87,6 +90,11 @@ class Gaps:
             known = self.above_lower(self.which[tired], value[tired])
             gap[tired], proven[tired] = np.where(certain, known, np.inf), certain
         return gap, proven, bool((found.broken & sure).any())
+
+    def take(self):
+        """The Newton step of the last estimate, where it goes much further than the solver's."""
+        newton, self.newton = self.newton, None
+        return newton
 
     def prove(self, iterate, asked, gap):
         """Put proven gaps in their places of `gap`; returns which these are."""

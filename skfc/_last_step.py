@@ -29,7 +29,10 @@ class LastStep:
 
     def adopt(self, index, estimate):
         """Take the steps of an `Estimate` of the problems `index`."""
-        step, T = cast(estimate.step, self.step.dtype), self.iterate.objective.rows.n_classes
+        step, T = (
+            cast(-estimate.newton.step, self.step.dtype),
+            self.iterate.objective.rows.n_classes,
+        )
         for k, b in enumerate(index.tolist()):
             self.step[:, b * T : (b + 1) * T] = step[:, k * T : (k + 1) * T]
         self.value[index] = estimate.after

@@ -324,9 +324,13 @@ class Trial:
         Far is more than `most` logits, or more than both `least` logits and `farther` times
         what is typical.
         """
-        far = host.minimum(host.maximum(least, TUNED.farther * self.typical), most)
-        found = self.rows.sum(partial(_blockwise.beyond, far=far), state=self.moved, count=False)
+        function = partial(_blockwise.beyond, far=self.far(most, least))
+        found = self.rows.sum(function, state=self.moved, count=False)
         return on_host(found.values[0]) > 0
+
+    def far(self, most, least):
+        """The logits (n_problems,) by which a row moves that moves far."""
+        return host.minimum(host.maximum(least, TUNED.farther * self.typical), most)
 
 
 def trial(rows, logits, step):

@@ -18,9 +18,10 @@ from functools import partial
 
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take
-from skfc._conjugate_gradients import newton_step
+from skfc._conjugate_gradients import NewtonStep, newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact, is_small
+from skfc._tails import without_tails
 from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
@@ -38,14 +39,14 @@ class Estimate:
     decrement : (n_problems,), half the Newton decrement
     doubtful : (n_problems,) of bool: no fit may converge on it, see :func:`estimate`
     broken : (n_problems,) of bool: the reason is a breakdown of the arithmetic
-    step : (P, K), the Newton step of these problems
+    newton : the NewtonStep of these problems
     after : (n_problems,), F after it, or NaN where that is not known
     """
 
     decrement: Array
     doubtful: Array
     broken: Array
-    step: Array
+    newton: NewtonStep
     after: Array
 
 
@@ -76,6 +77,7 @@ def estimate(iterate, index, tol, *, thorough=False):
     newton, whole = step_of(iterate, objective, evaluation, solve, precondition, tol, thorough)
     doubtful = broken = newton.broken | newton.is_blind
     step, after = -newton.step, host.full(len(index), host.nan)
+    decrement = newton.decrement
     if is_near(newton, evaluation, tol):
         precondition = precondition if whole is None else whole.solve
         trial, scale = hessian.trial(step), max(tol / TUNED.small_tol, 1.0) ** (1 / 3)
@@ -90,12 +92,18 @@ def estimate(iterate, index, tol, *, thorough=False):
             moves = trial.exceeds(most, TUNED.far_logits)
         if hessian.rows is objective.rows:
             after = trial.loss + objective.penalty_after(evaluation, step)
-        doubtful = broken | moves
+        doubtful, moved = broken | moves, trial.moved
+        if moves.any():
+            far, wanted = trial.far(most, TUNED.far_logits), tol * evaluation.value
+            found = without_tails(
+                objective, evaluation, precondition, newton, trial, hessian.logits, far, wanted
+            )
+            if found is not None:
+                doubtful, decrement = broken, host.maximum(found.gap, decrement)
+                evaluation, hessian, moved = found.evaluation, found.hessian, found.moved
         if not doubtful.all():
-            others, n_out = hessian.without_far_rows(trial.moved)
-            if n_out.any() and dominate(hessian, others):
-                doubtful |= hide(others, evaluation, precondition, tol * evaluation.value)
-    return Estimate(newton.decrement, doubtful, broken, step, after)
+            doubtful |= hide(hessian, moved, evaluation, precondition, tol * evaluation.value)
+    return Estimate(host.maximum(decrement, newton.decrement), doubtful, broken, newton, after)
 
 
 def farthest(objective, evaluation, scale):
@@ -108,13 +116,17 @@ def farthest(objective, evaluation, scale):
     return host.where(loose, TUNED.far_logits, min(scale, FARTHEST))
 
 
-def hide(others, evaluation, precondition, most):
+def hide(hessian, moved, evaluation, precondition, most):
     """Whether rows may hide more than `most` (n_problems,) of F - F* behind their curvature.
 
     A row far out can have most of the curvature in some direction, in which the others would
     gain; on the way to the minimum it loses it by a factor of e at most per logit (Bach 2010).
-    Half the Newton decrement on the Hessian of the `others` tells.
+    Half the Newton decrement on the Hessian of the others tells. `moved` says how far a step
+    moves the rows, a state.
     """
+    others, n_out = hessian.without_far_rows(moved)
+    if not (n_out.any() and dominate(hessian, others)):
+        return host.zeros(len(most), dtype=bool)
     newton = newton_step(
         others.objective, others, evaluation.gradient, precondition, share=TUNED.share_to_come,
         least=TUNED.decided_steps, most=TUNED.most_steps, limit=most, by_condition=True,
@@ -153,7 +165,10 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     whole = exact(objective, evaluation) if suspect and not far_off else None
     if whole is None:
         return newton or solve(precondition, least=least), None
-    return solve(whole.solve, least=whole.confirming_steps), whole
+    least = whole.confirming_steps
+    if least >= TUNED.decided_steps and not objective.penalty.strict.any():
+        least = TUNED.most_steps  # what the factor hides, nothing else holds
+    return solve(whole.solve, least=least), whole
 
 
 def is_near(newton, evaluation, tol):

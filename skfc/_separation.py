@@ -5,8 +5,8 @@ the loss towards zero. They are *quasi-separable* where a direction makes no row
 rows better for ever, as the coefficient of a 0/1 column that one class never has (Albert and
 Anderson 1984). There is no minimum in either case.
 
-A linear program decides whether there is such a direction (Konis 2007): the most margins
-<x_i, d_y - d_k> that can be one, while none is negative. Where the data are too large for it,
+A linear program decides whether there is such a direction (Konis 2007): the largest sum of margins
+<x_i, d_y - d_k> that are zero to one. Where the data are too large for it,
 Newton steps show it. In the tail of a loss, e^-m of the margin m, a step raises the margin by
 one: rows that the direction helps move by about a logit at every iteration, however small the
 decrement has become, and none moves back.
@@ -31,8 +31,6 @@ from skfc._objective import HessianOperator
 from skfc._row_samples import everything
 from skfc._tuned import TUNED
 
-# Entries of a direction, for rows of largest value one: larger ones would tell rounding apart.
-LARGEST = 1e6
 # What a linear program may miss a margin by.
 HARM = 1e-6
 
@@ -87,7 +85,9 @@ def by_program(rows, b, theta, left):
     weight = to_numpy(part.weight)[b]
     loss = weight[:, None] * special.softmax(X @ theta, axis=1) / rows.n_total
     own = target.T > 0 if target.ndim == 2 else np.arange(T) == target[:, None]
-    size = np.abs(X).max(axis=1)
+    axes = orthonormal(X[weight > 0])
+    X = X @ axes
+    size = np.abs(X).max(axis=1, initial=0.0)
     kept = (weight > 0) & (size > 0)
     if not kept.any():
         return None
@@ -102,8 +102,16 @@ def by_program(rows, b, theta, left):
     direction = margins.direction(leading(X, first, i, k, loss))
     if direction is None:
         return None
+    helped = np.unique(first[i[margins.of(direction) > 0.5]])
     direction = direction - direction.mean(axis=0)  # what all classes share changes nothing
-    return Separation(False, direction.T, np.unique(first[i[margins.of(direction) > 0.5]]))
+    return Separation(False, axes @ direction.T, helped)
+
+
+def orthonormal(X):
+    """Directions (P, m) along which rows are uncorrelated, of size one: programs need digits."""
+    _, values, axes = linalg.svd(X, full_matrices=False)
+    kept = values > TUNED.rounding_of_gram * values[:1]
+    return axes[kept].T / values[kept] * len(X) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class Margins:
     ----------
     rows, first : (n, P) and (n,), features of rows, and their labels
     i, k : (m,), the row and the class of every margin
-    most : (m,), what it counts for at the most
+    most : (m,), the most that it may be
     n_classes : T
     """
 
@@ -136,15 +144,12 @@ class Margins:
         A linear program of the `chosen` margins, which span all, finds one, or that there is none;
         of the others, those that it makes worst are chosen too, until none is worse.
         """
-        largest, P = np.inf, self.rows.shape[1]
+        P = self.rows.shape[1]
         while True:
-            x = most_margins(self.matrix(chosen), self.most[chosen], largest)
+            x = most_margins(self.matrix(chosen), self.most[chosen])
             if x is None or not (x[self.n_classes * P :] > 0.5).any():
                 return None
             direction = x[: self.n_classes * P].reshape(-1, P)
-            if largest == np.inf and np.abs(direction).max() > LARGEST:
-                largest = LARGEST  # it tells rounding apart
-                continue
             found = self.of(direction)
             harm = np.where(self.most > 0, -found, np.abs(found))
             harm[chosen] = 0.0
@@ -190,22 +195,20 @@ def are_pinned(X, first, stays):
     return csgraph.connected_components(same, directed=False)[0] == 1
 
 
-def most_margins(A, most, largest):
-    """The direction, of entries up to `largest`, with the most margins, and these; or None.
+def most_margins(A, most):
+    """The direction of the largest sum of margins, and these; or None.
 
-    A margin is a row of `A`, at least zero and counted up to `most`; it is zero where that is.
+    A margin is a row of `A`, at least zero and at most `most`.
     """
     m, n = A.shape
-    found = optimize.milp(
+    found = optimize.linprog(
         np.concatenate([np.zeros(n), -most]),
-        constraints=optimize.LinearConstraint(
-            sparse.hstack([A, -sparse.identity(m)]), 0, np.where(most > 0, np.inf, 0.0)
-        ),
-        bounds=optimize.Bounds(
-            np.concatenate([np.full(n, -largest), np.zeros(m)]),
-            np.concatenate([np.full(n, largest), most]),
-        ),
-    )
+        A_eq=sparse.hstack([A, -sparse.identity(m)]), b_eq=np.zeros(m),
+        bounds=np.column_stack([
+            np.concatenate([np.full(n, -np.inf), np.zeros(m)]),
+            np.concatenate([np.full(n, np.inf), most]),
+        ]), method="highs-ds",
+    )  # fmt: skip
     return found.x
 
 

@@ -34,7 +34,7 @@ SEES_X = {
 # These take the namespace of the arrays that they are given.
 NO_NUMPY = [
     "solvers", "_preconditioner", "_objective.py", "_optimality.py", "_conjugate_gradients.py",
-    "_newton_bound.py", "_newton_end.py",
+    "_newton_bound.py", "_newton_end.py", "_tails.py",
     "_continuation.py", "_duality.py", "_row_samples.py", "_penalty.py", "_frame.py",
     "_moments.py",
 ]  # fmt: skip
@@ -57,7 +57,6 @@ NUMBERS = {
     ("_coordinate_descent.py", "FARTHEST"): "squares stay within the range of float64",
     ("_optimality.py", "ROUNDING"): "rounding of a value in float32",
     ("_optimality.py", "FARTHEST"): "the logarithm of the factor that an estimate may be off",
-    ("_separation.py", "LARGEST"): "rounding of a row, relatively, stays below a margin",
     ("_separation.py", "HARM"): "the tolerance of a linear program",
     ("_rows/_row_space.py", "OPERATIONS"): "operations of a decomposition",
     ("_preconditioner/_block_diagonal.py", "SOLVE"): "operations of a solution bound by memory",

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from skfc import SoftmaxFCClassifier, _driver, _gaps, _optimality, _outcome, _separation
+from skfc._conjugate_gradients import NewtonStep
 from skfc._driver import Run
 from skfc._method import Method
 from skfc._monitors import Quiet
@@ -213,6 +214,12 @@ def test_patience_ends(data):
         (fit,) = run(objective, scripted(path), max_iter=1000)
     assert fit.status is Status.STUCK
     assert 21 < fit.n_iter <= 50
+    # Decrements that fall are no progress where all of them together gain nothing.
+    value = path[-1].evaluation.value
+    small = [replace(path[-1], decrement=1e-9 * 0.5**k * value) for k in range(80)]
+    with override(hessian_size=0):
+        (fit,) = run(objective, scripted(small), max_iter=1000, tol=1e-4, suspicious=True)
+    assert fit.n_iter <= 27
     # A value that goes on falling is progress, be it ever so slow.
     theta = path[0].evaluation.theta
     slow = [make_iterate(objective, theta - 1e-5 * k * path[0].evaluation.gradient,
@@ -256,6 +263,21 @@ def test_an_end_is_confirmed_on_the_hessian(data):
     (best,) = run(objective, tol=1e-12)
     assert fit.status is Status.CONVERGED
     assert fit.loss_curve[-1] <= best.loss_curve[-1] * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_step_of_the_estimate_that_goes_further_is_taken(seed, monkeypatch):
+    """With sentinels, few products of a poor preconditioner miss what more of them find."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((3000, 6))
+    y = (X @ rng.standard_normal((6, 3)) + rng.gumbel(size=(3000, 3))).argmax(axis=1)
+    for j, sentinel in enumerate([1e6, 1e9]):
+        X[rng.random(3000) < 0.05, j] = sentinel
+    clf = SoftmaxFCClassifier(C=1e3, solver="newton-cg", preconditioner="diagonal", tol=1e-6)
+    n_iter = clf.fit(X, y).n_iter_
+    assert clf.optimality_gap_ <= 1e-6
+    monkeypatch.setattr(_gaps.Gaps, "take", lambda self: None)
+    assert clf.fit(X, y).n_iter_ > 2 * n_iter
 
 
 def test_the_ratio_of_cheap_to_confirmed_is_kept(data):
@@ -475,9 +497,9 @@ def test_few_margins_tell_of_separation_as_all_do(seed, monkeypatch):
     objective, sizes, whole = make_objective(X, y, C=np.inf), [], _separation.most_margins
     theta = np.zeros(objective.shape)
 
-    def most_margins(A, most, largest):
+    def most_margins(A, most):
         sizes.append(A.shape[0])
-        return whole(A, most, largest)
+        return whole(A, most)
 
     monkeypatch.setattr(_separation, "most_margins", most_margins)
     found = _separation.by_program(objective.rows, 0, theta, np.inf)
@@ -491,6 +513,16 @@ def test_few_margins_tell_of_separation_as_all_do(seed, monkeypatch):
         Z = np.column_stack([standardised(objective, X), np.ones(n)])[:, : len(found.direction)]
         Z = Z @ found.direction
         assert (Z[np.arange(n), y] >= Z.max(axis=1) - 1e-5).all()
+
+
+def test_programs_see_features_that_are_uncorrelated_and_of_size_one(rng):
+    """Columns of other sizes, that nearly depend on others or do, cost a program no digits."""
+    X = rng.standard_normal((60, 4)) * [1.0, 1e-4, 1e3, 1.0]
+    X = np.column_stack([X, X[:, 0] + 1e-5 * rng.standard_normal(60), X[:, 0] + X[:, 3]])
+    axes = _separation.orthonormal(X)
+    assert axes.shape == (6, 5)
+    assert_allclose((X @ axes).T @ (X @ axes), 60 * np.eye(5), atol=1e-6)
+    assert _separation.orthonormal(np.zeros((5, 2))).shape == (2, 0)
 
 
 def test_separation_is_read_off_the_rows():
@@ -589,7 +621,8 @@ def test_a_breakdown_in_single_precision_at_max_iter_is_no_convergence(data, mon
     broken = np.ones(1, dtype=bool)
     objective = make_objective(*data)
     step, after = np.zeros(objective.shape), np.full(1, np.nan)
-    nothing = _optimality.Estimate(np.zeros(1), broken, broken, step, after)
+    newton = NewtonStep(step, np.zeros(1), 1, broken, ~broken, [], [])
+    nothing = _optimality.Estimate(np.zeros(1), broken, broken, newton, after)
     monkeypatch.setattr(_gaps, "estimate", lambda *args, **kwargs: nothing)
     monkeypatch.setattr(_driver.Stages, "is_last", False)
     (fit,) = run(objective, max_iter=1, tol=1e-12)

@@ -47,17 +47,19 @@ def test_a_fit_is_near_its_minimum_or_warns(index):
 # null model's curvature (1), a poor preconditioner (98), a model that promises more than F (119),
 # the diagonal of columns far from normal (97 of 1201), rows that move far at a loose tol (87),
 # one row far out, or ten, that hide the others (123, 572, 961), near-duplicate columns (272),
-# sentinels in half of the rows, of which a Hessian on a sample shows too few (827).
+# sentinels in half of the rows, of which a Hessian on a sample shows too few (827), directions of
+# next to no curvature without a penalty (3401:146, 3402:67), rows in the tail of their loss (448).
 @pytest.mark.parametrize(
     "name", ["1201:1", "1201:97", "1201:98", "1201:119", "1301:87", "1301:97", "1301:158",
-             "2101:123", "2101:572", "2101:961", "2501:272", "2501:827"]
+             "2101:123", "2101:572", "2101:961", "2501:272", "2501:827", "3401:146", "3402:67",
+             "3403:448"]
 )  # fmt: skip
 def test_a_fit_that_went_wrong(name):
     seed, index = map(int, name.split(":"))
     found = judge(make(seed, index), seconds=60)
     assert not WRONG & set(found["faults"]), found
     # Methods that were asked for warn, and a fit in which sentinels stay in doubt.
-    if name not in ("1201:98", "1301:87", "2501:272", "2501:827"):
+    if name not in ("1201:98", "1301:87", "2501:272", "2501:827", "3402:67"):
         assert not found["warned"]
 
 

@@ -15,7 +15,7 @@ from core import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skfc import _newton_bound
+from skfc import _newton_bound, _optimality
 from skfc._blockwise import keep_probabilities
 from skfc._newton_bound import newton_bound
 from skfc._optimality import estimate, lower_bound, relative
@@ -458,3 +458,64 @@ def test_relative_gaps():
     value = np.array([1.0, 1.0, 1.0, 2.0])
     gap = np.array([0.0, 0.5, 1.0, 5.0])
     assert_array_equal(relative(gap, value), [0.0, 1.0, np.inf, np.inf])
+
+
+def marked_rows(margin, C=1e6):
+    """Where three rows of a mark are on their side by `margin`, the others at their minimum."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((300, 2)), np.zeros(300)])
+    y = (X @ [[1.0, -1.0], [2.0, 0.5], [0.0, 0.0]] + rng.gumbel(size=(300, 2))).argmax(axis=1)
+    X[np.flatnonzero(y == 1)[:3], 2] = 1.0
+    few, others = X[:, 2] == 1.0, X[:, 2] == 0.0
+    objective = make_objective(X, y, C=C)
+    rest = make_objective(X[others, :2], y[others], C=C)
+    coef, intercept = rest.rows.frame.to_user(minimise(rest, X[others, :2]).theta)
+    scores = X[few, :2] @ (coef[1] - coef[0]) + intercept[1] - intercept[0]
+    mark = (margin - scores.min()) * np.array([[-0.5], [0.5]])
+    return X, objective, objective.rows.frame.from_user(np.column_stack([coef, mark]), intercept)
+
+
+@pytest.mark.parametrize("name", ["hessian", "diagonal"])
+@pytest.mark.parametrize("C", [1e4, 1e6])
+def test_rows_in_the_tail_of_their_loss_leave_no_doubt(C, name, monkeypatch):
+    """They move by a logit at every step, and have next to nothing to gain."""
+    X, objective, theta = marked_rows(18.0, C)
+    value = objective.at(theta).value[0]
+    gap = 1 - minimise(objective, X).value[0] / value
+    tol = 3e-3 if C == 1e4 else 1e-4
+    iterate = make_iterate(objective, theta, make(objective, name), poor=name == "diagonal")
+    found = estimate(iterate, np.arange(1), tol)
+    assert not found.doubtful.any()
+    assert 0 < gap <= 1.1 * found.decrement[0] / value <= 1.1 * tol
+    monkeypatch.setattr(_optimality, "without_tails", lambda *_: None)
+    assert estimate(iterate, np.arange(1), tol).doubtful.all()
+
+
+def test_rows_that_have_something_to_gain_stay_in_doubt():
+    """What they would lose is more than `tol` allows; without a penalty nothing holds them."""
+    _, objective, theta = marked_rows(6.0)
+    iterate = make_iterate(objective, theta, make(objective, "hessian"))
+    assert estimate(iterate, np.arange(1), 1e-4).doubtful.all()
+    _, objective, theta = marked_rows(18.0)
+    free = objective.with_penalty(replace(objective.penalty, l2=0 * objective.penalty.l2))
+    iterate = make_iterate(free, theta, make(free, "hessian"))
+    assert estimate(iterate, np.arange(1), 1e-4).doubtful.all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_a_penalty_almost_equal_columns_hide_nothing(seed):
+    """Few products miss a direction of next to no curvature: the Hessian itself shows it."""
+    rng = np.random.default_rng(seed)
+    X, change = rng.standard_normal((2000, 6)), rng.standard_normal(2000)
+    y = (X[:, 0] + 0.2 * change + rng.gumbel(size=2000) > rng.gumbel(size=2000)).astype(int)
+    some = make_objective(X, y, C=np.inf)
+    near = minimise(some, X).theta + 1e-3 * rng.standard_normal(some.shape)
+    coef, intercept = some.rows.frame.to_user(near)
+    both, apart = X[:, 0] + 1e-6 * change, np.column_stack([X, change])
+    objective = make_objective(np.column_stack([X, both]), y, C=np.inf)
+    theta = objective.rows.frame.from_user(np.column_stack([coef, 0 * coef[:, 0]]), intercept)
+    value = objective.at(theta).value[0]
+    gap = 1 - minimise(make_objective(apart, y, C=np.inf), apart).value[0] / value
+    iterate = make_iterate(objective, theta, make(objective, "diagonal"), poor=True)
+    found = estimate(iterate, np.arange(1), 1e-4)
+    assert found.decrement[0] / value > 0.5 * gap > 1e-4

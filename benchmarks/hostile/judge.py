@@ -51,17 +51,20 @@ def limit(seconds):
 
 
 def fit(problem, seconds=60.0, **changes):
-    """The fitted model or the exception, seconds, and the warnings; `changes` of parameters."""
+    """The fitted model or the exception, the processor's seconds, and the warnings.
+
+    `changes` are of parameters.
+    """
     model = SoftmaxFCClassifier(**{**problem.parameters, **changes})
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="warn"):
         warnings.simplefilter("always")
-        begin = time.perf_counter()
+        begin = time.process_time()
         try:
             with limit(seconds):
                 model.fit(problem.X, problem.y, sample_weight=problem.weight)
         except Exception as error:
             model = error
-        taken = time.perf_counter() - begin
+        taken = time.process_time() - begin
     return model, taken, caught
 
 

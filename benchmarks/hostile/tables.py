@@ -19,16 +19,17 @@ FAULTS = {
     "slow": "n > 2000, more than 30 times the median seconds per n N T",
     "unsettled": "the reference has not proven its minimum",
 }
-# A row of stored values this long is timed against the others.
+# Problems of more rows are timed against one another.
 LONG, SLOW = 2000, 30
 
 
 def mark_slow(records):
-    """Add "slow" to the faults of those far from the median time per multiplication."""
+    """Add "slow" to the faults of those far from the median of the processor's time per n N T."""
     timed = [r for r in records if r["n"] > LONG and "time" not in r["faults"]]
-    rate = median(r["seconds"] / r["work"] for r in timed) if timed else 0.0
-    for r in timed:
-        r["slowness"] = r["seconds"] / r["work"] / rate
+    rates = [r["seconds"] / (r["n"] * r["N"] * r["T"]) for r in timed]
+    rate = median(rates) if timed else 0.0
+    for r, own in zip(timed, rates, strict=True):
+        r["slowness"] = own / rate
         if r["slowness"] > SLOW and "slow" not in r["faults"]:
             r["faults"] = [*r["faults"], "slow"]
 

@@ -50,10 +50,15 @@ class Iterate:
 
 @dataclass(frozen=True)
 class Change:
-    """What the driver asks of a solver: problems to keep, and another objective."""
+    """What the driver asks of a solver: problems to keep, and another objective.
+
+    Where an estimate of the gap has found a Newton step `newton` that goes further than the
+    solver's own, Newton's methods take that one.
+    """
 
     keep: Array | None = None
     objective: Objective | None = None
+    newton: NewtonStep | None = None
 
 
 GO_ON = Change()

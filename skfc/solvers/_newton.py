@@ -34,6 +34,9 @@ def newton(objective, preconditioner, theta):
             stalled, preconditioner.is_poor,
             found if fresh and not damping else None,
         )  # fmt: skip
+        if change.newton is not None:
+            found, fresh, damping = change.newton, True, 0
+            n_products, decrement = found.n_products, found.decrement
         if change.objective is not None:
             step = found and -found.step
             objective, evaluation, moved = enter(objective, change.objective, evaluation, step)

@@ -30,6 +30,8 @@ def newton_cholesky(objective, preconditioner, theta):
             objective, evaluation, n_iter, decrement, preconditioner.solve, HessianOperator.of,
             preconditioner.confirming_steps, stalled, bool(share), newton, preconditioner,
         )  # fmt: skip
+        if change.newton is not None:
+            newton, decrement = change.newton, change.newton.decrement
         if change.objective is not None:
             step = newton and -newton.step
             objective, evaluation, moved = enter(objective, change.objective, evaluation, step)
