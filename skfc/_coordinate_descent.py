@@ -11,11 +11,10 @@ model is smooth, and solved directly.
 """
 
 import warnings
-from functools import cached_property
 from threading import Lock
 
 import numpy as np
-from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg import cho_solve
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import enet_path
 
@@ -25,6 +24,9 @@ from skfc._tuned import TUNED
 QUIET = Lock()
 # Thresholds beyond this are none, or leave no weight but zero; their squares stay finite.
 FARTHEST = 1e100
+# With the Gram matrix and its products, sweeps read of the rows their number, and of the targets
+# their norm, which is for a gap: of one that is too large sweeps leave out nothing and go on.
+FAR_TARGET = np.full(1, FARTHEST)
 
 
 def minimise(H, gradient, start, thresholds, accuracy, rounds, rounding=TUNED.no_curvature):
@@ -107,14 +109,6 @@ class Lasso:
         self.root = np.sqrt(self.A.diagonal())
         self.q = self.A @ start - self.slope
 
-    @cached_property
-    def regression(self):
-        """Features and targets of the lasso, made when sweeps need them first."""
-        lower, root, _ = factor_of(self.A, self.rounding)
-        lower *= root[:, None]
-        targets = solve_triangular(lower, self.q, lower=True, check_finite=False)
-        return np.asfortranarray(lower.T), targets
-
     def solve(self, accuracy, rounds):
         """A point nearer the minimum, see :func:`minimise`."""
         least = accuracy * self.distance(self.start)
@@ -140,7 +134,7 @@ class Lasso:
         with QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             _, coef, _ = enet_path(
-                *self.regression, l1_ratio=1.0, alphas=[1.0 / len(v)],
+                np.zeros((1, len(v))), FAR_TARGET, l1_ratio=1.0, alphas=[1.0],
                 precompute=self.A, Xy=self.q, coef_init=v.copy(), check_input=False,
                 max_iter=TUNED.sweeps, tol=np.finfo(float).tiny,
             )  # fmt: skip

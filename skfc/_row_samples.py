@@ -53,6 +53,18 @@ def draw_by_prominence(rows, state, size, turn=0):
     return draw(rows, _draws.chance, size, state=state, passed_on=True, turn=turn)
 
 
+def rows_for_curvature(rows):
+    """How many rows a Hessian is taken from that a method of many steps corrects."""
+    return max(TUNED.hessian_rows, TUNED.rows_per_feature * rows.shape[1])
+
+
+def curvature_sample(rows, state, size, dtype):
+    """About `size` rows that matter, and the logits of a state on them; see the sampler."""
+    curvature = rows.sum(_draws.row_curvature, state=state, count=False).state
+    sample = rows.select(draw_by_prominence(rows, curvature, size), dtype)
+    return sample.rows, sample.carry(state)
+
+
 def everything(rows):
     """The importance of all rows in a sample of all, as a state."""
     return rows.sum(_draws.take_all, count=False).state
@@ -78,7 +90,7 @@ class CurvatureSampler:
 
     def __init__(self, objective):
         rows = objective.rows
-        self.size = max(TUNED.hessian_rows, TUNED.rows_per_feature * rows.shape[1])
+        self.size = rows_for_curvature(rows)
         self.whole = rows.single() or rows
         self.dtype = self.whole.dtype
         if self.whole is rows:
@@ -120,9 +132,7 @@ class CurvatureSampler:
         rows, state = objective.rows, evaluation.state
         if self.takes_all:
             return HessianOperator.at(objective, *self._all_rows(rows, state))
-        curvature = rows.sum(_draws.row_curvature, state=state, count=False).state
-        sample = rows.select(draw_by_prominence(rows, curvature, self.size), self.dtype)
-        return HessianOperator.at(objective, sample.rows, sample.carry(state))
+        return HessianOperator.at(objective, *curvature_sample(rows, state, self.size, self.dtype))
 
     def _all_rows(self, rows, state):
         """All rows in the precision of Hessians, and a state of theirs with the same logits."""

@@ -14,11 +14,12 @@ from sklearn.model_selection import GridSearchCV
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _blockwise, l1_min_C
 from skfc._blockwise import divergence_of_labels, divergence_of_targets
-from skfc._coordinate_descent import factor_of, minimise
+from skfc._coordinate_descent import Lasso, factor_of, minimise
 from skfc._duality import Dual
 from skfc._objective import Objective
 from skfc._penalty import ElasticNet
 from skfc._rows import merge_columns, to_row_space
+from skfc._rows._blocks import BlockSums
 from skfc._screening import Screened
 from skfc._tuned import TUNED, override
 from skfc.solvers import SOLVERS, _newton_cd
@@ -599,6 +600,35 @@ def test_weights_of_nearly_equal_columns_go_far(change, rng):
     assert left <= 1e-6 * (model(start) - model(found))
 
 
+@pytest.mark.parametrize("kind", ["raw", "raw weights"])
+def test_the_hessian_in_most_weights_is_that_of_pairs_of_features(kind, rng):
+    X, y, weight = data(kind)
+    objective = make_objective(X, y, weight)
+    evaluation = objective.at(rng.standard_normal(objective.shape))
+    proba = objective.rows.sum(_blockwise.keep_probabilities, state=evaluation.state).state
+    classes, features = np.nonzero(rng.random(objective.shape[::-1]) < 0.8)
+    of_weights = BlockSums.hessian_on(objective.rows, proba, features, classes, np.float64)
+    of_pairs = objective.rows.hessian_on(proba, features, classes, np.float64)
+    assert len(features) < objective.shape[0] * objective.shape[1]
+    assert_allclose(of_pairs, of_weights, rtol=1e-12, atol=1e-14 * abs(of_weights).max())
+
+
+def test_under_a_stronger_penalty_some_rows_give_the_curvature(monkeypatch):
+    X, y = problems.overlapping(4000, 6, 4, raw=True)
+    seen, step = [], _newton_cd.by_coordinate_descent
+
+    def recorded(model, evaluation, mask, rows, *options):
+        seen.append((float(model.penalty.l1[0]), rows.shape[0]))
+        return step(model, evaluation, mask, rows, *options)
+
+    monkeypatch.setattr(_newton_cd, "by_coordinate_descent", recorded)
+    model = SoftmaxFCClassifier(l1_ratio=0.5, C=0.1, tol=1e-9).fit(X, y)
+    asked = min(strength for strength, _ in seen)
+    assert model.optimality_gap_ <= 1e-9
+    assert {n == len(X) for strength, n in seen if strength == asked} == {True}
+    assert {n < 0.7 * len(X) for strength, n in seen if strength > asked} == {True}
+
+
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 def test_a_row_that_is_wrong_for_certain_is_no_promise(kind, rng):
     """A feature that it alone has: its model has no curvature, and its step would be endless."""
@@ -615,7 +645,7 @@ def test_a_row_that_is_wrong_for_certain_is_no_promise(kind, rng):
     evaluation = smooth.at(theta)
     proba = objective.rows.sum(_blockwise.keep_probabilities, state=evaluation.state).state
     mask = np.ones(objective.shape, bool)
-    step = by_coordinate_descent(objective, evaluation, mask, proba, rough=False)
+    step = by_coordinate_descent(objective, evaluation, mask, objective.rows, proba, rough=False)
     moved = standardised(objective, X)[0, -2] * step[-2]
     assert theta[-2, wrong] * standardised(objective, X)[0, -2] > 20
     assert 0 < moved[right] < 10
@@ -725,3 +755,17 @@ def test_early_stopping_keeps_zeros_and_bounds_the_gap():
     assert value(model, X[::2], y[::2]) <= value(best, X[::2], y[::2]) * (
         1 + model.optimality_gap_ + 1e-9
     ) * (1 + 1e-9)  # fmt: skip
+
+
+def test_sweeps_are_those_of_the_model_alone(rng):
+    """Of the Gram matrix, with no rows behind it: each coordinate in turn at its minimum."""
+    A = rng.standard_normal((30, 20))
+    H, start, slope = A.T @ A, rng.standard_normal(20), 9 * rng.standard_normal(20)
+    found = Lasso(H.copy(), slope, start, np.ones(20), 1e-13).sweep(start)
+    v = start.copy()
+    for _ in range(TUNED.sweeps):
+        for j in range(20):
+            left = H[j, j] * v[j] - slope[j] - H[j] @ (v - start)
+            v[j] = np.sign(left) * max(abs(left) - 1, 0) / H[j, j]
+    assert_allclose(found, v, rtol=1e-9, atol=1e-12)
+    assert 0 < (v == 0).sum() < 20

@@ -4,7 +4,7 @@ import numpy as np
 
 from skfc._array import product
 from skfc._pool import in_order, room
-from skfc._rows._pairs import forms_of_pairs, sums_of_pairs
+from skfc._rows._pairs import forms_of_pairs, hessian_of_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 
@@ -58,6 +58,15 @@ class DenseGrams:
             A[N, :N] = A[:N, N] = product(root, x)
             A[N, N] = weight.sum()
         return A
+
+    def hessian_on(self, proba, features, classes, dtype):
+        """That of all weights of a few features, where most of them are asked for."""
+        few, all_of_them = self.n_parameters <= TUNED.few, self.n_parameters * self.n_classes
+        if not few or 2 * len(features) <= all_of_them:
+            return super().hessian_on(proba, features, classes, dtype)
+        H = hessian_of_pairs(super().pair_sums(proba, dtype)[0].astype(np.float64), self.n_classes)
+        index = features * self.n_classes + classes
+        return H[np.ix_(index, index)]
 
     def _sums_of_pairs(self, block, weight):
         return sums_of_pairs(self, block, weight)

@@ -89,6 +89,21 @@ def products_of_pairs(rows, block, piece, dtype):
     return out
 
 
+def hessian_of_pairs(sums, n_classes):
+    """The second derivatives in all weights, (P T, P T), of sums (M, P, P).
+
+    They are those of m p_k p_l for the pairs k < l of classes. The classes sum to zero, which
+    gives those of a class with itself.
+    """
+    P, T = sums.shape[-1], n_classes
+    H = np.zeros((P, T, P, T))
+    for total, k, j in zip(sums, *pairs_of(T, 1), strict=True):
+        H[:, k, :, j] = H[:, j, :, k] = -total
+        H[:, k, :, k] += total
+        H[:, j, :, j] += total
+    return H.reshape(P * T, P * T)
+
+
 def classes_of(classes, n_classes):
     """Slices of the coordinates of every class."""
     edges = np.searchsorted(classes, np.arange(n_classes + 1)).tolist()

@@ -18,20 +18,20 @@ from skfc._tuned import TUNED
 from skfc.solvers._gd import next_beta
 
 
-def by_coordinate_descent(model, evaluation, mask, proba, rough):
+def by_coordinate_descent(model, evaluation, mask, rows, proba, rough):
     """The step (P, T) by :func:`skfc._coordinate_descent.minimise`.
 
     Parameters
     ----------
     model : Objective, of one problem and an `ElasticNet`
     mask : host array (P, T) of bool
-    proba : state, the probabilities for the Hessian
+    rows, proba : those of the Hessian, all rows or a sample, and the state of probabilities
     rough : whether the minimum is far: fewer rounds are taken, on a Hessian in single precision
         where that saves time
     """
-    rows, penalty, N = model.rows, model.penalty, model.rows.shape[1]
+    penalty, N = model.penalty, model.rows.shape[1]
     classes, features = host.nonzero(mask.T)
-    single = rough and rows.n_values * rows.n_classes >= TUNED.single_from
+    single = rough and model.rows.n_values * rows.n_classes >= TUNED.single_from
     dtype = rows.xp.float32 if single else rows.xp.float64
     H = rows.hessian_on(proba, features, classes, dtype)
     rows.work.products += 1

@@ -9,7 +9,8 @@ zero at the price of one product for their gradients.
 From far away the model promises weights that do not last, and with them a large Hessian. The
 penalty therefore starts at nearly the least that keeps all weights as they are, and is weakened
 after every full step (continuation): by less where more zeros would enter than take part, and
-where steps are dear, since many weights are not zero.
+where steps are dear, since many weights are not zero. On the way, a sample of the rows gives the
+Hessian, until a step is not full.
 
 The model's minimum is found with the Hessian as a matrix, or by conjugate gradients, see
 :mod:`skfc.solvers._model_steps`: of many weights, and under a sum of squares that makes this easy.
@@ -21,6 +22,7 @@ from functools import partial
 from skfc import _blockwise
 from skfc._array import host, to_numpy
 from skfc._duality import NO_THRESHOLD, Dual
+from skfc._row_samples import curvature_sample, rows_for_curvature
 from skfc._tuned import TUNED
 from skfc.solvers._line_search import ROUNDING
 from skfc.solvers._model_steps import by_conjugate_gradients, by_coordinate_descent
@@ -32,7 +34,7 @@ def newton_cd(objective, preconditioner, theta):
     dual, evaluation = Dual.of(objective), objective.smooth.at(theta)
     strength = max(1.0, largest_of(objective.penalty, evaluation) / TUNED.stronger)
     n_iter, stuck, bound = 0, False, 1.0 / objective.rows.n_classes
-    share, wait, last = TUNED.mixed, 0, host.inf
+    share, wait, last, full_steps = TUNED.mixed, 0, host.inf, True
     largest = first_coordinates(objective)
     while True:
         iterate = certified(objective, dual, evaluation, n_iter, stuck, near=strength == 1.0)
@@ -41,9 +43,12 @@ def newton_cd(objective, preconditioner, theta):
         last = iterate.evaluation.value[0]
         model = objective.with_penalty(objective.penalty.scaled(strength))
         smooth, evaluation = objective.smooth.with_penalty(model.penalty.smooth, evaluation)
-        step, solved = model_step(model, evaluation, largest, share, rough, strength == 1.0)
+        step, solved = model_step(
+            model, evaluation, largest, share, rough, strength == 1.0, full_steps
+        )
         largest = largest if solved else most_coordinates(objective.rows)
         length, evaluation = descend(smooth, model.penalty, evaluation, step)
+        full_steps &= length == 1.0
         if length == 0.0:  # the model was wrong, or rounding is all that is left
             before = evaluation
             evaluation, bound = proximal_step(smooth, model.penalty, evaluation, bound)
@@ -61,18 +66,33 @@ def newton_cd(objective, preconditioner, theta):
         n_iter += 1
 
 
-def model_step(model, evaluation, most, share, rough, accurate):
+def model_step(model, evaluation, most, share, rough, accurate, sampled):
     """The step (P, T) to the minimum of the model, and whether it leads there.
 
-    Of up to `most` weights the Hessian is a matrix. A `share` of the probabilities in it is that
-    of the targets; `rough` and `accurate` are for the two ways, see there.
+    Of up to `most` weights the Hessian is a matrix, of some rows if they may be `sampled` and it
+    need not be `accurate`. A `share` of the probabilities in it is that of the targets; `rough`
+    and `accurate` are for the two ways, see there.
     """
     mask = working_set(model.penalty, evaluation)
+    few, rows, state = mask.sum() <= most, model.rows, evaluation.state
+    if few and sampled and not accurate:
+        rows, state = some_rows(rows, state)
     function = partial(_blockwise.keep_mixture, share=share)
-    proba = model.rows.sum(function, state=evaluation.state, count=False).state
-    if mask.sum() <= most:
-        return by_coordinate_descent(model, evaluation, mask, proba, rough), True
+    proba = rows.sum(function, state=state, count=False).state
+    if few:
+        return by_coordinate_descent(model, evaluation, mask, rows, proba, rough), True
     return by_conjugate_gradients(model, evaluation, mask, proba, accurate)
+
+
+def some_rows(rows, state):
+    """Rows for a Hessian that need not be accurate, and the state of logits on them.
+
+    Twice those of a preconditioner, as no products with all rows correct the step.
+    """
+    size = 2 * rows_for_curvature(rows)
+    if rows.sparse or rows.shape[0] <= TUNED.nearly_all * size:
+        return rows, state
+    return curvature_sample(rows, state, size, rows.dtype)
 
 
 def is_far(iterate, before):
