@@ -654,10 +654,9 @@ def test_the_difference_of_nearly_equal_columns_is_not_overlooked(solver, precon
 def test_only_a_breakdown_asks_for_more_digits(breakdown, data, monkeypatch):
     """Rows that move far do so in any precision: after such a doubt a fit goes on as it was."""
     objective = make_objective(*data)
-    step, after = np.zeros(objective.shape), np.full(1, np.nan)
-    in_doubt = _optimality.Estimate(
-        np.zeros(1), np.ones(1, dtype=bool), np.full(1, breakdown), step, after
-    )
+    sure, none = np.full(1, breakdown), np.zeros(1)
+    newton = NewtonStep(np.zeros(objective.shape), none, 0, sure, sure, [], [])
+    in_doubt = _optimality.Estimate(none, ~(none > 0), sure, newton, np.full(1, np.nan))
     asked = []
     monkeypatch.setattr(_gaps, "estimate", lambda *args, **kwargs: in_doubt)
     monkeypatch.setattr(_driver.Stages, "is_last", False)
