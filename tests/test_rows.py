@@ -72,9 +72,9 @@ class Container:
 
 
 def single(rows):
-    """The copy for cheap products: scaled values, and Xᵀ beside X, in small blocks."""
+    """The copy for cheap products: scaled values, and Xᵀ beside X, in small blocks. Or none."""
     with override(single_from=0, small_block_bytes=256):
-        return rows.single()
+        return rows.single() or rows
 
 
 def single_without_transposed(rows):
@@ -110,7 +110,6 @@ CONTAINERS = {
     "csr, float32": Container(as_csr32, SINGLE),
     "csr, stored zeros": Container(stored_zeros),
     "csr, single": Container(sparse.csr_array, SINGLE, view=single),
-    "csr, float32, single": Container(as_csr32, SINGLE, view=single),
     "csr, single, no transpose": Container(
         sparse.csr_array, SINGLE, view=single_without_transposed
     ),
@@ -573,6 +572,12 @@ def test_states_pass_between_precisions_and_blocks(rng):
     assert whole(adopted).dtype == np.float64
     assert adopted[0][0].dtype == np.float32
     assert_allclose(whole(adopted), whole(state), rtol=1e-6)
+
+
+def test_float32_sparse_rows_have_no_copy(tmp_path):
+    with override(single_from=0):
+        assert Case(CONTAINERS["csr, float32"], tmp_path).rows.single() is None
+        assert Case(CONTAINERS["csr_array"], tmp_path).rows.single().dtype == np.float32
 
 
 def test_empty_sparse_rows():
