@@ -69,8 +69,8 @@ def bound_near(newton, hessian, objective, evaluation, wanted, residuals, left=N
                 return 2 * d * (small + (1 - small) * host.log1p(-small)) / small**2, first
         elif rows.largest(ratios_of(rows, forms, most, scale)) <= 1 - TUNED.accuracy:
             return host.where(d <= wanted, d, host.inf), first
-        if not (d * d <= before * wanted).all():  # it grows by as much the next time
-            break
+        if not (d * d <= before * wanted).all() or not host.isfinite(d).all():
+            break  # it grows by as much the next time
         before = d
         if proba is None:
             keep = _blockwise.keep_probabilities

@@ -203,6 +203,21 @@ def test_the_newton_bound_is_one(seed, C):
     assert known  # near the minimum
 
 
+def test_there_is_no_newton_bound_where_rounding_overflows(monkeypatch):
+    """As of sparse columns far from zero, whose factor holds rounding alone: rows may not move."""
+    forms = ExactHessian.row_forms
+
+    def one_row_stays(self, *args):
+        found, factor = forms(self, *args)
+        found[0][0][0] = 0.0
+        return found, factor
+
+    monkeypatch.setattr(ExactHessian, "row_forms", one_row_stays)
+    monkeypatch.setattr(ExactHessian, "noise", lambda self, sizes: np.inf)
+    X, objective, _ = problem(0, 1.0)
+    assert bound_of(iterate_of(objective, minimise(objective, X).theta)) == np.inf
+
+
 def test_the_newton_bound_is_tight():
     """Rows that all lose curvature along the step, by a factor that the bound allows for."""
     X, y = np.ones((1000, 1)), np.arange(1000) % 2
