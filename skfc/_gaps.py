@@ -24,6 +24,7 @@ class Gaps:
     which : (n_left,), the numbers of the problems of an iterate
     ratio : (n,), by which the solver's own decrements are corrected
     lower : (n,), the largest lower bounds of the minima; where `certain`, next to these
+    least : (n,), the least values that were compared with these
     doubted, tried : (n,) of bool: an estimate was doubtful; Newton's method was tried
     ends, led : where that has led, by problem of this iterate, and by number of the problem
     """
@@ -31,7 +32,7 @@ class Gaps:
     def __init__(self, n, tol, max_iter, suspicious):
         self.tol, self.max_iter, self.suspicious = tol, max_iter, suspicious
         self.which = np.arange(n)
-        self.ratio, self.lower = np.ones(n), np.full(n, -np.inf)
+        self.ratio, self.lower, self.least = np.ones(n), np.full(n, -np.inf), np.full(n, np.inf)
         self.doubted, self.tried, self.certain = np.zeros((3, n), dtype=bool)
         self.ends, self.led, self.ahead, self.newton = {}, {}, None, None
 
@@ -118,8 +119,20 @@ class Gaps:
         """Proven gaps of the problems `index`; the best lower bound of the minimum is kept."""
         k, value = self.which[index], iterate.evaluation.value[index]
         part = iterate.objective.problems(index, iterate.evaluation)
-        self.lower[k] = np.maximum(self.lower[k], lower_bound(*part, 0.1 * self.tol * value))
+        self.raise_lower(k, lower_bound(*part, 0.1 * self.tol * value), value)
         return self.above_lower(k, value)
+
+    def raise_lower(self, k, lower, value):
+        """Take lower bounds of problems `k` where they are larger, and none that a value refutes.
+
+        Intercepts have no penalty. They can be farther from the minimum than a bound assumes,
+        for one where the mean of heavy-tailed features is far from most rows.
+        """
+        self.lower[k] = np.maximum(self.lower[k], lower)
+        self.least[k] = np.minimum(self.least[k], value)
+        wrong = self.lower[k] - self.least[k] > TUNED.accuracy * self.tol * self.least[k]
+        self.lower[k] = np.where(wrong, -np.inf, self.lower[k])
+        self.certain[k] = self.certain[k] & ~wrong
 
     def remember(self, iterate, index, found):
         """Correct the solver's own decrement by the estimate, where that is larger.
@@ -170,7 +183,7 @@ class Gaps:
             self.tried[k] = True
             if end is not None:
                 self.ends[j] = self.led[k] = end
-                self.lower[k] = max(self.lower[k], end.lower)
+                self.raise_lower(k, end.lower, end.value[0])
                 self.certain[k] = self.above_lower(k, end.value)[0] <= 0.1 * self.tol
 
     def above_lower(self, k, value):

@@ -665,3 +665,14 @@ def test_only_a_breakdown_asks_for_more_digits(breakdown, data, monkeypatch):
     monkeypatch.setattr(_driver.Stages, "next", note)
     run(objective, max_iter=12, tol=1e-5)
     assert any(asked) == breakdown
+
+
+def test_a_lower_bound_above_a_value_is_none():
+    """Its assumption on the intercepts does not hold: nothing is proven by it."""
+    gaps = _gaps.Gaps(2, 1e-3, 100, False)
+    both = np.arange(2)
+    gaps.raise_lower(both, np.array([1.0, 1.0]), np.array([1.1, 1.1]))
+    assert_allclose(gaps.above_lower(both, np.array([1.1, 1.1])), 0.1, rtol=1e-12)
+    gaps.raise_lower(both, np.array([0.5, 0.5]), np.array([1.0 - 1e-9, 0.9]))  # rounding, or not
+    assert gaps.above_lower(both, np.array([1.0, 0.9]))[0] == 0
+    assert gaps.above_lower(both, np.array([1.0, 0.9]))[1] == np.inf
