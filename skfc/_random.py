@@ -9,9 +9,9 @@ import numpy as np
 ENTROPY = int.from_bytes(b"skfc", "big")
 
 
-def generator(*key):
-    """A `numpy.random.Generator`; integers as `key` give other sequences."""
-    return np.random.default_rng([ENTROPY, *key])
+def generator():
+    """A `numpy.random.Generator` at the start of the sequence."""
+    return np.random.default_rng(ENTROPY)
 
 
 def uniform(start, n, turn=0):

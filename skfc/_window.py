@@ -6,7 +6,6 @@ import numpy as np
 from scipy import sparse
 
 from skfc._frame import Frame
-from skfc._random import generator
 from skfc._rows import CSRRows, DenseRows, make_rows
 from skfc._tuned import TUNED
 
@@ -123,7 +122,7 @@ def wanted_order(chunk, n_features, moments, *, seed):
     precision = np.where(std > 0, std, np.inf) ** -2.0
     squares = rows.multiply(rows) if sparse.issparse(rows) else rows**2
     nearness = 2 * rows @ (precision * mean) - squares @ precision
-    chance = generator(seed).permutation(len(chunk))
+    chance = np.random.default_rng(seed).permutation(len(chunk))
     far, rank = np.argsort(nearness, kind="stable"), np.empty(len(chunk))
     rank[chance] = ranks_within(chunk.classes[chance])
     rank[far] = np.minimum(rank[far], TUNED.batch_share * ranks_within(chunk.classes[far]))

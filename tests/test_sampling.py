@@ -344,7 +344,7 @@ def test_hessians_of_parts_of_the_problems(rng):
 def test_random_numbers_are_not_those_that_data_are_drawn_by(seed):
     """A sample of rows drawn by the numbers that made their categories has only one of them."""
     size = 4000
-    ours = [uniform(0, size), generator().permutation(size), generator(seed).permutation(size)]
+    ours = [uniform(0, size), uniform(0, size, seed), generator().standard_normal(size)]
     for theirs in (np.random.default_rng(seed), np.random.RandomState(seed)):
         for numbers in (theirs.uniform(size=size), theirs.permutation(size)):
             for own in ours:
