@@ -86,11 +86,15 @@ class CurvatureSampler:
     Poisson sample stands for them: row i is drawn with a probability proportional to
     m_i (1 - |p_i|²) (1 + |x̃_i|² / N), and weighs the inverse of it (Xu, Yang, Roosta, Ré and
     Mahoney 2016). Neither values nor gradients come from here, so that float32 may be enough.
+
+    Of many rows it takes a batch, up to a block: a product with these costs little beside a pass.
     """
 
     def __init__(self, objective):
         rows = objective.rows
-        self.size = rows_for_curvature(rows)
+        n, N = rows.shape
+        batch = min(n // TUNED.batch_share, TUNED.block_bytes // (8 * max(N, 1)))
+        self.size = max(rows_for_curvature(rows), batch)
         self.whole = rows.single() or rows
         self.dtype = self.whole.dtype
         if self.whole is rows:

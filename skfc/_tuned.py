@@ -16,7 +16,7 @@ class Tuned:
     block_bytes: int = 16 * 2**20  # a block of dense rows: X is read once for both products
     min_block_rows: int = 512  # fewer rows cost more in calls than the cache saves
     block_operations: int = 2**26  # of a block that pays for a thread
-    batch_share: int = 16  # batches of an epoch; of a stream, new rows that ask for steps
+    batch_share: int = 16  # batches of an epoch; a sample, new rows of a stream are one
     small_block_bytes: int = 2**20  # stays in the cache: copied rows, residuals of sparse ones
     piece_bytes: int = 2**19  # weights that a thread adds at a time
     dense_share: float = 0.02  # stored values from which columns are treated as dense ones

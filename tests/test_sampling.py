@@ -160,7 +160,7 @@ def test_the_expectation_of_the_sampled_hessian_is_the_hessian(weighted, seeds, 
     evaluation = objective.at(rng.standard_normal(objective.shape))
     exact = matrix(objective.hessian(evaluation), objective.shape)
     draws = []
-    with override(hessian_rows=200, rows_per_feature=0):
+    with override(hessian_rows=200, rows_per_feature=0, batch_share=10**9):
         for _ in range(100):
             sampler = CurvatureSampler(objective)
             assert not sampler.takes_all
@@ -174,6 +174,20 @@ def test_the_expectation_of_the_sampled_hessian_is_the_hessian(weighted, seeds, 
     # The mean of 100 draws is within five of its standard errors.
     assert (np.abs(error) <= 5 * deviation / 10 + 1e-12).all()
     assert np.abs(error).max() < 0.1
+
+
+def test_of_many_rows_a_product_costs_little_beside_a_pass(rng):
+    """The sample of a Hessian grows with the rows, up to a block of them."""
+    sizes = {}
+    for n in (3000, 60_000, 120_000):
+        X, y = long_rows(rng, n)
+        sampler = CurvatureSampler(objective_of(X, y))
+        sizes[n] = sampler.size
+        assert sampler.takes_all or sampler.size <= max(1000, n / 16)
+    assert sizes[3000] == 1000
+    assert sizes[120_000] == 2 * sizes[60_000] > 2000
+    with override(block_bytes=8 * 8 * 2000):
+        assert CurvatureSampler(objective_of(X, y)).size == 2000
 
 
 def test_a_sample_of_all_rows_is_the_hessian(raw, rng):
@@ -242,7 +256,7 @@ def test_a_sample_that_misses_rows_grows(rng):
     """Steps of 60 rows for 27 parameters contract slowly: the sample doubles until they do."""
     X, y = long_rows(rng, 20_000)
     objective = objective_of(X, y)
-    few = {"hessian_rows": 60, "rows_per_feature": 0, "all_rows_small": 1.5}
+    few = {"hessian_rows": 60, "rows_per_feature": 0, "batch_share": 10**9, "all_rows_small": 1.5}
     with override(**few):
         preconditioner = make(objective, "diagonal")
         sizes, values = [], []
