@@ -108,13 +108,21 @@ def exp(array):
     return np.exp(array, out=array) if xp is np else xp.exp(array)
 
 
+# The most numbers of a product for which `numpy.matmul` keeps the interpreter's lock.
+LOCKED = 500
+
+
 def product(a, b):
     """a @ b for matrices, or a vector and a matrix.
 
-    NumPy's `matmul` keeps the interpreter's lock where the product has few numbers, `dot` never.
+    NumPy's `matmul` keeps the interpreter's lock where the product has few numbers, `dot` never;
+    but it copies what is not contiguous, such as some rows in Fortran order.
     """
     xp = namespace(a)
-    return np.dot(a, b) if xp is np else xp.matmul(a, b)
+    if xp is not np:
+        return xp.matmul(a, b)
+    few = (len(a) if a.ndim > 1 else 1) * b.shape[-1] <= LOCKED
+    return np.dot(a, b) if few or (a.flags.forc and b.flags.forc) else np.matmul(a, b)
 
 
 def inner(a, b):

@@ -13,7 +13,8 @@ from scipy import sparse
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV
 from skfc._driver import Run
-from skfc._rows._blocks import BlockSums
+from skfc._rows import _blocks
+from skfc._rows._blocks import BlockSums, work_of
 from skfc._rows._csr_moments import extremes
 from skfc._rows._csr_parts import even_blocks
 from skfc._runtime import keep_freed_memory
@@ -180,6 +181,39 @@ def test_a_fit_of_float32_takes_half_of_X_more(kind):
     of_rows = n * (3 * T * 4 + 3 * 8)  # and labels and weights, which are 8 bytes each
     copies = 0 if kind == "CSR" else 0.5 * size
     assert peak < copies + of_rows + 28 * (N + 1) * T * 8 + 2 * TUNED.block_bytes
+
+
+@pytest.mark.parametrize("kind", ["C order", "F order", "CSR"])
+def test_a_thread_takes_less_than_its_block(kind, monkeypatch):
+    """What is done with a block needs less than half of its memory."""
+    rng, T = np.random.default_rng(0), 5
+    if kind == "CSR":
+        X = sparse.random(120_000, 4000, 0.018, "csr", np.float32, rng)
+        n_values, size = X.nnz, X.data.nbytes + X.indices.nbytes
+    else:
+        X = np.asarray(rng.standard_normal((80_000, 250), dtype=np.float32), order=kind[0])
+        n_values, size = X.size, X.nbytes
+    y = np.asarray((X[:, :T] + rng.gumbel(size=(X.shape[0], T))).argmax(axis=1)).ravel()
+    peaks = []
+
+    def one_by_one(function, items):
+        for item in items:
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            yield function(item)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+
+    monkeypatch.setattr(_blocks, "in_order", one_by_one)
+    keep_freed_memory()  # takes memory that is never touched
+    tracemalloc.start()
+    try:
+        SoftmaxFCClassifier(tol=1e-3).fit(X, y)
+    finally:
+        tracemalloc.stop()
+    n_blocks = work_of(n_values, X.shape[0], T) // TUNED.block_operations
+    assert n_blocks >= 3
+    assert len(peaks) > n_blocks
+    assert max(peaks) < 0.5 * size / n_blocks
 
 
 def test_a_memory_map_is_read_in_parts(tmp_path):

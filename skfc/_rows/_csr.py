@@ -15,6 +15,7 @@ from skfc._rows._csr_parts import (
     even_blocks,
     small_pieces,
     stored,
+    transposed_view,
     view,
     views,
 )  # fmt: skip
@@ -104,7 +105,7 @@ class CSRRows(LocalRows):
             return None
         X = self._views[block.rows.start, block.rows.stop]
         if power == 1:
-            return X.T @ np.ascontiguousarray(residual.T)
+            return transposed_view(X) @ np.ascontiguousarray(residual.T)
         out = 0.0
         for rows in small_pieces(X):
             part = view(X, rows)

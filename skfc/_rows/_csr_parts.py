@@ -49,6 +49,13 @@ def view(X, rows):
     return part
 
 
+def transposed_view(X):
+    """Xᵀ of a view, a CSC without a copy: SciPy's `X.T` would copy a part of larger arrays."""
+    part = type(X)(X.shape, dtype=X.dtype).T
+    part.data, part.indices, part.indptr = X.data, X.indices, X.indptr
+    return part
+
+
 def views(X, blocks):
     """Those of every block, by (start, stop)."""
     return {(rows.start, rows.stop): view(X, rows) for rows in blocks}

@@ -62,6 +62,12 @@ class DenseRows(DenseGrams, ArrayRows):
     def _rows_of(self, block):
         return self.X[block.rows]
 
+    def _user_logits(self, block, coef):
+        X, out = self.X[block.rows], np.empty((len(coef), block.weight.shape[1]))
+        for piece in self._pieces(block):
+            np.matmul(coef, X[piece].T.astype(np.float64, copy=False), out=out[:, piece])
+        return out
+
     def _squares(self, residual, block):
         """Residuals times squared features, in pieces: squares need memory of their own."""
         out = 0.0
