@@ -43,6 +43,7 @@ NO_NUMPY = [
 NUMBERS = {
     ("_softmax.py", "LOWEST"): "exponentials below are subnormal",
     ("_softmax.py", "SMALL_LOSS"): "log(1 + e) has lost digits",
+    ("_array.py", "LOCKED"): "a constant of NumPy",
     ("_moments.py", "SQUARES_IN_RANGE"): "squares stay within the range of the type",
     ("_frame.py", "LARGEST"): "the range of float64",
     ("_frame.py", "FARTHEST"): "the range of float32",
