@@ -15,9 +15,11 @@ from scipy.linalg import cython_lapack, lapack
 
 from skfc._namespaces import (
     Array,
+    ReadAs,
     all_beside,
     as_like,
     beside,
+    can_move,
     check_place,
     free_memory,
     is_array,
@@ -25,21 +27,24 @@ from skfc._namespaces import (
     is_distributed,
     is_half,
     is_numpy,
+    is_on_host,
+    moved,
     namespace,
     place,
     refuse_distributed,
     short_rounding,
     solve_triangular,
     to_numpy,
+    wait_for,
     writes_at,
 )
 from skfc._random import generator
 from skfc._tuned import TUNED
 
 __all__ = [
-    "Array", "all_beside", "as_like", "beside", "check_place", "is_array", "is_dispatched",
-    "is_distributed", "is_numpy", "namespace", "place", "refuse_distributed", "short_rounding",
-    "to_numpy",
+    "Array", "ReadAs", "all_beside", "as_like", "beside", "can_move", "check_place", "is_array",
+    "is_dispatched", "is_distributed", "is_numpy", "is_on_host", "moved", "namespace", "place",
+    "refuse_distributed", "short_rounding", "to_numpy", "wait_for",
 ]  # fmt: skip
 
 
@@ -290,6 +295,8 @@ def take(array, index, axis=0):
         return array[(slice(None),) * (axis % array.ndim) + (index,)]
     if xp is np:
         return array.take(index, axis=axis)
+    if isinstance(array, ReadAs):
+        return array.take(index, axis)
     return xp.take(array, xp.asarray(index) if is_numpy(index) else index, axis=axis)
 
 

@@ -17,7 +17,7 @@ from skfc._namespaces import CAN_DISPATCH
 from skfc._parameters import check_parameters
 from skfc._partial_fit import PartialFitMixin
 from skfc._problem import Problem
-from skfc._reading import check_rows, read_data, unchanged_on_failure
+from skfc._reading import beside_targets, check_rows, read_data, unchanged_on_failure
 from skfc._rows import some_rows
 from skfc._validation import HeldOut, Validation, check_given, hold_out, most_probable
 
@@ -304,6 +304,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             return
         rows = X
         X, *read = read_data(self, X, y, sample_weight)
+        X = beside_targets(X, y, sample_weight)
         X, read, held_out = self._hold_out(X, read, *given)
         self._solve(*make_problem(self, X, read), X, rows, held_out, task)
 
@@ -341,7 +342,7 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
             held = hold_out(most_probable(target), weight, self.validation_fraction, random)
             held_out = HeldOut(some_rows(X, held), target[..., held], weight[held])
             return some_rows(X, ~held), (classes, target[..., ~held], weight[~held]), held_out
-        X_val = check_rows(self, X_val)
+        X_val = beside_targets(check_rows(self, X_val), X)
         _, target = _targets.encode(_labels.plain(y_val, "y_val"), classes, what="y_val")
         check_consistent_length(X_val, target.T)
         given = readable(sample_weight_val, "sample_weight_val")
@@ -566,7 +567,7 @@ def prepare(estimator, X, y, sample_weight):
     """The problem of an estimator's checked parameters and of data that are read here."""
     check_parameters(estimator)
     X, *read = read_data(estimator, X, y, sample_weight)
-    return make_problem(estimator, X, read)[0]
+    return make_problem(estimator, beside_targets(X, y, sample_weight), read)[0]
 
 
 def make_problem(estimator, X, read):

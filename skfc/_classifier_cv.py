@@ -20,7 +20,7 @@ from skfc._input import as_features, readable
 from skfc._method import Method
 from skfc._parameters import check_parameters, check_solver
 from skfc._problem import Problem
-from skfc._reading import read_data, unchanged_on_failure
+from skfc._reading import beside_targets, read_data, unchanged_on_failure
 from skfc._scoring import cannot_score, neg_log_loss_scorer, with_labels
 from skfc._search import (
     Fold,
@@ -303,6 +303,7 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
             self._try_score(scorer, rows, *read, folds, given)
         method = Method.of(self)
         parameters = {"fit_intercept": self.fit_intercept, "standardize": self.standardize}
+        X = beside_targets(X, y, sample_weight)
         search = task.part("search").begin()
         paths = joined(
             [solve_folds(X, folds, Cs, method, parameters | {"l1_ratio": r}) for r in ratios]

@@ -32,8 +32,15 @@ CAN_DISPATCH = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 14)
 SETTING = "sklearn.set_config(array_api_dispatch=True)"
 
 
+class ReadAs:
+    """What is no array, but reads as one: in places, types and libraries it is that of `like`."""
+
+    like = None
+
+
 def library(array):
     """The name of the library that an array is of."""
+    array = array.like if isinstance(array, ReadAs) else array
     return type(array).__module__.partition(".")[0]
 
 
@@ -91,6 +98,7 @@ def namespace(array):
     """The array-API namespace of `array` on its device; NumPy itself for NumPy arrays."""
     if isinstance(array, OF_NUMPY):
         return np
+    array = array.like if isinstance(array, ReadAs) else array
     key = type(array), str(getattr(array, "device", None))
     found = _known.get(key)
     if found is None:
@@ -124,6 +132,7 @@ def is_numpy(array):
 
 def is_array(value):
     """Whether `value` is an array of any library."""
+    value = value.like if isinstance(value, ReadAs) else value
     wrapped = library(value) in WRAPPED and hasattr(value, "__dlpack__")
     return wrapped or is_numpy(value) or hasattr(value, "__array_namespace__")
 
@@ -157,6 +166,52 @@ def free_memory(array):
 
         return device.mem_info[0] + cupy.get_default_memory_pool().free_bytes()
     return None
+
+
+def is_on_host(array):
+    """Whether an array is in the memory of the CPU; NumPy's are, and all that says no device."""
+    return not isinstance(array, ReadAs) and "cpu" in str(getattr(array, "device", "cpu")).lower()
+
+
+def can_move(array, like):
+    """Whether an array is on the host, and `like` on a device that takes it."""
+    return (
+        is_on_host(array) and not is_on_host(like) and library(array) in ("numpy", library(like))
+    )
+
+
+def moved(array, like):
+    """An array of the host, on the device of `like` and of its library; it is there on return.
+
+    With CUDA through pinned memory, which is copied beside what the device computes. CuPy has
+    such memory of its own.
+    """
+    if not (library(like) == "torch" and like.device.type == "cuda"):
+        return namespace(like).asarray(array)
+    import torch
+
+    dtype = getattr(torch, str(array.dtype).rpartition(".")[2])
+    pinned = torch.empty(tuple(array.shape), dtype=dtype, pin_memory=True)
+    if is_numpy(array):
+        pinned.numpy()[...] = array
+    else:
+        pinned.copy_(array)
+    stream = _streams.setdefault(str(like.device), torch.cuda.Stream(like.device))
+    with torch.cuda.stream(stream):
+        found = pinned.to(like.device, non_blocking=True)
+    stream.synchronize()
+    return found
+
+
+_streams = {}  # of CUDA, by device: copies beside computations
+
+
+def wait_for(like):
+    """Until the device of an array has done what it was told, where the library does not say."""
+    if library(like) == "torch" and like.device.type == "cuda":
+        import torch
+
+        torch.cuda.current_stream(like.device).synchronize()
 
 
 def short_rounding(array):

@@ -82,12 +82,13 @@ class Logits:
 
     def rows(self):
         T, n = self.shape
-        step = None if self.by_rows else rows_that_fit(self.X, T)
+        step = None if self.by_rows else rows_that_fit(self.X, T + self.X.shape[1])
         return row_blocks(n, T, itemsize(self.X), step)
 
     def of(self, block, out=None):
         """The logits of a slice of rows, in `out` if that is given."""
-        X = self.X if block == slice(0, self.shape[1]) else self.X[block, :]
+        whole = self.by_rows and block == slice(0, self.shape[1])
+        X = self.X if whole else self.X[block, :]
         if self.by_rows:
             Z = np.empty((self.shape[0], X.shape[0]), dtype=X.dtype) if out is None else out
             Z[:] = dense(X @ self.coef).T

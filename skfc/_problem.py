@@ -74,6 +74,7 @@ class Problem:
         if standardize and sample_weight is not None:
             unweighted = make_rows(X, target, sample_weight, self.n_classes)
         rows = make_rows(X, target, weight, self.n_classes)
+        self.given = None if X is self.given[0] else self.given
         self._set_frame(rows, fit_intercept, standardize, unweighted)
 
     @classmethod
@@ -345,7 +346,7 @@ def held_in_double(X):
         return X
     if sparse.issparse(X):
         return X.astype(np.float64) if X.nnz <= TUNED.few_single else X
-    return cast(X, namespace(X).float64) if math.prod(X.shape) <= TUNED.few_single else X
+    return cast(X[:, :], namespace(X).float64) if math.prod(X.shape) <= TUNED.few_single else X
 
 
 def nothing_to_solve(frame, C):

@@ -6,10 +6,10 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from skfc import _labels, _targets
-from skfc._array import check_place
+from skfc._array import check_place, is_dispatched, is_on_host
 from skfc._input import ACCEPTED, about_X, as_features, float_types, readable
 from skfc._prediction import dense
-from skfc._rows import without_duplicates
+from skfc._rows import streamed, without_duplicates
 
 
 def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
@@ -27,6 +27,17 @@ def read_data(estimator, X, y, sample_weight, classes=None, reset=True):
     weight = _targets.check_weights(readable(sample_weight, "sample_weight"), (X.shape[0],))
     check_several(classes)
     return X, classes, target, weight
+
+
+def beside_targets(X, *targets):
+    """Validated rows of the host, for a fit on the device that `y` or the weights are on.
+
+    Without such a device, and for sparse rows, X itself.
+    """
+    if sparse.issparse(X):
+        return X
+    devices = (a for a in targets if is_dispatched(a) and not is_on_host(a))
+    return streamed(X, next(devices, X))
 
 
 def check_several(classes):

@@ -184,6 +184,19 @@ def test_rows_of_a_library_keep_their_data_there():
     assert {a.__array_namespace__() for a in (rows.X, rows.target, rows.weight)} == {xp}
 
 
+def test_logits_of_a_direction_take_the_place_of_the_last(rng):
+    """Blocks keep two arrays of logits, in every library."""
+    X, targets = data(raw=False)
+    theta, direction = rng.standard_normal((2, N + 1, T))
+    for problem in pair(X, targets):
+        objective = problem.objective(np.ones(1))
+        like = problem.frame.mean
+        first = objective.line(objective.at(as_like(theta, like)), as_like(direction, like))
+        second = objective.line(first.move(np.ones(1)), as_like(-direction, like))
+        for before, after in zip(first.state, second.state, strict=True):
+            assert all(a is b for a, b in zip(before, after, strict=True))
+
+
 # -- logits that do not fit into the memory of a device ------------------------------------------
 
 

@@ -106,6 +106,8 @@ def test_a_fit_is_that_of_numpy(library, dtype):
     close = 1e-10 if dtype == "float64" else 1e-5
     assert_allclose(objective(there, X, y), objective(here, X, y), rtol=close)
     assert there.optimality_gap_ <= there.tol
+    least = objective(SoftmaxFCClassifier(tol=1e-14).fit(X.astype(float), y), X, y)
+    assert objective(there, X, y) / least - 1 <= 10 * there.optimality_gap_ + 1e-14
     for name, value in vars(here).items():
         if isinstance(value, np.ndarray):
             other = getattr(there, name)
@@ -421,8 +423,9 @@ def test_the_page_runs():
     page = Path(__file__).parents[1] / "docs" / "arrays.md"
     blocks = re.findall(r"^```py\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert blocks
+    names = {}
     for code in blocks:
-        exec(code, {})
+        exec(code, names)
 
 
 # -- half precision -------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import logsumexp
 
+from skfc._array import take
 from skfc._blockwise import evaluate
 from skfc._frame import Frame
 from skfc._row_samples import draw, everything
 from skfc._rows import columns_of, make_rows
 from skfc._rows._part_functions import logits_at
+from skfc._rows._streamed import Streamed
 from skfc._runtime import computing
 from skfc._tuned import override
 
@@ -50,6 +52,18 @@ def stored_zeros(X):
 
 def strict(X):
     return array_api_strict.asarray(X)
+
+
+def streamed(X):
+    return Streamed(X, strict(X[:0]))
+
+
+def some_streamed(X):
+    """Seen through indices of rows and features of a larger array."""
+    rows, columns = np.random.default_rng(1).permutation(n + 1)[:n], np.arange(N)[::-1]
+    larger = np.full((n + 1, N + 1), 1e9)
+    larger[np.ix_(rows, columns)] = X
+    return take(take(streamed(larger), rows), columns, axis=1)
 
 
 def as_float32(X):
@@ -119,6 +133,9 @@ CONTAINERS = {
     "csr, float32, offset, single": Container(as_csr32, 1e-9, OFFSET, single, 1e-3),
     "array API": Container(strict),
     "array API, float32": Container(lambda X: strict(as_float32(X)), SINGLE),
+    "streamed": Container(streamed),
+    "streamed, float32": Container(lambda X: streamed(as_float32(X)), SINGLE),
+    "streamed, some rows and columns": Container(some_streamed),
 }
 
 
@@ -162,7 +179,8 @@ class Case:
             container.hold
         )  # fmt: skip
         self.held = hold(self.plain)
-        xp = strict if "strict" in type(self.held).__module__ else np.asarray
+        kind = type(getattr(self.held, "like", self.held))
+        xp = strict if "strict" in kind.__module__ else np.asarray
         rows = make_rows(self.held, xp(self.y), xp(self.weight), T)
         if blocks is not None:
             rows = type(rows)(rows.X, rows.target, rows.weight, n_classes=T, blocks=blocks)
@@ -450,7 +468,7 @@ def test_the_container_is_left_alone(container, tmp_path, rng):
     sample.rows.sum(evaluate, theta)
     sample.carry(sums.state)
     prominence(case.rows)
-    held = case.held.toarray() if sparse.issparse(case.held) else np.asarray(case.held)
+    held = case.held.toarray() if sparse.issparse(case.held) else host(case.held[:, :])
     assert_array_equal(held, case.plain)
     assert_array_equal(host(theta), host(before))
 

@@ -60,8 +60,8 @@ class ArrayRows(LocalRows):
 
     def _standard(self, block, index, dtype):
         """Standardised rows `index` of a block, (n_rows, n_features)."""
-        xp, x = self.xp, self.X[block.rows, :]
-        x = x if index.shape[0] == x.shape[0] else take(x, index)
+        xp, every = self.xp, index.shape[0] == block.weight.shape[1]
+        x = self.X[block.rows, :] if every else take(self.X, index + block.rows.start)[:, :]
         if not self.standard:
             x = cast(x, xp.float64 if self.exact else self.dtype)
             mean, inverse = (cast(a, x.dtype) for a in (self.frame.mean, self.frame.inverse))
@@ -81,7 +81,7 @@ class ArrayRows(LocalRows):
 
     def _values(self, rows, columns):
         """Some values of X, (n_rows, n_columns), a float64 array of NumPy's."""
-        x = take(take(self.X, rows), columns, axis=1)
+        x = take(take(self.X, rows), columns, axis=1)[:, :]
         return to_numpy(cast(x, self.dtype)).astype(np.float64)
 
     def single(self):

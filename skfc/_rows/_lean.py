@@ -12,8 +12,9 @@ from skfc._rows._arrays import ArrayRows, CentredArrayRows
 from skfc._rows._base import columns_of
 from skfc._rows._blocks import Sums
 
-# Logits of an iterate, of a direction, and probabilities: what blocks would keep.
-LOGIT_ARRAYS = 3
+# Logits of an iterate and of a direction, probabilities, and one more where these are made anew:
+# what blocks would keep.
+LOGIT_ARRAYS = 4
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Lean:
             self.work.passes += 0.5 * self.share * len(entered)
         if rule is None:
             return sums
-        return replace(sums, state=[rule(self, theta, kept, function) for kept in before])
+        return replace(sums, state=shared(before, lambda kept: rule(self, theta, kept, function)))
 
     def gram(self, weights):
         return super().gram(self._made(weights))
@@ -196,9 +197,19 @@ class Lean:
         (part,) = super().problems(index)
         columns, parts = columns_of(index, self.n_classes), {id(self): part}
         return part, *(
-            [tuple(a.problems(index, columns, parts) for a in kept) for kept in state]
+            shared(state, lambda kept: tuple(a.problems(index, columns, parts) for a in kept))
             for state in states
         )
+
+
+def shared(state, function):
+    """`function` of what every block keeps, called once for those that keep the same."""
+    made = {}
+    for kept in state:
+        key = tuple(map(id, kept))
+        if key not in made:
+            made[key] = function(kept)
+    return [made[tuple(map(id, kept))] for kept in state]
 
 
 def made_of(kept, block, entered):
@@ -214,7 +225,7 @@ class CentredLeanRows(Lean, CentredArrayRows):
     """Centred rows that keep no logits."""
 
 
-def logits_fit(X, n_columns):
+def logits_fit(X, n_logits):
     """Whether the logits that blocks keep take at most half of the free memory of a device."""
     room = free_memory(X)
-    return room is None or 2 * LOGIT_ARRAYS * X.shape[0] * n_columns * itemsize(X) <= room
+    return room is None or 2 * n_logits * itemsize(X) <= room
