@@ -157,14 +157,16 @@ def add_to_diagonal(A, values):
 
 
 def add_to_diagonals_of_blocks(A, values):
-    """A square A plus diag(values) in every block of that size, in place where that is cheap."""
-    xp, P = namespace(A), values.shape[0]
-    shape = (A.shape[0] // P, P, A.shape[0] // P, P)
+    """A square A plus diag(values[k, l]) in its blocks k, l, in place where that is cheap.
+
+    The values are (T, T, P).
+    """
+    xp, (T, _, P) = namespace(A), values.shape
     if xp is np:
-        np.einsum("kili->kli", A.reshape(shape))[...] += values
+        np.einsum("kili->kli", A.reshape(T, P, T, P))[...] += values
         return A
-    blocks = xp.reshape(A, shape) + (xp.eye(P, dtype=A.dtype) * values)[None, :, None, :]
-    return xp.reshape(blocks, A.shape)
+    added = xp.eye(P, dtype=A.dtype)[None, :, None, :] * permute(values, (0, 2, 1))[..., None]
+    return xp.reshape(xp.reshape(A, (T, P, T, P)) + added, A.shape)
 
 
 def diagonal(A):

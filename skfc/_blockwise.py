@@ -142,6 +142,25 @@ def row_losses(proba, target):
     return -xp.log(xp.clip(there, float(xp.finfo(there.dtype).smallest_normal), 1.0))
 
 
+def dual_point(block, direction, logits, *unused):
+    """At least KL(q | p), and the residual of q, what a step leads the probabilities p to.
+
+    q is p (1 + v - <p, v>), v the logits of the step, with zero in the place of what is negative.
+    """
+    xp, v = namespace(direction), block.stack(direction)
+    p = block.kernel.probabilities(block.stack(block.kernel.scratch(logits)))
+    share = 1 - xp.sum(p * v, axis=1, keepdims=True)
+    share = xp.maximum(v + share, xp.zeros_like(v))
+    rise = share / xp.sum(p * share, axis=1, keepdims=True) - 1
+    # (1 + t) log(1 + t) - t <= t² / 2 for t >= 0, and (1 - t) t² / 2 below.
+    most = 0.5 * xp.sum(p * rise**2 * xp.maximum(1 - rise, xp.ones_like(rise)), axis=1)
+    y = cast(one_hot(block.target, p), p.dtype)[None, ...]
+    residual = p * (1 + rise) - y
+    residual = residual - y * xp.sum(residual, axis=1, keepdims=True)  # where p is next to one
+    divergence = xp.sum(cast(block.weight * most, xp.float64), axis=1)
+    return (divergence,), block.flat(block.weight[:, None, :] * residual), ()
+
+
 def curve(block, direction, proba):
     """The curvature applied to the logits of a direction."""
     weight = None if block.unit_weight else block.weight
@@ -230,11 +249,6 @@ def cut_tails(block, direction, logits, *unused, far, little):
     after = movement(left)
     z = block.flat(xp.where(left, z, xp.full_like(z, lowest)))
     return (number(before), number(after)), None, (z, after)
-
-
-def last_of(block, _, *state):
-    """The last array of a state."""
-    return (), None, state[-1:]
 
 
 def squared_residuals(block, _, logits, *unused):

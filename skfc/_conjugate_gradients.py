@@ -44,7 +44,7 @@ class NewtonStep:
     @property
     def is_blind(self):
         """Whether the Hessian has so much more curvature than M that nothing else was seen."""
-        least = min(float(host.min(alpha)) for alpha in self.alphas)
+        least = min((float(host.min(alpha)) for alpha in self.alphas), default=1.0)
         return bool((self.decrement > 0).any()) and least < BLIND
 
 

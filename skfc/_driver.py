@@ -8,7 +8,13 @@ from skfc._continuation import Stages
 from skfc._gaps import Gaps, eps_of
 from skfc._monitors import History, Progress
 from skfc._outcome import OVERFLOW, Fit, status_of
-from skfc._preconditioner import exact_later, is_small, is_whole_affordable, make
+from skfc._preconditioner import (
+    exact_later,
+    is_small,
+    is_whole_affordable,
+    is_worth_switching,
+    make,
+)  # fmt: skip
 from skfc._tuned import TUNED
 from skfc.solvers import GO_ON, SOLVERS, Change
 
@@ -35,6 +41,7 @@ class Run:
         self.fits, self.since = [None] * n, np.zeros(n, dtype=int)
         self.least_decrement, self.least_value = np.full(n, np.inf), np.full(n, np.inf)
         self.bounded = np.zeros(n, dtype=bool)  # known to have a minimum
+        self.recent = []  # decrements of the last two iterates
         self.seen = -1
 
     @property
@@ -50,19 +57,38 @@ class Run:
                 monitor.begin()
             iterate = self.generator.send(change)
             change = self.judge(iterate, self.taken + iterate.n_iter)
-            if self.other is not None and is_slow(iterate, self.solver, self.tol):
+            if len(self.which) and self.other is not None and self.is_slow(iterate):
                 change = self.switch(iterate, change)
         self.generator.close()
         for monitor in self.monitors:
             monitor.end(self.fits)
         return self.fits
 
+    def is_slow(self, iterate):
+        """Whether another solver takes over, see :func:`is_slow`.
+
+        Where Newton's method costs little it is that: where the model promises more than F at the
+        start, after two steps without much progress, and where a second estimate is in doubt.
+        """
+        before, here = self.recent, iterate.decrement[0]
+        self.recent = [*before[-1:], here]
+        if is_slow(iterate, self.solver, self.tol):
+            return True
+        stuck = len(before) == 2 and TUNED.stronger * here > before[0]
+        stuck |= here > iterate.evaluation.value[0] or self.gaps.doubts[self.which[0]] > 1
+        return stuck and self.wants_all_rows
+
+    @property
+    def wants_all_rows(self):
+        """Whether Newton's method costs little where the Hessian is that of a sample."""
+        sampled = self.preconditioner.is_newton and not self.solver.exact
+        return sampled and is_worth_switching(self.stages.objective)
+
     def switch(self, iterate, change):
         """Go on from an iterate with the other solver, and in the Hessian where that is small."""
         objective = self.stages.objective
-        small = is_small(objective)
-        whole = not self.solver.exact and (iterate.poor or small)
-        exact = exact_later(objective) if whole else None
+        small = is_small(objective) or self.wants_all_rows
+        exact = self.hessian_later(iterate, small)
         name, self.other = self.other, None
         if exact is not None and small:
             name, self.other = "newton-cholesky", name
@@ -81,6 +107,13 @@ class Run:
         self.solver, self.preconditioner, self.switched = solver, preconditioner, name
         self.gaps.ratio[:] = 1.0
         return None
+
+    def hessian_later(self, iterate, small):
+        """The Hessian in the place of another preconditioner, not formed yet, or None."""
+        if self.solver.exact or not (small or iterate.poor):
+            return None
+        objective = self.stages.objective
+        return make(objective, None, exact=True) if small else exact_later(objective)
 
     def judge(self, iterate, n_iter):
         """Look at an iterate: end what has ended, and say how to go on."""
@@ -101,9 +134,7 @@ class Run:
         asked = np.flatnonzero(done & ~separated)
         proven, coarse, steps = np.zeros(len(value), dtype=bool), False, {}
         if len(asked) and self.stages.may_end:
-            gap, proven, coarse = self.gaps.confirm(
-                iterate, self.stages.exact, asked, gap, floor, last, late=n_iter >= TUNED.patience
-            )
+            gap, proven, coarse = self.confirm(iterate, asked, gap, floor, last, n_iter)
             self.look_for_separation(iterate, asked, gap, floor, found)
             separated = np.array([f is not None for f in found])
             arrived = (gap <= self.tol) & ~(separated | last) & (n_iter > 0)
@@ -120,6 +151,17 @@ class Run:
             self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j], steps.get(j))
         spent = coarse or bool((idle[~done] >= TUNED.look_back).any())
         return self.go_on(iterate, done, spent)
+
+    def confirm(self, iterate, asked, gap, floor, last, n_iter):
+        """As :meth:`Gaps.confirm`; where it is too early for an estimate, the Hessian is due."""
+        early = self.preconditioner.is_provisional and len(gap) == 1
+        found = self.gaps.confirm(
+            iterate, self.stages.exact, asked, gap, floor, last,
+            early=early, late=n_iter >= TUNED.patience,
+        )  # fmt: skip
+        if early and not found[1].any():
+            self.preconditioner.expire()
+        return found
 
     def go_on(self, iterate, done, spent):
         """The `Change` for the problems that are not done; `spent` as in :meth:`Stages.next`."""

@@ -3,10 +3,11 @@
 import numpy as np
 
 from skfc._array import take
+from skfc._dual_bound import bound_of_step
 from skfc._last_step import LastStep
-from skfc._newton_bound import newton_bound
+from skfc._newton_bound import near_minimum
 from skfc._newton_end import newton_end
-from skfc._optimality import estimate, lower_bound, relative
+from skfc._optimality import estimate, lower_bound, relative, slack_of_intercepts
 from skfc._preconditioner import is_free
 from skfc._tuned import TUNED
 
@@ -25,7 +26,8 @@ class Gaps:
     ratio : (n,), by which the solver's own decrements are corrected
     lower : (n,), the largest lower bounds of the minima; where `certain`, next to these
     least : (n,), the least values that were compared with these
-    doubted, tried : (n,) of bool: an estimate was doubtful; Newton's method was tried
+    doubts : (n,), how many estimates were doubtful
+    tried : (n,) of bool: Newton's method was tried
     ends, led : where that has led, by problem of this iterate, and by number of the problem
     """
 
@@ -33,7 +35,8 @@ class Gaps:
         self.tol, self.max_iter, self.suspicious = tol, max_iter, suspicious
         self.which = np.arange(n)
         self.ratio, self.lower, self.least = np.ones(n), np.full(n, -np.inf), np.full(n, np.inf)
-        self.doubted, self.tried, self.certain = np.zeros((3, n), dtype=bool)
+        self.doubts = np.zeros(n, dtype=int)
+        self.tried, self.certain = np.zeros((2, n), dtype=bool)
         self.ends, self.led, self.ahead, self.newton = {}, {}, None, None
 
     def of(self, iterate, value):
@@ -41,27 +44,33 @@ class Gaps:
         gap = relative(self.ratio[self.which] * iterate.decrement, value)
         return np.where(self.certain[self.which], self.above_lower(self.which, value), gap)
 
-    def confirm(self, iterate, exact, asked, gap, floor, last, *, late):
+    def confirm(self, iterate, exact, asked, gap, floor, last, *, early, late):
         """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
 
         A proof is tried where it may succeed. Elsewhere the estimate stands, unless it is
         doubtful: the fit then goes on. At the `floor` of the arithmetic, and with the `last`
         iteration, problems end whatever the gap is. `exact` is the objective in the precision of
-        the end, and `late` says that a doubt may cost some Newton steps. Returns gaps, which of
-        them are proven, and whether more digits may help: after a breakdown, or for a proof.
+        the end, and `late` says that a doubt may cost some Newton steps; `early` that an estimate
+        would take the Hessian, of which the next steps have more. Returns gaps, which of them are
+        proven, and whether more digits may help, after a breakdown.
         """
         value = iterate.evaluation.value
         if iterate.proven:
             return gap, np.ones(len(value), dtype=bool), False
         self.ahead, self.ends, self.newton, gap = LastStep(iterate), {}, None, gap.copy()
-        proven = self.prove(iterate, asked, gap)
+        most = np.minimum(TUNED.accuracy * self.tol * value, near_minimum(iterate.evaluation))
+        strict, near = iterate.objective.penalty.strict, iterate.decrement <= most
+        near &= iterate.objective.rows is exact.rows  # other steps cost less in single precision
+        final = bool((floor | last | near | ~strict)[asked].any())
+        proven, beyond = self.prove(iterate, asked, gap, final)
         rest = asked[~proven[asked]]
-        near = iterate.objective.penalty.strict
-        near = near & (iterate.decrement <= TUNED.accuracy * self.tol * value)
-        if iterate.is_exact and not (floor | last | near)[rest].any():
+        if iterate.is_exact and not (floor | last | near & strict)[rest].any():
             gap[rest] = np.inf  # Newton steps lead to where it can be proven
-            self.wait(iterate, rest)
-            return gap, proven, bool(len(rest))
+            self.wait(iterate, rest, beyond)
+            return gap, proven, False
+        if early and not (floor | last)[rest].any():
+            gap[rest] = np.inf
+            return gap, proven, False
         if not len(rest):
             return gap, proven, False
         thorough = self.suspicious or iterate.is_exact or is_free(iterate.objective)
@@ -73,11 +82,11 @@ class Gaps:
         gap[rest] = relative(found.decrement, value[rest])
         self.remember(iterate, rest, found)
         # After a doubtful estimate, no gap below a share of tol is stated.
-        past = self.doubted[self.which[rest]]
+        past = self.doubts[self.which[rest]] > 0
         gap[rest] = np.where(past, np.maximum(gap[rest], TUNED.accuracy * self.tol), gap[rest])
         sure = found.doubtful & ~last[rest]
         gap[rest[sure]] = np.inf
-        self.doubted[self.which[rest[sure]]] = True
+        self.doubts[self.which[rest[sure]]] += 1
         # In the last iteration, a doubtful estimate above tol is stated as it is.
         beyond = ~found.broken & (relative(found.decrement, value[rest]) > self.tol)
         early = beyond & (last[rest] | ~found.doubtful)
@@ -97,29 +106,35 @@ class Gaps:
         newton, self.newton = self.newton, None
         return newton
 
-    def prove(self, iterate, asked, gap):
-        """Put proven gaps in their places of `gap`; returns which these are."""
+    def prove(self, iterate, asked, gap, final):
+        """Put proven gaps in their places of `gap`; returns which these are.
+
+        Before the `final` tries no proof is tried that takes as long as a step. Returned, too, is
+        by which factor the decrement should fall before the next try.
+        """
         objective, value = iterate.objective, iterate.evaluation.value
-        proven = self.certain[self.which]
-        loose = objective.penalty.conjugate(iterate.evaluation.gradient)
-        provable = asked[(loose <= self.tol * value)[asked] & ~proven[asked]]
+        proven, beyond, wanted = self.certain[self.which], TUNED.stronger, self.tol * value
+        gradient = iterate.evaluation.gradient
+        loose = objective.penalty.conjugate(gradient)
+        if iterate.is_exact:  # intercepts are moved by the step, too
+            loose = loose + slack_of_intercepts(objective, gradient)
+        provable = asked[(loose <= wanted)[asked] & ~proven[asked]]
         if len(provable):
             gap[provable] = self.bound(iterate, provable)
             proven[provable] = gap[provable] <= self.tol
         if iterate.is_exact and not proven.all():
-            bound = newton_bound(
-                iterate.newton, iterate.whole, objective, iterate.evaluation, self.tol * value
-            )
-            found = relative(bound, value)
-            known = np.isfinite(found) & ~proven
-            gap[known], proven = found[known], proven | known
-        return proven
+            bound = bound_of_step(iterate, wanted, final)
+            known = (bound <= wanted) & ~proven
+            if np.isfinite(bound).all():  # what is missing falls faster than the decrement
+                beyond = min(float((bound / wanted)[0]), TUNED.stronger) ** 0.5
+            gap[known], proven = relative(bound, value)[known], proven | known
+        return proven, beyond
 
     def bound(self, iterate, index):
         """Proven gaps of the problems `index`; the best lower bound of the minimum is kept."""
         k, value = self.which[index], iterate.evaluation.value[index]
         part = iterate.objective.problems(index, iterate.evaluation)
-        self.raise_lower(k, lower_bound(*part, 0.1 * self.tol * value), value)
+        self.raise_lower(k, lower_bound(*part, self.tol * value), value)
         return self.above_lower(k, value)
 
     def raise_lower(self, k, lower, value):
@@ -146,11 +161,11 @@ class Gaps:
         self.wait(iterate, index[found.doubtful])
         self.ratio[k] = np.where(found.doubtful, np.maximum(before, self.ratio[k]), self.ratio[k])
 
-    def wait(self, iterate, index):
-        """Ask about the problems `index` again when their decrements have fallen tenfold."""
+    def wait(self, iterate, index, factor=TUNED.stronger):
+        """Ask about the problems `index` again when their decrements have fallen by a factor."""
         k, value = self.which[index], iterate.evaluation.value[index]
         own = np.maximum(iterate.decrement[index], np.finfo(float).tiny)
-        self.ratio[k] = np.maximum(self.ratio[k], self.tol * value * TUNED.stronger / own)
+        self.ratio[k] = np.maximum(self.ratio[k], self.tol * value * factor / own)
 
     def last_word(self, iterate, exact, index, gap, proven, known):
         """Gaps of problems `index` that end in doubt: proven bounds, else thorough estimates.
@@ -187,8 +202,11 @@ class Gaps:
                 self.certain[k] = self.above_lower(k, end.value)[0] <= 0.1 * self.tol
 
     def above_lower(self, k, value):
-        """The gaps of values of problems `k` above the largest lower bounds so far."""
-        return relative(value - self.lower[k], value)
+        """The gaps of values of problems `k` above the largest lower bounds so far.
+
+        These may be larger by the rounding of a value, see :meth:`raise_lower`.
+        """
+        return relative(np.maximum(value - self.lower[k], 0.0), value)
 
     def last_steps(self, iterate, arrived, gap, proven):
         """By problem the steps that end fits which have arrived, and F after them.

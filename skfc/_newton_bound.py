@@ -39,7 +39,7 @@ def newton_bound(newton, hessian, objective, evaluation, wanted):
 
 
 def near_minimum(evaluation):
-    """The most of d with which classes are left out."""
+    """The most of d (n_problems,) at which rows in the tail may stand in the way of a proof."""
     return TUNED.stronger * TUNED.small_tol * evaluation.value
 
 

@@ -8,7 +8,7 @@ the minimum. The bound holds for every iterate, so that the gap of all of them i
 from dataclasses import dataclass
 
 from skfc._array import Array, host
-from skfc._newton_bound import newton_bound
+from skfc._dual_bound import bound_of_step
 from skfc._optimality import lower_bound, relative
 from skfc._preconditioner import is_small, make
 from skfc.solvers import GO_ON, SOLVERS
@@ -49,8 +49,8 @@ def lower_of(iterate, tol):
     """A proven lower bound of F* (1,), by the penalty or by the Newton step of an iterate."""
     objective, evaluation = iterate.objective, iterate.evaluation
     wanted = tol * evaluation.value
-    lower = lower_bound(objective, evaluation, 0.1 * wanted)
+    lower = lower_bound(objective, evaluation, wanted)
     if (evaluation.value - lower <= wanted).all() or not iterate.is_exact:
         return lower
-    bound = newton_bound(iterate.newton, iterate.whole, objective, evaluation, wanted)
+    bound = bound_of_step(iterate, wanted, final=True)
     return host.maximum(lower, evaluation.value - bound)

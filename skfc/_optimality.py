@@ -18,7 +18,7 @@ from functools import partial
 
 from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take
-from skfc._conjugate_gradients import NewtonStep, newton_step
+from skfc._conjugate_gradients import NewtonStep, direct_step, newton_step
 from skfc._objective import HessianOperator, class_curvature, on_host
 from skfc._preconditioner import exact, is_small
 from skfc._tails import without_tails
@@ -61,15 +61,17 @@ def estimate(iterate, index, tol, *, thorough=False):
 
     The number of conjugate-gradient steps grows with the condition of the preconditioned
     Hessian; `thorough` estimates take more steps, on all rows. It is doubtful where rows move
-    far (more than a logit, times (tol / 1e-6)^(1/3) at a larger `tol`, or than is typical), or
-    those far out may hide more than `tol` allows, see :func:`hide`.
+    far (more than a logit, times (tol / 1e-6)^(1/3) at a larger `tol`, or than is typical),
+    where the step raises F by more than `tol` of it, or where rows far out may hide more than
+    `tol` allows, see :func:`hide`.
     """
     objective, evaluation = iterate.objective, iterate.evaluation
     precondition = iterate.precondition
     if len(index) < objective.n_problems:
         precondition = on_part(iterate, index)
         objective, evaluation = objective.problems(index, evaluation)
-    hessian = (HessianOperator.of if thorough else iterate.hessian)(objective, evaluation)
+    hessian_at = HessianOperator.of if thorough else iterate.hessian
+    hessian = hessian_at(objective, evaluation)
     solve = partial(
         newton_step, objective, hessian, evaluation.gradient,
         share=TUNED.share_to_come, most=TUNED.most_steps, by_condition=True,
@@ -90,19 +92,22 @@ def estimate(iterate, index, tol, *, thorough=False):
             step = -newton.step
             trial = hessian.trial(step)
             moves = trial.exceeds(most, TUNED.far_logits)
+        wanted = tol * evaluation.value
         if hessian.rows is objective.rows:
             after = trial.loss + objective.penalty_after(evaluation, step)
-        doubtful, moved = broken | moves, trial.moved
+        doubtful, moved = broken | moves | (after - evaluation.value > wanted), trial.moved
         if moves.any():
-            far, wanted = trial.far(most, TUNED.far_logits), tol * evaluation.value
+            far = trial.far(most, TUNED.far_logits)
             found = without_tails(
-                objective, evaluation, precondition, newton, trial, hessian.logits, far, wanted
-            )
+                objective, evaluation, hessian_at, precondition, newton, trial, hessian.logits,
+                far, wanted,
+            )  # fmt: skip
             if found is not None:
-                doubtful, decrement = broken, host.maximum(found.gap, decrement)
                 evaluation, hessian, moved = found.evaluation, found.hessian, found.moved
+                up = objective.value_after(evaluation, found.step) - evaluation.value > wanted
+                doubtful, decrement = broken | up, host.maximum(found.gap, decrement)
         if not doubtful.all():
-            doubtful |= hide(hessian, moved, evaluation, precondition, tol * evaluation.value)
+            doubtful |= hide(hessian, moved, evaluation, precondition, wanted, whole)
     return Estimate(host.maximum(decrement, newton.decrement), doubtful, broken, newton, after)
 
 
@@ -116,17 +121,20 @@ def farthest(objective, evaluation, scale):
     return host.where(loose, TUNED.far_logits, min(scale, FARTHEST))
 
 
-def hide(hessian, moved, evaluation, precondition, most):
+def hide(hessian, moved, evaluation, precondition, most, whole=None):
     """Whether rows may hide more than `most` (n_problems,) of F - F* behind their curvature.
 
     A row far out can have most of the curvature in some direction, in which the others would
     gain; on the way to the minimum it loses it by a factor of e at most per logit (Bach 2010).
     Half the Newton decrement on the Hessian of the others tells. `moved` says how far a step
-    moves the rows, a state.
+    moves the rows, a state. From the factor of the `whole` Hessian products would come to see
+    directions last in which the others have 1e-9 of its curvature or less: theirs is factorised.
     """
     others, n_out = hessian.without_far_rows(moved)
     if not (n_out.any() and dominate(hessian, others)):
         return host.zeros(len(most), dtype=bool)
+    if whole is not None and whole.takes_all and hessian.rows is hessian.objective.rows:
+        precondition = whole.of(hessian.objective, others.state).solve
     newton = newton_step(
         others.objective, others, evaluation.gradient, precondition, share=TUNED.share_to_come,
         least=TUNED.decided_steps, most=TUNED.most_steps, limit=most, by_condition=True,
@@ -156,8 +164,10 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
 
     Features that nearly depend on each other hide directions from a poor preconditioner, which
     a small Hessian shows. With the Hessian itself many products are asked for where its factor
-    hides directions.
+    hides directions, and none elsewhere: of a class that is all but impossible they show less.
     """
+    if iterate.is_exact:
+        return iterate.newton, iterate.whole
     least, newton = products_of(iterate, evaluation, thorough)
     far_off = newton is not None and not is_near(newton, evaluation, tol)
     hides = iterate.least_steps >= TUNED.decided_steps and is_small(objective)
@@ -165,6 +175,9 @@ def step_of(iterate, objective, evaluation, solve, precondition, tol, thorough):
     whole = exact(objective, evaluation) if suspect and not far_off else None
     if whole is None:
         return newton or solve(precondition, least=least), None
+    if whole.is_exact:
+        gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
+        return direct_step(objective, gradient, whole.solve), whole
     least = whole.confirming_steps
     if least >= TUNED.decided_steps and not objective.penalty.strict.any():
         least = TUNED.most_steps  # what the factor hides, nothing else holds
@@ -203,31 +216,32 @@ def lower_bound(objective, evaluation, wanted):
 
     Intercepts have no penalty. Those of the minimum are assumed to be within
     `farthest_intercept` of these, which turns their gradient into a term of the bound. Where
-    that term exceeds `wanted`, the intercepts are moved to their optimum first, at about half
-    a pass per step.
+    the bound is farther below F than is `wanted`, and that term is part of the reason, the
+    intercepts are moved to their optimum first, at about half a pass per step.
     """
     if not objective.penalty.strict.any():
         return host.full(objective.n_problems, -host.inf)
-    slack = slack_of_intercepts(objective, evaluation)
+    slack = slack_of_intercepts(objective, evaluation.gradient)
     for _ in range(TUNED.look_back):
-        if (slack <= wanted).all():
+        beyond = objective.penalty.conjugate(evaluation.gradient)
+        if ((beyond + slack <= wanted) | (slack <= 0.1 * wanted)).all():
             break
         better = with_better_intercepts(objective, evaluation)
         # A Newton step from far away may end anywhere: only one that leads down is taken.
         if not (better.value <= evaluation.value * (1 + ROUNDING)).all():
             break
-        after = slack_of_intercepts(objective, better)
+        after = slack_of_intercepts(objective, better.gradient)
         if not (after < slack).any():
             break
         evaluation, slack = better, after
     return evaluation.value - objective.penalty.conjugate(evaluation.gradient) - slack
 
 
-def slack_of_intercepts(objective, evaluation):
-    """What moving the intercepts may gain at most, (n_problems,)."""
+def slack_of_intercepts(objective, gradient):
+    """What moving the intercepts may gain at most with a gradient (P, K), (n_problems,)."""
     if not objective.rows.frame.fit_intercept:
         return host.zeros(objective.n_problems)
-    gradient = on_host(evaluation.gradient[-1, :]).reshape(objective.n_problems, -1)
+    gradient = on_host(gradient[-1, :]).reshape(objective.n_problems, -1)
     return TUNED.farthest_intercept * host.abs(gradient).sum(axis=1)
 
 

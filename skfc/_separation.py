@@ -72,7 +72,10 @@ def quasi(iterate, b, left=np.inf):
     rows = objective.rows
     if 2 * rows.n_classes * rows.shape[0] * rows.n_parameters <= TUNED.largest_program:
         theta = to_numpy(take(iterate.evaluation.theta, objective.columns(np.array([b])), axis=1))
-        return by_program(rows, b, theta, left), True
+        try:
+            return by_program(rows, b, theta, left), True
+        except Undecided:
+            return None, False
     return (by_step(iterate, b) if left == np.inf else None), False
 
 
@@ -114,6 +117,10 @@ def orthonormal(X):
     return axes[kept].T / values[kept] * len(X) ** 0.5
 
 
+class Undecided(ArithmeticError):
+    """A linear program that rounding has kept from its end."""
+
+
 @dataclass(frozen=True)
 class Margins:
     """Margins <x_i, d_y - d_k> of rows i and other classes k, for directions d (T, P).
@@ -147,7 +154,7 @@ class Margins:
         P = self.rows.shape[1]
         while True:
             x = most_margins(self.matrix(chosen), self.most[chosen])
-            if x is None or not (x[self.n_classes * P :] > 0.5).any():
+            if not (x[self.n_classes * P :] > 0.5).any():
                 return None
             direction = x[: self.n_classes * P].reshape(-1, P)
             found = self.of(direction)
@@ -196,7 +203,7 @@ def are_pinned(X, first, stays):
 
 
 def most_margins(A, most):
-    """The direction of the largest sum of margins, and these; or None.
+    """The direction of the largest sum of margins, and these.
 
     A margin is a row of `A`, at least zero and at most `most`.
     """
@@ -209,6 +216,8 @@ def most_margins(A, most):
             np.concatenate([np.full(n, np.inf), most]),
         ]), method="highs-ds",
     )  # fmt: skip
+    if found.x is None:  # zero would do: the program has an end
+        raise Undecided
     return found.x
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from skfc import _blockwise
 from skfc._array import Array, host
 from skfc._conjugate_gradients import newton_step
+from skfc._newton_bound import near_minimum
 from skfc._objective import Evaluation, HessianOperator, on_host
 from skfc._tuned import TUNED
 
@@ -25,23 +26,29 @@ class WithoutTails:
     gap : (n_problems,), an estimate of F - F* of the problems as they are
     evaluation : without tails
     hessian : there
-    moved : how far its Newton step moves every row, a state
+    step : Newton's, (P, K)
+    moved : how far that moves every row of the Hessian, a state
     """
 
     gap: Array
     evaluation: Evaluation
     hessian: HessianOperator
+    step: Array
     moved: list
 
 
-def without_tails(objective, evaluation, precondition, newton, trial, logits, far, wanted):
+def without_tails(
+    objective, evaluation, hessian_at, precondition, newton, trial, logits, far, wanted
+):
     """The :class:`WithoutTails`, or None where rows move far that have more to gain.
 
-    None, too, where the decrement leaves little room below what is `wanted`, and without a
-    penalty, where rows in the tail may be a sign that there is no minimum.
+    None, too, where the decrement leaves little room below what is `wanted` or the minimum is not
+    near, since the fit then goes on for less than this takes, and without a penalty, where rows in
+    the tail may be a sign that there is no minimum.
 
     Parameters
     ----------
+    hessian_at : function of an objective and an evaluation, to the Hessian there
     precondition : an approximate inverse of the Hessian
     newton : the NewtonStep, which moves rows by more than `far` (n_problems,)
     trial, logits : the :class:`Trial` of the step, and the logits of its rows before
@@ -50,7 +57,8 @@ def without_tails(objective, evaluation, precondition, newton, trial, logits, fa
     rows, hessian, gap = objective.rows, None, evaluation.value
     little, left = TUNED.accuracy * wanted * rows.n_total / rows.n_classes, evaluation
     step = -newton.step
-    room = (TUNED.stronger * newton.decrement <= wanted) & ~newton.broken
+    most = host.minimum(wanted / TUNED.stronger, TUNED.stronger * near_minimum(evaluation))
+    room = (newton.decrement <= most) & ~newton.broken
     if not (room & objective.penalty.strict).all():
         return None
     held = partial(_blockwise.far_from_tails, far=far, little=little)
@@ -62,18 +70,18 @@ def without_tails(objective, evaluation, precondition, newton, trial, logits, fa
         sums = rows.sum(cut, step, left.state)
         before, after = (on_host(v) for v in sums.values)
         if not before.any() and hessian is not None:
-            moved = rows.sum(_blockwise.last_of, state=sums.state, count=False).state
-            return WithoutTails(gap, left, hessian, moved)
+            return WithoutTails(gap, left, hessian, step, hessian.trial(step).moved)
         if after.any():
             return None
         left = objective.again(replace(evaluation, state=sums.state))
-        hessian = HessianOperator.of(objective, left)
+        hessian = hessian_at(objective, left)
         lost = host.maximum(evaluation.value - left.value, 0.0)
         newton = newton_step(
             objective, hessian, left.gradient, precondition, share=TUNED.share_to_come,
-            least=TUNED.decided_steps, most=TUNED.most_steps, limit=wanted, by_condition=True,
+            least=TUNED.decided_steps, most=TUNED.thorough_steps, limit=wanted, by_condition=True,
         )  # fmt: skip
         step, gap = -newton.step, lost + newton.decrement
-        if (newton.broken | newton.limited | (gap > wanted)).any():
+        unknown = newton.broken | newton.limited | (newton.n_products == TUNED.thorough_steps)
+        if (unknown | (gap > wanted)).any():
             return None
     return None

@@ -7,9 +7,12 @@ import numpy as np
 import problems
 import pytest
 from core import SMOOTH, make_iterate, make_objective, standardised
+from golden import count_work
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import optimize
 from sklearn.exceptions import ConvergenceWarning
 
+from benchmarks import families
 from skfc import SoftmaxFCClassifier, _driver, _gaps, _optimality, _outcome, _separation
 from skfc._conjugate_gradients import NewtonStep
 from skfc._driver import Run
@@ -484,6 +487,19 @@ def test_weights_of_many_sizes_take_few_iterations(rng):
     assert clf.optimality_gap_ <= clf.tol
 
 
+def test_a_program_that_has_no_end_leaves_separation_open(rng, monkeypatch):
+    """Rounding can keep a linear program from its end: that is no certainty."""
+    X = rng.standard_normal((60, 4))
+    y = (X[:, :3] + 2 * rng.gumbel(size=(60, 3))).argmax(axis=1)
+    objective = make_objective(X, y, C=np.inf)
+    theta = np.zeros(objective.shape)
+    iterate = make_iterate(objective, theta, make(objective, "diagonal"))
+    assert _separation.quasi(iterate, 0) == (None, True)
+    nothing = optimize.OptimizeResult(x=None, status=4)
+    monkeypatch.setattr(_separation.optimize, "linprog", lambda *args, **kwargs: nothing)
+    assert _separation.quasi(iterate, 0) == (None, False)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_few_margins_tell_of_separation_as_all_do(seed, monkeypatch):
     """Two marks of few rows, of one class and of two: only the first is a direction."""
@@ -676,3 +692,32 @@ def test_a_lower_bound_above_a_value_is_none():
     gaps.raise_lower(both, np.array([0.5, 0.5]), np.array([1.0 - 1e-9, 0.9]))  # rounding, or not
     assert gaps.above_lower(both, np.array([1.0, 0.9]))[0] == 0
     assert gaps.above_lower(both, np.array([1.0, 0.9]))[1] == np.inf
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_loose_tol_takes_no_more_passes_than_a_small_one(seed):
+    """What far rows may hide is looked for where the fit does not find out by itself."""
+    X, y = families.generate("tails", 4000, 10, 5, seed=seed)
+    passes = []
+    for tol in (0.1, 1e-3):
+        with count_work() as count:
+            SoftmaxFCClassifier(tol=tol).fit(X, y)
+        passes.append(count.passes)
+    assert passes[0] <= 1.25 * passes[1] + 1
+
+
+@pytest.mark.parametrize("tol", [0.1, 1e-3, 1e-6])
+@pytest.mark.parametrize("shape", [(20000, 12, 4), (12000, 20, 5)])
+def test_newton_steps_with_all_rows_go_on_early_where_tails_are_heavy(shape, tol):
+    """In a Hessian on a sample the model promises too much, makes no progress or leaves doubt."""
+    model = SoftmaxFCClassifier(tol=tol).fit(*families.generate("tails", *shape))
+    assert model.solver_ == "newton-cholesky"
+    assert model.n_iter_ <= 13
+
+
+def test_steps_in_the_hessian_of_a_sample_go_on_where_data_are_easy():
+    X, y = families.generate("near", 10000, 16, 8)
+    for tol in (0.1, 1e-6):
+        model = SoftmaxFCClassifier(tol=tol).fit(X, y)
+        assert model.solver_ == "lbfgs"
+        assert model.n_iter_ <= 8

@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skfc import _newton_bound, _optimality
 from skfc._blockwise import keep_probabilities
+from skfc._dual_bound import dual_bound
 from skfc._newton_bound import newton_bound
 from skfc._optimality import estimate, lower_bound, relative
 from skfc._preconditioner import ExactHessian, make
@@ -293,15 +294,20 @@ def test_the_factor_of_a_hessian_keeps_directions_that_products_of_features_lose
     assert_allclose(values[P:], 1.0, atol=0.05)
 
 
-def bounds_on_the_way(objective, tol=TOL):
-    """F at 40 iterates of Newton's method, and the bounds where the Newton step is at hand."""
+def bounds_on_the_way(objective, tol=TOL, find=None):
+    """F at 40 iterates of Newton's method, and the bounds where the Newton step is at hand.
+
+    These are the Newton bounds, or what `find` gives for an iterate.
+    """
     steps = SMOOTH["newton-cholesky"].generate(
         objective, ExactHessian(objective), np.zeros(objective.shape)
     )
     iterate, values, bounds = next(steps), [], []
     for _ in range(40):
         value, bound = iterate.evaluation.value, np.inf
-        if iterate.is_exact:
+        if iterate.is_exact and find is not None:
+            bound = find(iterate)
+        elif iterate.is_exact:
             bound = newton_bound(
                 iterate.newton, iterate.whole, objective, iterate.evaluation, tol * value
             )[0]
@@ -342,13 +348,60 @@ def test_classes_of_no_probability_make_a_bound_known(monkeypatch):
     """Rows that have lost their curvature would hide what the penalty alone holds."""
     known = []
     for seed in range(8):
-        values, bounds = bounds_on_the_way(far_rows(seed, 1e10))
+        values, bounds = bounds_on_the_way(far_rows(seed, 1e12))
         known.append((bounds <= TOL * values).any())
     monkeypatch.setattr(_newton_bound, "bound_with_less", lambda *_: np.full(1, np.inf))
     for seed in range(8):
-        values, bounds = bounds_on_the_way(far_rows(seed, 1e10))
+        values, bounds = bounds_on_the_way(far_rows(seed, 1e12))
         known.append((bounds <= TOL * values).any())
     assert sum(known[8:]) < sum(known[:8])
+
+
+def dual_bound_of(iterate, step=None, wanted=0.0):
+    """That of the Newton step of an iterate, or of another `step`."""
+    step = -iterate.newton.step if step is None else step
+    objective, solve = iterate.objective, iterate.whole.solve
+    return dual_bound(objective, iterate.evaluation, step, solve, np.array([wanted]))[0]
+
+
+@pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_dual_bound_is_one(seed, C):
+    """Of any step at any weights; and of Newton's next to half the decrement near the minimum."""
+    X, objective, rng = problem(seed, C, fit_intercept=seed % 3 > 0)
+    best = minimise(objective, X)
+    for size in (1.0, 0.1, 1e-2, 1e-3, 1e-4):
+        away = zero_mean(rng.standard_normal(objective.shape)) / objective.shape[0]
+        iterate = iterate_of(objective, best.theta + size * away)
+        value = iterate.evaluation.value[0]
+        for step in (None, away, -size * away):
+            bound = dual_bound_of(iterate, step)
+            assert bound >= (value - best.value[0]) * (1 - 1e-9) - 1e-15 * value
+    assert dual_bound_of(iterate) <= 1.01 * iterate.decrement[0]
+
+
+def test_a_dual_bound_needs_a_penalty_and_as_little_as_is_wanted(monkeypatch):
+    X, objective, rng = problem(0, np.inf)
+    theta = minimise(objective, X).theta
+    assert dual_bound_of(iterate_of(objective, theta)) == np.inf
+    X, objective, rng = problem(0, 1.0)
+    theta = minimise(objective, X).theta + 0.1 * zero_mean(rng.standard_normal(objective.shape))
+    iterate, passes = iterate_of(objective, theta), []
+    for wanted in (np.inf, 0.0):
+        before = objective.rows.work.passes
+        dual_bound_of(iterate, wanted=wanted)
+        passes.append(objective.rows.work.passes - before)
+    assert passes == [1, 1]  # it is enough, or none is
+
+
+@pytest.mark.parametrize("largest", [1e6, 1e8])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_dual_bound_is_known_where_rows_are_next_to_certain(seed, largest):
+    values, bounds = bounds_on_the_way(
+        far_rows(seed, largest), find=lambda it: dual_bound_of(it, wanted=TOL)
+    )
+    assert (bounds >= values - values.min() - 1e-10 * values).all()
+    assert (bounds <= TOL * values).any()
 
 
 # -- estimates ----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from scipy import sparse
 from skfc import SoftmaxFCClassifier
 from skfc._preconditioner import PRECONDITIONERS, FullHessian, Kronecker, choose, make
 from skfc._preconditioner._base import factorise
+from skfc._preconditioner._exact import ExactHessian
 from skfc._preconditioner._kronecker import LowRank
 from skfc._tuned import TUNED
 
@@ -84,6 +85,29 @@ def test_full_hessian_of_all_rows_is_the_hessian(data, where, C, fit_intercept, 
     D = draw(rng, fit_intercept)
     HD = apply(dense_hessian(objective, X, theta), D)
     assert_allclose(zero_mean(M.solve(HD)), D, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("C", [1e6, np.inf])
+@pytest.mark.parametrize("least", [1e-8, 1e-12, 1e-16])
+def test_a_class_that_is_all_but_impossible_keeps_its_curvature(data, least, C, rng):
+    """However little that is beside the others', and beside what is common to all classes."""
+    X, y, _ = data
+    weight = np.where(y == T - 1, least, 1.0)
+    objective = make_objective(X, y, weight, C, n_classes=T)
+    theta = np.zeros(objective.shape)
+    theta[N] = np.log(np.bincount(y, weight))
+    hessian = ExactHessian(objective)
+    hessian.refresh(objective, objective.at(theta))
+    assert hessian.is_exact
+    for_class = np.zeros(T)
+    for_class[T - 1] = 1.0
+    step = rng.standard_normal(N + 1)[:, None] * for_class
+    X, p = standardised(objective, X), probabilities(objective, X, theta)
+    q = p[:, T - 1] * weight / weight.sum()
+    gradient = -q[:, None] * (X @ step[:, T - 1])[:, None] * (p - for_class)
+    gradient[:, T - 1] = -gradient[:, : T - 1].sum(axis=1)
+    gradient = X.T @ gradient + ridge(objective)[:, None] * zero_mean(step)
+    assert_allclose(hessian.solve(gradient), zero_mean(step), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False])
@@ -541,3 +565,24 @@ def test_rounding_may_exceed_a_diagonal():
     A[2, 2] = np.inf
     with pytest.raises(np.linalg.LinAlgError):
         factorise(A[None])
+
+
+@pytest.mark.parametrize("C", [1.0, 1e6])
+def test_a_hessian_that_single_precision_would_hide_is_formed_in_double_at_once(C, monkeypatch):
+    """Levels of a category sum to one: the penalty is all that tells them apart."""
+    rng = np.random.default_rng(0)
+    levels = rng.integers(12, size=6000)
+    X = np.column_stack([np.eye(12)[levels], rng.standard_normal((6000, 8))])
+    y = (X @ rng.standard_normal((20, 4)) + rng.gumbel(size=(6000, 4))).argmax(axis=1)
+    objective, formed_in = make_objective(X, y, C=C), []
+    invert = FullHessian._invert
+
+    def spy(self, objective, sums):
+        formed_in.append(str(sums.dtype))
+        invert(self, objective, sums)
+
+    monkeypatch.setattr(FullHessian, "_invert", spy)
+    hessian = FullHessian(objective)
+    for theta in (np.zeros(objective.shape), 0.1 * zero_mean(rng.standard_normal((21, 4)))):
+        hessian.update(objective, objective.at(theta), renew=True)
+    assert formed_in == ["float32" if C == 1.0 else "float64"]

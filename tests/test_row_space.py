@@ -99,3 +99,24 @@ def test_rows_of_zeros_leave_even_probabilities(solver, preconditioner, C):
     options = {"fit_intercept": False, "solver": solver, "preconditioner": preconditioner}
     clf = SoftmaxFCClassifier(C=C, **options).fit(X, y)
     assert_allclose(clf.predict_proba(X), 0.5)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_of_a_mean_is_no_direction(kind, seed):
+    """Constants, and what rows far from zero have in common, take part in no coefficient.
+
+    Without a penalty a direction that is rounding would have coefficients of 1e6 times 1e9, and
+    no digits of a logit would be left. The minimum is the entropy of the targets.
+    """
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((60, 120))
+    X[:, 0], X[:, 1] = 1e9, 0.1
+    X[:, 2:6] += 10.0 ** rng.uniform(7, 9, 4)
+    model = SoftmaxFCClassifier(C=np.inf, label_smoothing=0.1).fit(kind(X), np.arange(60) % 3)
+    own, other = 1 - 0.1 + 0.1 / 3, 0.1 / 3
+    targets = np.where(np.arange(3) == np.arange(60)[:, None] % 3, own, other)
+    loss = -(targets * model.predict_log_proba(kind(X))).sum(axis=1).mean()
+    least = -own * np.log(own) - 2 * other * np.log(other)
+    assert loss <= least * (1 + 1e-6)
+    assert np.abs(model.coef_).max() < 100

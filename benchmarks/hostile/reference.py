@@ -23,8 +23,8 @@ from benchmarks.hostile.row_space import RowSpace, column_space
 
 # Relative distance at which the minimum counts as found, and a value that counts as zero.
 FOUND, ZERO = 1e-12, 1e-7
-# A Newton step towards infinity moves the logits of some row by about one.
-MOVE = 0.1
+# A Newton step towards infinity moves the logits of some row by about one, and so do some more.
+MOVE, MORE = 0.1, 10
 # Rounding of the logits, relative to the objective and alone, up to which a value is believed.
 NOISE, LITTLE = 1e-9, 1e-12
 # Steps shorter than the first, as a share of Newton's, ask for damping; above the second for less.
@@ -210,7 +210,7 @@ def newton(system, V, deadline, most=200):
     Where rows are decided their curvature vanishes, and steps go far beyond where the model
     holds. As long as they do, the Hessian is that of probabilities mixed with even ones.
     """
-    Z, mix = system.X @ V, Long(0)
+    Z, mix, more = system.X @ V, Long(0), MORE if can_escape(system.rows) else 0
     value, P = system.value(Z, V)
     for n_iter in range(1, 1 + most):  # noqa: B007
         G, mixed = system.gradient(P, V), (1 - mix) * P + mix / P.shape[1]
@@ -224,8 +224,11 @@ def newton(system, V, deadline, most=200):
         new_Z = system.X @ new_V
         new_value, new_P = system.value(new_Z, new_V)
         lower = new_value < value
-        if lower:
+        if lower or small:
             V, Z, P, value = new_V, new_Z, new_P, new_value
+        if small and more and np.ptp(dZ, axis=1).max() >= MOVE:
+            more -= 1  # a row in the tail of its loss may come to an end
+            continue
         if small or value < ZERO or time.monotonic() > deadline or not (lower or mix < 1):
             break
         if not lower or t < FAR:

@@ -128,6 +128,12 @@ def is_whole_affordable(objective):
     return few and bent and objective.n_problems == 1
 
 
+def is_worth_switching(objective):
+    """Whether the Hessians that Newton's method takes from a step on, about three, cost little."""
+    work, most = FullHessian.work_of_all(objective), TUNED.most_passes * work_of_pass(objective)
+    return is_whole_affordable(objective) and TUNED.look_back * work <= most
+
+
 def is_free(objective):
     """Whether there is no penalty, and the Hessian of all of many rows costs little.
 

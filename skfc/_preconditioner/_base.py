@@ -49,6 +49,8 @@ class Preconditioner:
     is_exact = False
     # Whether M leaves out curvature even where it was formed.
     is_poor = True
+    # Whether the next form of M costs more than this one, and is another.
+    is_provisional = False
 
     def __init__(self, objective):
         self.sampler = CurvatureSampler(objective)
@@ -68,6 +70,10 @@ class Preconditioner:
             self.follow(objective, evaluation)
         self.l2 = objective.penalty.l2
         return True
+
+    def expire(self):
+        """Let the next refresh be due at once."""
+        self._interval = 0.0
 
     def _form(self, objective, evaluation):
         self.refresh(objective, evaluation)
@@ -224,13 +230,14 @@ def ridge_of(objective, dtype):
 
 
 def units_of(d, idle=None):
-    """Units (..., P) in which diagonals `d` of matrices are one, or less where they are rounding.
+    """Units (K, P) in which diagonals `d` of matrices are one, or less where they are rounding.
 
     An intercept of a class that is decided has next to no curvature: steps there would be
-    without bound. Rows `idle` have unit one.
+    without bound. That is beside the other classes: features have curvatures of any size, of
+    values far out as of others. Rows `idle` have unit one.
     """
     xp = namespace(d)
-    least = TUNED.no_curvature * xp.max(d, axis=-1, keepdims=True)
+    least = TUNED.no_curvature * xp.max(d, axis=0, keepdims=True)
     unit = xp.sqrt(xp.maximum(d, least))
     unit = xp.where(unit > 0, unit, 1.0)
     return unit if idle is None else xp.where(idle, 1.0, unit)

@@ -29,7 +29,7 @@ class ExactHessian(FullHessian):
     A Newton step is a product with its inverse, and needs no conjugate gradients.
     """
 
-    is_poor = False
+    is_poor, takes_all = False, True
 
     def __init__(self, objective):
         Preconditioner.__init__(self, objective)
@@ -106,16 +106,14 @@ class ExactHessian(FullHessian):
         state = self.proba()
         forms, sizes = o.rows.sum(_blockwise.forms, theta, state, count=False).values
         ridge = ridge_of(o, forms.dtype)[:, 0] + cast(o.rows.frame.idle, forms.dtype)
-        bent = directions * xp.sqrt(tile(ridge, T))[:, None]
-        # One vector added to all classes changes nothing: any curvature there will do.
-        null = xp.mean(xp.reshape(first.unit, (T, P)) ** 2, axis=0) / T
-        common = xp.sum(by_class, axis=0) * xp.sqrt(null)[:, None]
+        bent = xp.reshape(apart, (T * P, m)) * xp.sqrt(tile(ridge, T))[:, None]
+        common = xp.sum(by_class * first.gauge[..., None], axis=0)
         A = forms + xp.matmul(bent.T, bent) + xp.matmul(common.T, common)
         unit = units_of(diagonal(A))
         A = A / outer(unit, unit)
         rounding = TUNED.stronger * epsilon(A) * float(xp.sum(sizes / unit**2)) ** 0.5
         jitter = max(rounding, TUNED.no_curvature)
-        return Factor(*factorise(A[None, ...], jitter), unit, directions, jitter)
+        return Factor(*factorise(A[None, ...], jitter), unit, first.gauge, directions, jitter)
 
     def noise(self, sizes):
         """What rounding of a gradient may add to half the Newton decrement, at most, about.

@@ -27,12 +27,14 @@ class Factor:
     ----------
     L : (m, m), the lower factor
     unit : (m,), the diagonal of D
+    gauge : (T, P), what A holds where one vector is added to all classes, see `gauge_of`
     turn : (m, m), B, or None for the coordinates themselves
     jitter : what was added to the diagonal, of ones, at least; rounding of A may be as much
     """
 
     L: Array
     unit: Array
+    gauge: Array
     turn: Array | None = None
     jitter: float | None = None
 

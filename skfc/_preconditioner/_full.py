@@ -37,6 +37,8 @@ class FullHessian(Preconditioner):
     """
 
     is_newton = True
+    # Whether it is that of all rows, at every iterate.
+    takes_all = False
 
     def __init__(self, objective):
         super().__init__(objective)
@@ -50,6 +52,10 @@ class FullHessian(Preconditioner):
     def is_poor(self):
         """While it is the Kronecker form, or that of a sample where all rows cost little."""
         return self.kronecker is not None or (self.small and not self.whole)
+
+    @property
+    def is_provisional(self):
+        return self.kronecker is not None
 
     @staticmethod
     def is_small(objective):
@@ -86,6 +92,7 @@ class FullHessian(Preconditioner):
         if not bool(o.rows.xp.any(evaluation.theta[:N, :] != 0)):
             self.kronecker = self.spectrum = Kronecker(o)
             self.kronecker.refresh(o, evaluation)
+            self.double |= self._hides_in_single(o)
             self.least_steps = self.kronecker.least_steps
             self.confirming_steps = self.kronecker.confirming_steps
             return
@@ -98,6 +105,17 @@ class FullHessian(Preconditioner):
             self.double = True
             if self._outdated():
                 self.refresh(o, evaluation)
+
+    def _hides_in_single(self, o):
+        """Whether single precision would hide features that others nearly give, and be refused.
+
+        The Hessian is less than the Kronecker form on most of the way. A pivot is the curvature
+        of a feature that the others do not give.
+        """
+        xp, root = o.rows.xp, self.kronecker.root()
+        whole = 1 / self.n_classes + ridge_of(o, root.dtype)[:, 0]
+        share = xp.min(1.0 / (xp.sum(root**2, axis=1) * whole))
+        return bool(share < TUNED.stronger * TUNED.single_digits)
 
     def _invert(self, o, sums):
         """Factorise the Hessian of sums of `pair_sums` and of the penalty of an objective."""
@@ -139,17 +157,16 @@ class FullHessian(Preconditioner):
         blocks = xp.reshape(take(concatenate([-pairs, own]), place), (T, T, P, P))
         A = xp.reshape(permute(blocks, (0, 2, 1, 3)), (T * P, T * P))
         ridge = ridge + cast(idle, A.dtype)
-        d = own[:, :: P + 1] + ridge
-        # One vector added to all classes changes nothing: any curvature there will do.
-        null = xp.sum(d, axis=0)
-        null = xp.where(null == 0, 1.0, null) / T**2
-        A = add_to_diagonal(add_to_diagonals_of_blocks(A, null), tile(ridge, T))
-        unit = units_of(xp.reshape(d + null, (-1,)))
+        d = own[:, :: P + 1] + ridge * (1 - 1 / T)
+        gauge = gauge_of(d)
+        added = gauge[:, None, :] * gauge[None, :, :]
+        A = add_to_diagonal(add_to_diagonals_of_blocks(A, added - ridge / T), tile(ridge, T))
+        unit = xp.reshape(units_of(d + gauge**2), (-1,))
         scale = 1.0 / unit
         A *= scale[:, None]
         A *= scale[None, :]
         (factor,) = factorise(A[None, ...])
-        return Factor(factor, unit)
+        return Factor(factor, unit, gauge)
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
@@ -170,7 +187,19 @@ class FullHessian(Preconditioner):
         for b, factor in enumerate(self.factor):
             x = factor.solve(xp.reshape(gradient[:, b * T : (b + 1) * T].T, (-1,)))
             out.append(xp.reshape(x, (T, P)).T)
-        return out[0] if len(out) == 1 else concatenate(out, axis=1)
+        return centred_over_classes(out[0] if len(out) == 1 else concatenate(out, axis=1), T)
+
+
+def gauge_of(d):
+    """Curvature where one vector is added to all classes: g (T, P), of which g gᵀ is added.
+
+    That changes nothing, so that any curvature will do. This one is at most that of a class
+    itself, `d` (T, P): more would hide the curvature of a class that has next to none.
+    """
+    xp = namespace(d)
+    total = xp.sum(d, axis=0)
+    even = xp.full_like(d, 1.0 / d.shape[0])
+    return xp.where(total > 0, d / xp.sqrt(xp.where(total > 0, total, 1.0)), even)
 
 
 @cache

@@ -26,7 +26,7 @@ class RowSpace:
     ----------
     X : array (n_samples, n_left), the product
     Q : array (n_features, n_left)
-    mean : array (n_features,)
+    mean, rest : arrays (n_features,), whose sum has twice the digits
     largest : array (n_features,), the largest absolute values of X - mean
     """
 
@@ -34,6 +34,11 @@ class RowSpace:
         X = (X.toarray() if sparse.issparse(X) else X).astype(np.float64, copy=False)
         self.mean = np.zeros(X.shape[1]) if share is None else share @ X
         A = X - self.mean
+        # What all rows have in common is rounding of the mean.
+        self.rest = np.zeros(X.shape[1]) if share is None else share @ A
+        A -= self.rest
+        if share is not None:  # of a constant far from zero, rounding of its mean is no feature
+            A[:, X.max(axis=0) == X.min(axis=0)] = 0.0
         self.largest = largest = np.abs(A).max(axis=0)
         order = np.argsort(-largest, kind="stable")
         Q, R, pivots = linalg.qr(A.T[order], mode="economic", pivoting=True, check_finite=False)
@@ -47,12 +52,12 @@ class RowSpace:
 
     def presolve(self, coef, intercept):
         """Coefficients (T, n_features) and intercepts (T,) as those of the product."""
-        return coef @ self.Q, intercept + coef @ self.mean
+        return coef @ self.Q, intercept + coef @ self.rest + coef @ self.mean
 
     def postsolve(self, coef, intercept):
         """Coefficients and intercepts of the product as those of all features."""
         coef = coef @ self.Q.T
-        return coef, intercept - coef @ self.mean
+        return coef, intercept - coef @ self.rest - coef @ self.mean
 
 
 def to_row_space(X, n_classes, share):
