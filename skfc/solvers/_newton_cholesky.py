@@ -19,7 +19,7 @@ from skfc.solvers._line_search import search
 def newton_cholesky(objective, preconditioner, theta):
     """Generate iterates from `theta`."""
     evaluation = objective.at(cast(theta, objective.rows.parameter_dtype))
-    share, n_iter, stalled = 0.0, 0, host.zeros(1, dtype=bool)
+    share, times, n_iter, stalled = 0.0, 0, 0, host.zeros(1, dtype=bool)
     while True:
         newton, decrement = None, evaluation.value
         if not share:
@@ -38,6 +38,7 @@ def newton_cholesky(objective, preconditioner, theta):
             stalled, n_iter = host.zeros(1, dtype=bool), n_iter + moved
             continue
         if newton is None or newton.broken[0] or decrement[0] > evaluation.value[0]:
+            times += not share
             share = share or TUNED.mixed
             mixed = preconditioner.mixed(objective, evaluation, share)
             step = mixed.solve(cast(evaluation.gradient, objective.rows.parameter_dtype))
@@ -47,7 +48,7 @@ def newton_cholesky(objective, preconditioner, theta):
         steps = search(line, TUNED.wolfe_newton)
         evaluation = line.move(steps)
         stalled, n_iter = (steps == 0) & (share > 0), n_iter + 1
-        share = share_after(steps[0], share)
+        share = share_after(steps[0], share, again=times > 1)
 
 
 def step_of(objective, preconditioner, evaluation):
@@ -62,8 +63,13 @@ def step_of(objective, preconditioner, evaluation):
     )  # fmt: skip
 
 
-def share_after(step, share):
-    """The share of the targets in the next curvature: more after a short step, else less."""
+def share_after(step, share, again):
+    """The share of the targets in the next curvature: more after a short step, else less.
+
+    Where none has misled `again`, it falls to next to nothing first.
+    """
     if step < TUNED.smooth_share:
         return min(2 * share, 0.5) if share else TUNED.mixed
+    if again:
+        return share / TUNED.stronger if share > TUNED.small_tol else 0.0
     return share / 2 if share > TUNED.mixed / 4 else 0.0
