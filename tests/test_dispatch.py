@@ -348,6 +348,24 @@ def test_sparse_rows_are_fitted_as_ever(some):
     assert_array_equal(found.predict(sparse.csr_array(X)), expected.predict(sparse.csr_array(X)))
 
 
+def test_collections_of_dask_are_fitted_as_ever():
+    da = pytest.importorskip("dask.array")
+    X, y = data()
+    lazy = (da.from_array(X, chunks=(50, -1)), da.from_array(y, chunks=50))
+    found = SoftmaxFCClassifier().fit(*lazy)
+    with config_context(array_api_dispatch=False):
+        assert_array_equal(found.coef_, SoftmaxFCClassifier().fit(*lazy).coef_)
+
+
+def test_a_tensor_without_dispatching_is_read_as_numpys():
+    torch = pytest.importorskip("torch")
+    X, y = data()
+    with config_context(array_api_dispatch=False):
+        model = SoftmaxFCClassifier().fit(torch.asarray(X), torch.asarray(y))
+        assert isinstance(model.coef_, np.ndarray)
+        assert_array_equal(model.coef_, SoftmaxFCClassifier().fit(X, y).coef_)
+
+
 def test_what_is_refused(some):
     X, y = data()
     model = SoftmaxFCClassifier().fit(some(X), y)
