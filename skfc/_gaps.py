@@ -204,9 +204,10 @@ class Gaps:
     def above_lower(self, k, value):
         """The gaps of values of problems `k` above the largest lower bounds so far.
 
-        These may be larger by the rounding of a value, see :meth:`raise_lower`.
+        A bound that is larger than a value shows how much rounding there is in both, see
+        :meth:`raise_lower`: that much is left.
         """
-        return relative(np.maximum(value - self.lower[k], 0.0), value)
+        return relative(np.abs(value - self.lower[k]), value)
 
     def last_steps(self, iterate, arrived, gap, proven):
         """By problem the steps that end fits which have arrived, and F after them.

@@ -63,6 +63,7 @@ NUMBERS = {
     ("_preconditioner/_block_diagonal.py", "SOLVE"): "operations of a solution bound by memory",
     ("_preconditioner/_kronecker.py", "EIGEN"): "operations of an eigenproblem",
     ("solvers/_line_search.py", "ROUNDING"): "rounding of a value by the bytes of a logit",
+    ("solvers/_line_search.py", "SHUT"): "rounding of a step",
     ("solvers/_sgd.py", "ARRAYS"): "a count of arrays",
     ("solvers/_sgd.py", "COLUMNS"): "a count of products",
     ("solvers/_sgd.py", "MOMENTUM"): "what the documentation promises",

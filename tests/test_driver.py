@@ -690,7 +690,9 @@ def test_a_lower_bound_above_a_value_is_none():
     gaps.raise_lower(both, np.array([1.0, 1.0]), np.array([1.1, 1.1]))
     assert_allclose(gaps.above_lower(both, np.array([1.1, 1.1])), 0.1, rtol=1e-12)
     gaps.raise_lower(both, np.array([0.5, 0.5]), np.array([1.0 - 1e-9, 0.9]))  # rounding, or not
-    assert gaps.above_lower(both, np.array([1.0, 0.9]))[0] == 0
+    # By as much as the bound is above the value, both are known.
+    left = gaps.above_lower(both, np.array([1.0 - 1e-9, 0.9]))[0]
+    assert_allclose(left, 1e-9, rtol=1e-6)
     assert gaps.above_lower(both, np.array([1.0, 0.9]))[1] == np.inf
 
 

@@ -75,6 +75,14 @@ def test_classes_of_next_to_no_weight_cost_no_iterations(name, most):
     assert model.n_iter_ <= most
 
 
+def test_no_direction_is_no_step():
+    """Conjugate gradients that break down at once: the fit took 20 steps of length zero."""
+    problem = make(3501, 474)
+    model = SoftmaxFCClassifier(**problem.parameters)
+    model.fit(problem.X, problem.y, sample_weight=problem.weight)
+    assert model.n_iter_ <= 40
+
+
 # Weights that go far, of near-duplicates (32:122) and of a column with sentinels (3301:40), whose
 # absence was no part of the stated gap; a model in single precision that saw no difference of
 # near-duplicates (3301:9, 126).

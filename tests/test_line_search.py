@@ -139,3 +139,19 @@ def test_values_that_overflow_are_too_far():
 
     line.at, line.at_unit_step = overflowing, (np.array([np.inf]), np.array([np.nan]))
     assert 0 < search(line)[0] <= 0.5
+
+
+def test_a_bracket_that_rounding_has_shut_ends_the_search():
+    """The slope leads on, and values grow by more than rounding: there is nothing between."""
+    line = parabola(1.0, -1e-3, 0.0)
+    tried = line.tried
+
+    def at(t, problems):
+        tried.append(t)
+        return np.where(t > 0.3, 2.0, 1.0 - 1e-3 * t), np.full(1, -1e-3)
+
+    line.at, line.at_unit_step = at, at(np.ones(1), None)
+    step = search(line)[0]
+    assert_allclose(step, 0.3, rtol=1e-9)
+    assert step <= 0.3
+    assert len(tried) < TUNED.most_steps

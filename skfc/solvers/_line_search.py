@@ -5,6 +5,8 @@ from skfc._tuned import TUNED
 
 # Rounding of a value, relatively, by the bytes of a logit.
 ROUNDING = {4: 1e-6, 8: 1e-14}
+# A bracket, relatively, in which rounding has hidden the minimum: no more steps are tried.
+SHUT = 1e-12
 
 
 def search(line, wolfe=None):
@@ -26,13 +28,16 @@ def search(line, wolfe=None):
         done = falls & (host.abs(s) <= -wolfe * s0)
         if done.all():
             return t
-        open_ = host.flatnonzero(~done)
         short = falls & (s < 0)
         up = short & ~done
         low, s_low = host.where(up, t, low), host.where(up, s, s_low)
         down = ~short & ~done
         high, s_high = host.where(down, t, high), host.where(down, s, s_high)
-        t, f, s = t.copy(), host.array(f), host.array(s)
+        shut = ~done & (high - low <= SHUT * low)
+        open_ = host.flatnonzero(~(done | shut))
+        t, f, s = host.where(shut, low, t), host.array(f), host.array(s)
+        if not len(open_):
+            return t
         t[open_] = _next(low, s_low, high, s_high, s0)[open_]
         f[open_], s[open_] = line.at(t[open_], open_)
     t[open_] = host.where(low[open_] > 0, low[open_], 0.0)

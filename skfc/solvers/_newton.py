@@ -44,11 +44,11 @@ def newton(objective, preconditioner, theta):
         elif found is not None:
             line = objective.line(evaluation, -found.step)
             steps = search(line, TUNED.wolfe_newton)
-            stuck = steps[0] == 0
-            if not stuck or renew or fresh:
+            stuck = (steps == 0) | (line.slope >= 0)  # or without a direction
+            if not stuck[0] or renew or fresh:
                 value, evaluation = evaluation.value, line.move(steps)
                 kept = ratio(value - evaluation.value, decrement)[0]
-                stalled, n_iter, renew = steps == 0, n_iter + 1, False
+                stalled, n_iter, renew = stuck, n_iter + 1, False
                 damping = damping_after(steps[0], damping, objective)
                 missed, factor = left_out(decrement[0], before, value[0])
                 if kept < TUNED.share_to_come or missed:
