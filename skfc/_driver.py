@@ -57,14 +57,14 @@ class Run:
                 monitor.begin()
             iterate = self.generator.send(change)
             change = self.judge(iterate, self.taken + iterate.n_iter)
-            if len(self.which) and self.other is not None and self.is_slow(iterate):
+            if len(self.which) and self.other is not None and self.hands_over(iterate):
                 change = self.switch(iterate, change)
         self.generator.close()
         for monitor in self.monitors:
             monitor.end(self.fits)
         return self.fits
 
-    def is_slow(self, iterate):
+    def hands_over(self, iterate):
         """Whether another solver takes over, see :func:`is_slow`.
 
         Where Newton's method costs little it is that: where the model promises more than F at the
