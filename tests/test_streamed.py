@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import array_api_strict
 import numpy as np
@@ -49,14 +50,19 @@ def streams():
 @pytest.fixture
 def moves(monkeypatch):
     """What was moved: numbers of rows, how many were there at a time, and in which threads."""
-    return Moves(monkeypatch)
+    moves = Moves(monkeypatch)
+    yield moves
+    for mover in moves.movers:
+        mover.shutdown()  # a block that nobody waits for would arrive in the next test
 
 
 class Moves:
     def __init__(self, monkeypatch):
         self.rows, self.live, self.most, self.threads = 0, 0, 0, set()
         self.original, self.lock = _streamed.moved, threading.RLock()
+        self.movers = []
         monkeypatch.setattr(_streamed, "moved", self)
+        monkeypatch.setattr(_streamed, "ThreadPoolExecutor", self.mover)
 
     def __call__(self, array, like):
         found = self.original(array, like)
@@ -67,6 +73,10 @@ class Moves:
             self.threads.add(threading.current_thread())
         weakref.finalize(found, self.gone, array.shape[0])
         return found
+
+    def mover(self, n_threads):
+        self.movers.append(ThreadPoolExecutor(n_threads))
+        return self.movers[-1]
 
     def gone(self, n_rows):
         with self.lock:

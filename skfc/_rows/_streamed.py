@@ -41,10 +41,12 @@ class Streamed(ReadAs):
     like : array of the device, in the type of rows
     rows, columns : host indices of those that are seen, or None: all
     room : bytes of blocks that may stay on the device
+    mover : the thread that moves, one for all that is taken from `base`
     """
 
-    def __init__(self, base, like, rows=None, columns=None, room=0):
+    def __init__(self, base, like, rows=None, columns=None, room=0, mover=None):
         self.base, self.like, self.rows, self.columns, self.room = base, like, rows, columns, room
+        self.mover = mover or ThreadPoolExecutor(1)
         n, N = (
             size if index is None else len(index)
             for size, index in zip(base.shape, (rows, columns), strict=True)
@@ -52,7 +54,7 @@ class Streamed(ReadAs):
         self.shape, self.dtype, self.device = (n, N), like.dtype, like.device
         self.last, self.block = None, None
         self.coming, self.future = None, None
-        self.after, self.kept, self.mover = {}, {}, ThreadPoolExecutor(1)
+        self.after, self.kept = {}, {}
 
     def __getitem__(self, index):
         """The rows of a slice; the features are all of them."""
@@ -95,10 +97,10 @@ class Streamed(ReadAs):
         index, known = to_numpy(index), (self.rows, self.columns)[axis]
         index = index if known is None else known[index]
         rows, columns = (index, self.columns) if axis == 0 else (self.rows, index)
-        return Streamed(self.base, self.like, rows, columns)
+        return Streamed(self.base, self.like, rows, columns, mover=self.mover)
 
     def keeping(self, n_logits):
         """The same, of which what fits stays on the device, beside `n_logits` numbers."""
         free = free_memory(self.like) or 0
         room = free * 5 // 8 - n_logits * itemsize(self.like)
-        return Streamed(self.base, self.like, self.rows, self.columns, room)
+        return Streamed(self.base, self.like, self.rows, self.columns, room, self.mover)
