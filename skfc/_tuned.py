@@ -74,7 +74,7 @@ class Tuned:
     sweeps: int = 10  # of coordinate descent before signs are tried
     mixed: float = 0.25  # share of the targets in the curvature, until full steps are taken
 
-    # -- the gap: gap-estimate.md -----------------------------------------------------------------
+    # -- the gap: gap-rules.md --------------------------------------------------------------------
     share_to_come: float = 0.3  # of a decrement: what an estimate may leave; of curvature
     thorough_steps: int = 30  # products of an estimate where nothing is proven, and of Lanczos
     decided: float = 0.3  # probability left to other classes from which a row is not decided
