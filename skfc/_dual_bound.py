@@ -10,7 +10,7 @@ what it does to the logits: R* is then that of the step, and the sum about half 
 Where a q is negative, zero takes its place.
 """
 
-from skfc import _blockwise
+from skfc import _gap_blockwise
 from skfc._array import cast, host
 from skfc._newton_bound import newton_bound
 from skfc._objective import on_host
@@ -47,7 +47,7 @@ def dual_bound(objective, evaluation, step, solve, wanted):
     if not objective.penalty.strict.all():
         return best
     for _ in range(TUNED.look_back):
-        sums = objective.rows.sum(_blockwise.dual_point, step, evaluation.state)
+        sums = objective.rows.sum(_gap_blockwise.dual_point, step, evaluation.state)
         divergence, left = on_host(sums.values[0]), sums.gradient
         gradient = left + 0
         objective.penalty.add_gradient(gradient, evaluation.theta)

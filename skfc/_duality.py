@@ -25,7 +25,7 @@ is far away, see `farthest_of`.
 from dataclasses import dataclass
 from functools import partial
 
-from skfc import _blockwise, _draws
+from skfc import _blockwise, _draws, _gap_blockwise
 from skfc._array import Array, host, to_numpy
 from skfc._objective import Objective, on_host
 from skfc._tuned import TUNED
@@ -97,7 +97,7 @@ class Dual:
         shares = [least]
         if (penalty.l2 > 0).all():
             shares = [least + (1 - least) * share for share in SHARES]
-        function = partial(_blockwise.divergence, mix=mix, rest=rest, shares=shares)
+        function = partial(_gap_blockwise.divergence, mix=mix, rest=rest, shares=shares)
         found = rows.sum(function, state=evaluation.state, count=False)
         divergence = on_host(found.values[0])
         value = float((evaluation.value + penalty.absolute(evaluation.theta))[0])

@@ -6,7 +6,7 @@ most where a step moves the logits of a row by one against one another.
 
 from functools import partial
 
-from skfc import _blockwise
+from skfc import _blockwise, _gap_blockwise
 from skfc._array import cast, host, to_numpy
 from skfc._conjugate_gradients import direct_step
 from skfc._objective import on_host
@@ -76,7 +76,7 @@ def bound_near(newton, hessian, objective, evaluation, wanted, residuals, left=N
             keep = _blockwise.keep_probabilities
             proba = rows.sum(keep, state=evaluation.state, count=False).state
         most = allowed(rows, forms, most, scale)
-        weak = rows.sum(_blockwise.weakened, state=rows.joined(most, proba), count=False)
+        weak = rows.sum(_gap_blockwise.weakened, state=rows.joined(most, proba), count=False)
         share = float(on_host(weak.values[0])[0]) * rows.n_total / rows.shape[0]
         if share < TUNED.share_to_come:  # d would be many times as large
             break
@@ -88,12 +88,12 @@ def bound_near(newton, hessian, objective, evaluation, wanted, residuals, left=N
 def allowed(rows, forms, before, scale):
     """How far every row may move, more than it would and than `before`: a state."""
     state = forms if before is None else rows.joined(forms, before)
-    return rows.sum(partial(_blockwise.allowed, scale=scale), state=state, count=False).state
+    return rows.sum(partial(_gap_blockwise.allowed, scale=scale), state=state, count=False).state
 
 
 def ratios_of(rows, forms, most, scale):
     """How far every row would move, as a share of the `most` it may: a state."""
-    function = partial(_blockwise.share_of_allowed, scale=scale)
+    function = partial(_gap_blockwise.share_of_allowed, scale=scale)
     return rows.sum(function, state=rows.joined(forms, most), count=False).state
 
 
@@ -109,7 +109,7 @@ def bound_with_less(newton, hessian, objective, evaluation, wanted, residuals):
     limit = farthest_form(factor * newton.decrement)
     little = TUNED.accuracy * float(host.min(wanted)) / rows.n_classes
     fewer = partial(
-        _blockwise.without_classes, limit=limit, little=min(little, rows.n_total / limit)
+        _gap_blockwise.without_classes, limit=limit, little=min(little, rows.n_total / limit)
     )
     sums = rows.sum(fewer, state=rows.joined(forms, evaluation.state))
     less = objective.from_sums(evaluation.theta, sums)
@@ -134,7 +134,7 @@ def sizes_at_most(rows, evaluation):
 
 def sizes_of_residuals(rows, evaluation):
     """Root mean squares (P, T) of what the rows add to the gradient, of one problem."""
-    function = _blockwise.squared_residuals
+    function = _gap_blockwise.squared_residuals
     return host.sqrt(
         on_host(rows.sum(function, state=evaluation.state, power=2, count=False).gradient)
     )

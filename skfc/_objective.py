@@ -13,7 +13,7 @@ blocks of rows, and are opaque here.
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from skfc import _blockwise
+from skfc import _blockwise, _gap_blockwise
 from skfc._array import Array, cast, host, namespace, take, to_numpy
 from skfc._penalty import Penalty, sums_of_problems
 from skfc._pool import inner, over_rows
@@ -293,7 +293,7 @@ class HessianOperator:
         That are those which the step of a :class:`Trial` has `moved`, or which are decided.
         """
         keep = partial(
-            _blockwise.keep_steady, little=TUNED.far_logits, decided=TUNED.decided,
+            _gap_blockwise.keep_steady, little=TUNED.far_logits, decided=TUNED.decided,
             far_out=TUNED.far_out,
         )  # fmt: skip
         state = self.rows.with_prominence(self.rows.joined(moved, self.logits))
@@ -324,7 +324,7 @@ class Trial:
         Far is more than `most` logits, or more than both `least` logits and `farther` times
         what is typical.
         """
-        function = partial(_blockwise.beyond, far=self.far(most, least))
+        function = partial(_gap_blockwise.beyond, far=self.far(most, least))
         found = self.rows.sum(function, state=self.moved, count=False)
         return on_host(found.values[0]) > 0
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import linalg, optimize, sparse, special
 from scipy.sparse import csgraph
 
-from skfc import _blockwise
+from skfc import _gap_blockwise
 from skfc._array import take, to_numpy
 from skfc._conjugate_gradients import newton_step
 from skfc._objective import HessianOperator
@@ -54,7 +54,7 @@ def complete(iterate):
     suspect = ~objective.penalty.strict & near_zero & (iterate.decrement > 0.1 * value)
     if suspect.any():
         wrong = objective.rows.sum(
-            _blockwise.separation, state=iterate.evaluation.state, count=False
+            _gap_blockwise.separation, state=iterate.evaluation.state, count=False
         )
         for b in np.flatnonzero(suspect & (to_numpy(wrong.values[0]) == 0)):
             theta = take(iterate.evaluation.theta, objective.columns(np.array([b])), axis=1)
@@ -230,7 +230,7 @@ def by_step(iterate, b):
         most=TUNED.most_steps,
     ).step  # fmt: skip
     operator = HessianOperator.of(objective, evaluation)
-    function = partial(_blockwise.margins, far=TUNED.far_logits)
+    function = partial(_gap_blockwise.margins, far=TUNED.far_logits)
     better, worse = operator.rows.sum(function, -step, operator.state).values
     better, worse = to_numpy(better), to_numpy(worse)
     helped = better[b] > 0

@@ -9,7 +9,7 @@ objective is not larger, so that F - F* is at most what they are worth here, and
 from dataclasses import dataclass, replace
 from functools import partial
 
-from skfc import _blockwise
+from skfc import _gap_blockwise
 from skfc._array import Array, host
 from skfc._conjugate_gradients import newton_step
 from skfc._newton_bound import near_minimum
@@ -61,12 +61,12 @@ def without_tails(
     room = (newton.decrement <= most) & ~newton.broken
     if not (room & objective.penalty.strict).all():
         return None
-    held = partial(_blockwise.far_from_tails, far=far, little=little)
+    held = partial(_gap_blockwise.far_from_tails, far=far, little=little)
     held = trial.rows.sum(held, state=trial.rows.joined(trial.moved, logits), count=False)
     if on_host(held.values[0]).any():
         return None
     for _ in range(TUNED.look_back + 1):
-        cut = partial(_blockwise.cut_tails, far=far, little=little)
+        cut = partial(_gap_blockwise.cut_tails, far=far, little=little)
         sums = rows.sum(cut, step, left.state)
         before, after = (on_host(v) for v in sums.values)
         if not before.any() and hessian is not None:

@@ -13,9 +13,9 @@ from sklearn.feature_selection import SelectFromModel
 from sklearn.model_selection import GridSearchCV
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _blockwise, l1_min_C
-from skfc._blockwise import divergence_of_labels, divergence_of_targets
 from skfc._coordinate_descent import Lasso, factor_of, minimise
 from skfc._duality import Dual
+from skfc._gap_blockwise import divergence_of_labels, divergence_of_targets
 from skfc._objective import Objective
 from skfc._penalty import ElasticNet
 from skfc._rows import merge_columns, to_row_space

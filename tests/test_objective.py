@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Reference, one_hot
 from scipy import sparse, special
 
-from skfc import _blockwise
+from skfc import _blockwise, _gap_blockwise
 from skfc._frame import Frame
 from skfc._objective import Objective
 from skfc._penalty import Penalty
@@ -305,7 +305,7 @@ def test_inputs_are_not_mutated(data, rng):
     gradient = evaluation.gradient.copy()
     objective.hessian(evaluation)(d)
     objective.hessian(evaluation).diagonal()
-    objective.rows.sum(_blockwise.separation, state=evaluation.state)
+    objective.rows.sum(_gap_blockwise.separation, state=evaluation.state)
     objective.with_penalty(objective.penalty.scaled(3.0), evaluation)
     assert_array_equal(objective.again(evaluation).gradient, gradient)
     assert_array_equal(evaluation.gradient, gradient)
@@ -321,7 +321,7 @@ def test_separation_looks_at_rows_with_weight():
         rows = make_rows(X, y, weight, T)
         rows = rows.in_frame(Frame(np.zeros(4), np.ones(4), np.ones(4), True, np.ones(4)))
         state = rows.sum(_blockwise.evaluate, theta).state
-        assert rows.sum(_blockwise.separation, state=state).values[0] == n_wrong / 4
+        assert rows.sum(_gap_blockwise.separation, state=state).values[0] == n_wrong / 4
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from copy import copy
 from functools import partial
 
-from skfc import _blockwise
+from skfc import _blockwise, _gap_blockwise
 from skfc._array import (
     any_nonzero,
     cast,
@@ -104,7 +104,7 @@ class ExactHessian(FullHessian):
         apart = by_class - xp.mean(by_class, axis=0, keepdims=True)
         theta = xp.reshape(permute(apart, (1, 2, 0)), (P, m * T))
         state = self.proba()
-        forms, sizes = o.rows.sum(_blockwise.forms, theta, state, count=False).values
+        forms, sizes = o.rows.sum(_gap_blockwise.forms, theta, state, count=False).values
         ridge = ridge_of(o, forms.dtype)[:, 0] + cast(o.rows.frame.idle, forms.dtype)
         bent = xp.reshape(apart, (T * P, m)) * xp.sqrt(tile(ridge, T))[:, None]
         common = xp.sum(by_class * first.gauge[..., None], axis=0)
@@ -142,10 +142,12 @@ class ExactHessian(FullHessian):
         largest = None
         for i, pair in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
             found = rows.joined(rows.row_forms(forms[i : i + 1, ...]), left)
-            one = partial(_blockwise.form_of_pair, pair=pair)
+            one = partial(_gap_blockwise.form_of_pair, pair=pair)
             found = rows.sum(one, state=found, count=False).state
             if largest is not None:
-                found = rows.sum(_blockwise.larger, state=rows.joined(found, largest), count=False)
+                found = rows.sum(
+                    _gap_blockwise.larger, state=rows.joined(found, largest), count=False
+                )
                 found = found.state
             largest = found
         return largest, factor

@@ -6,7 +6,7 @@ the weights, and so are the probabilities that are made of them. Here the weight
 
 from dataclasses import dataclass, replace
 
-from skfc import _blockwise
+from skfc import _blockwise, _gap_blockwise
 from skfc._array import free_memory, itemsize, take
 from skfc._rows._arrays import ArrayRows, CentredArrayRows
 from skfc._rows._base import columns_of
@@ -130,11 +130,11 @@ LEFT = {
     _blockwise.evaluate_again: first,
     _blockwise.curve: first,
     _blockwise.curvature_diagonal: first,
-    _blockwise.margins: first,
+    _gap_blockwise.margins: first,
     _blockwise.class_products: first,
-    _blockwise.divergence: first,
+    _gap_blockwise.divergence: first,
     _blockwise.weights_alone: first,
-    _blockwise.separation: first,
+    _gap_blockwise.separation: first,
 }
 # The same of functions that do nothing else: there is nothing to run.
 LATER = {

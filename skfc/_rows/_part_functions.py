@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from skfc import _blockwise, _draws
+from skfc import _blockwise, _draws, _gap_blockwise
 from skfc._array import concatenate, take
 from skfc._rows._blocks import add
 
@@ -18,8 +18,9 @@ ONLY_STATE = {
 
 # Those, and functions that give values alone: there is no product with X.
 WITHOUT_X = ONLY_STATE | {
-    _blockwise.try_steps, _blockwise.class_products, _blockwise.beyond, _blockwise.divergence,
-    _blockwise.separation, _blockwise.share_of_new, _draws.chance, _draws.expected,
+    _blockwise.try_steps, _blockwise.class_products, _blockwise.share_of_new,
+    _gap_blockwise.beyond, _gap_blockwise.divergence, _gap_blockwise.separation,
+    _draws.chance, _draws.expected,
 }  # fmt: skip
 
 
