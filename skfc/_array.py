@@ -220,7 +220,8 @@ def cholesky(A):
                 L = xp.linalg.cholesky(A)
     except np.linalg.LinAlgError:
         return None
-    return L if bool(xp.all(xp.isfinite(L))) else None
+    # What is not finite in a row makes its pivot so.
+    return L if bool(xp.all(xp.isfinite(diagonals(L)))) else None
 
 
 @cache
@@ -354,6 +355,6 @@ def pair_places(n):
 
 def any_nonzero(array):
     """Whether a number of `array` is not zero."""
-    if isinstance(array, np.ndarray):
-        return bool(array.any())
+    if isinstance(array, np.ndarray):  # mostly, the first one is not
+        return array.size > 0 and (array.item(0) != 0 or bool(array.any()))
     return bool(namespace(array).any(array != 0))

@@ -117,10 +117,10 @@ def direct_step(objective, gradient, solve):
     """The Newton step of a Hessian whose inverse is at hand."""
     step = solve(gradient)
     decrement = 0.5 * objective.dot(step, gradient)
-    broken = ~(decrement > 0)
-    if broken.any():  # where the gradient is not zero
-        broken &= objective.dot(gradient, gradient) > 0
-    return NewtonStep(step, decrement, 0, broken, broken & False, [], [], is_exact=True)
+    limited = broken = host.zeros(objective.n_problems, dtype=bool)
+    if not (decrement > 0).all():  # where the gradient is not zero
+        broken = ~(decrement > 0) & (objective.dot(gradient, gradient) > 0)
+    return NewtonStep(step, decrement, 0, broken, limited, [], [], is_exact=True)
 
 
 def condition(alphas, betas):

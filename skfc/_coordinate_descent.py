@@ -5,16 +5,16 @@ With the Hessian H and the gradient g of the smooth part at u⁰, find
     argmin_u  <g, u - u⁰> + <u - u⁰, H (u - u⁰)> / 2 + sum_i t_i |u_i|
 
 Coordinates of t_i = 0, the intercepts, are eliminated: for any others their best values are
-linear. In units of 1 / t_i the rest is a lasso, with the Cholesky factor of H for its features.
-scikit-learn's compiled coordinate descent finds the signs of its solution; on these signs the
-model is smooth, and solved directly.
+linear. In units of 1 / t_i the rest is a lasso with H for its Gram matrix. scikit-learn's
+compiled coordinate descent finds the signs of its solution; on these signs the model is smooth,
+and solved directly.
 """
 
 import warnings
 from threading import Lock
 
 import numpy as np
-from scipy.linalg import cho_solve
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import enet_path
 
@@ -67,31 +67,37 @@ def minimise(H, gradient, start, thresholds, accuracy, rounds, rounding=TUNED.no
 
 
 def factor_of(A, jitter):
-    """The lower Cholesky factor of `A` (m, m) in units of the root of its diagonal, and that root.
+    """The Cholesky factor of `A` (m, m), in its place, and the jitter that it took.
 
-    Third comes the jitter that it took. The diagonal is raised by a share of `jitter`, and by
-    more where that leaves the matrix indefinite: where rounding has left larger entries beside
-    it, until it dominates them.
+    The diagonal of `A` is one, and is raised by a share of `jitter`; by more where that leaves
+    the matrix indefinite: where rounding has left larger entries beside it, until it dominates
+    them.
     """
-    root = np.sqrt(A.diagonal())
-    scaled = A / root[:, None] / root
+    kept = None
     while True:
-        np.fill_diagonal(scaled, 1.0 + jitter)
+        np.fill_diagonal(A, 1.0 + jitter)
         try:
-            return np.linalg.cholesky(scaled), root, jitter
+            # The transpose is in the order of LAPACK; the lower half of A stays as it is.
+            return cho_factor(A.T, lower=True, overwrite_a=True, check_finite=False), jitter
         except np.linalg.LinAlgError:
             if np.ndim(jitter):
                 raise
+            # Of a row of A the entries left of the diagonal are there still.
+            np.fill_diagonal(A, 0.0)
+            kept = np.tril(A) if kept is None else kept
+            A = kept + kept.T
             jitter *= 100
             if jitter > 1:
-                np.fill_diagonal(scaled, 0.0)
-                jitter = 2 * np.abs(scaled).sum(axis=0)  # what is added may be rounded
+                jitter = 2 * np.abs(A).sum(axis=0)  # what is added may be rounded
 
 
 def solve_factored(factor, b):
-    """A⁻¹ b, with a factor of `factor_of`."""
-    lower, root, _ = factor
-    return cho_solve((lower, True), b / root, check_finite=False) / root
+    """The solution in double precision of a system by its factor, which may have fewer digits."""
+    size = np.abs(b).max()
+    if not size > 0:
+        return b
+    right = (b / size).astype(factor[0].dtype)
+    return size * cho_solve(factor, right, check_finite=False).astype(np.float64)
 
 
 class Lasso:
@@ -104,8 +110,14 @@ class Lasso:
     def __init__(self, H, slope, start, t, rounding):
         diagonal = H.diagonal()
         np.fill_diagonal(H, np.maximum(diagonal, np.finfo(H.dtype).tiny))
-        self.rounding = rounding
-        self.A, self.slope, self.start = H / t[:, None] / t, slope / t, start
+        root = np.sqrt(H.diagonal())
+        self.unit = H / root[:, None]
+        self.unit /= root
+        if rounding > TUNED.no_curvature:  # of a Hessian in single precision: no more digits
+            self.unit = self.unit.astype(np.float32)
+        H /= t[:, None]
+        H /= t
+        self.A, self.slope, self.start, self.rounding = H, slope / t, start, rounding
         self.root = np.sqrt(self.A.diagonal())
         self.q = self.A @ start - self.slope
 
@@ -122,6 +134,12 @@ class Lasso:
     def gradient(self, v):
         """That of the smooth part."""
         return self.slope + self.A @ (v - self.start)
+
+    def form(self, change, index):
+        """<d, A d> for a way d of which `change` are the coordinates `index`, not zero."""
+        way = np.zeros(len(self.A))
+        way[index] = change
+        return way @ (self.A @ way)
 
     def distance(self, v):
         """How far zero is from the subdifferential at `v`, in the metric of the diagonal."""
@@ -152,12 +170,12 @@ class Lasso:
             index = np.flatnonzero(v)
             if not len(index):
                 return v, True
-            sign, A = np.sign(v[index]), self.A[np.ix_(index, index)]
+            sign, root = np.sign(v[index]), self.root[index]
             gradient = self.gradient(v)[index] + sign
-            factor = factor_of(A, jitter)
-            if np.ndim(factor[2]) == 0:  # what a matrix takes will do for a part of it
-                jitter = factor[2]
-            step = -solve_factored(factor, gradient)
+            factor, took = factor_of(self.unit[np.ix_(index, index)], jitter)
+            if np.ndim(took) == 0:  # what a matrix takes will do for a part of it
+                jitter = took
+            step = -solve_factored(factor, gradient / root) / root
             here, inward = v[index], step * sign < 0
             crossing = np.divide(-here, step, out=np.full_like(here, np.inf), where=inward)
             first, share = crossing.min(), 1.0
@@ -165,7 +183,7 @@ class Lasso:
                 kept = crossing > share
                 change = np.where(kept, share * step, -here)
                 # The model may not rise, where it is smooth on the way.
-                if kept.all() or gradient @ change + 0.5 * change @ A @ change < 0:
+                if kept.all() or gradient @ change + 0.5 * self.form(change, index) < 0:
                     break
                 share = max(share / 2, first)
             else:

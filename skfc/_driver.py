@@ -5,8 +5,9 @@ import numpy as np
 from skfc import _separation
 from skfc._array import cast, take
 from skfc._continuation import Stages
-from skfc._gaps import Gaps, eps_of
+from skfc._gaps import Gaps
 from skfc._monitors import History, Progress
+from skfc._optimality import eps_of
 from skfc._outcome import OVERFLOW, Fit, status_of
 from skfc._preconditioner import (
     exact_later,
@@ -14,6 +15,7 @@ from skfc._preconditioner import (
     is_whole_affordable,
     is_worth_switching,
     make,
+    passes_of_whole,
 )  # fmt: skip
 from skfc._tuned import TUNED
 from skfc.solvers import GO_ON, SOLVERS, Change
@@ -28,7 +30,7 @@ class Run:
         # The name of the solver to go on with where this one takes many iterations, or None.
         self.solver, self.other, self.switched = solver, other, None
         self.automatic = other is not None
-        self.preconditioner, self.taken = preconditioner, 0
+        self.preconditioner, self.taken, self.paid = preconditioner, 0, 0.0
         self.stages = Stages(objective, single=solver.single, continuation=solver.continuation)
         self.generator = solver.generate(
             self.stages.objective, preconditioner, theta, **(options or {})
@@ -72,11 +74,20 @@ class Run:
         """
         before, here = self.recent, iterate.decrement[0]
         self.recent = [*before[-1:], here]
-        if is_slow(iterate, self.solver, self.tol):
-            return True
+        slow = is_slow(iterate, self.solver, self.tol) or self.products_cost_more
+        if slow or self.solver.exact:
+            return slow
         stuck = len(before) == 2 and TUNED.stronger * here > before[0]
         stuck |= here > iterate.evaluation.value[0] or self.gaps.doubts[self.which[0]] > 1
         return stuck and self.wants_all_rows
+
+    @property
+    def products_cost_more(self):
+        """Whether products with the Hessian have cost more than Newton's method is likely to."""
+        objective = self.stages.objective
+        spent = objective.rows.work.passes - self.paid
+        later = self.other == "newton-cholesky"
+        return later and spent > TUNED.look_back * passes_of_whole(objective)
 
     @property
     def wants_all_rows(self):
@@ -104,6 +115,7 @@ class Run:
         preconditioner = self.preconditioner if exact is None else exact
         self.generator = solver.generate(objective, preconditioner, iterate.evaluation.theta)
         self.taken += iterate.n_iter
+        self.paid = objective.rows.work.passes
         self.solver, self.preconditioner, self.switched = solver, preconditioner, name
         self.gaps.ratio[:] = 1.0
         return None
@@ -145,7 +157,7 @@ class Run:
         done = (gap <= self.tol) | floor | last | separated
         if coarse and not self.stages.is_last and not last.any():
             done &= ~np.isin(np.arange(len(done)), asked)
-        near = gap <= np.sqrt(eps_of(iterate))
+        near = gap <= np.sqrt(eps_of(iterate.objective.rows))
         for j in np.flatnonzero(done):
             status = status_of(gap[j] <= self.tol, floor[j], separated[j], stop, near[j])
             self.end(iterate, n_iter, j, status, gap[j], proven[j], found[j], steps.get(j))
@@ -222,14 +234,18 @@ class Run:
 
     def idle(self, iterate, value):
         """Iterations without progress, in which only rounding changed the value, (n_left,)."""
-        which, eps, decrement = self.which, eps_of(iterate), iterate.decrement
+        which, eps, decrement = self.which, eps_of(iterate.objective.rows), iterate.decrement
         least, lowest = self.least_decrement[which], self.least_value[which]
         # At a slower pace, all iterations that are left do not lower F by much of `tol`.
         slow = 0.0 if iterate.proven else 0.1 * self.tol / max(self.max_iter, 1)
+        if self.solver.exact or self.solver.continuation:
+            slow = self.tol / TUNED.patience
         slow = max(10 * eps, slow)
-        better = (decrement < least) & (decrement > slow * value) | (value < lowest * (1 - slow))
+        # What is proven may fall for ever by next to nothing, where rounding is all that is left.
+        lower = decrement < least * (1 - TUNED.accuracy * iterate.proven)
+        better = lower & (decrement > slow * value) | (value < lowest * (1 - slow))
         since, lowest = np.where(better, 0, self.since[which] + 1), np.minimum(value, lowest)
-        self.least_decrement[which] = np.minimum(decrement, least)
+        self.least_decrement[which] = np.where(lower, decrement, least)
         self.least_value[which], self.since[which] = lowest, since
         return np.where(value <= lowest * (1 + max(1e4 * eps, slow)), since, 0)
 
@@ -249,8 +265,8 @@ def is_slow(iterate, solver, tol):
     the start it often does, and the first step mends it; with the Hessian of all rows the solver
     does.
     """
-    beyond = iterate.n_iter > 0 and (iterate.decrement > iterate.evaluation.value).any()
-    beyond = beyond and not solver.exact
+    beyond = not solver.exact and iterate.n_iter > 0
+    beyond = beyond and (iterate.decrement > iterate.evaluation.value).any()
     taken = iterate.n_iter / TUNED.patience
     late = taken >= 1
     if taken >= 0.5 and not (late or solver.exact):

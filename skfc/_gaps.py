@@ -7,7 +7,7 @@ from skfc._dual_bound import bound_of_step
 from skfc._last_step import LastStep
 from skfc._newton_bound import near_minimum
 from skfc._newton_end import newton_end
-from skfc._optimality import estimate, lower_bound, relative, slack_of_intercepts
+from skfc._optimality import eps_of, estimate, lower_bound, relative, slack_of_intercepts
 from skfc._preconditioner import is_free
 from skfc._tuned import TUNED
 
@@ -76,7 +76,7 @@ class Gaps:
         thorough = self.suspicious or iterate.is_exact or is_free(iterate.objective)
         found = estimate(iterate, rest, self.tol, thorough=thorough)
         self.ahead.adopt(rest, found)
-        further = found.decrement > TUNED.stronger * iterate.decrement[rest]
+        further = found.decrement > (1 + TUNED.share_to_come) * iterate.decrement[rest]
         if (further & ~found.broken).all() and len(value) == 1:
             self.newton = found.newton
         gap[rest] = relative(found.decrement, value[rest])
@@ -220,7 +220,7 @@ class Gaps:
         if iterate.proven or not len(index):
             return {}
         self.ahead.look(index)
-        gap[index] = np.maximum(gap, self.ahead.least_gap(eps_of(iterate)))[index]
+        gap[index] = np.maximum(gap, self.ahead.least_gap(eps_of(iterate.objective.rows)))[index]
         down = self.ahead.leads_down
         return {j: (*self.ahead.of(j), False) for j in index[down[index]].tolist()}
 
@@ -238,9 +238,3 @@ class Gaps:
                 gap[j], proven[j] = there, True
                 steps[j] = end.theta - theta, end.value[0], True
         return steps
-
-
-def eps_of(iterate):
-    """The machine epsilon of the logits of an iterate."""
-    rows = iterate.objective.rows
-    return 2.0**-23 if rows.dtype == rows.xp.float32 else 2.0**-52

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from skfc._array import Array, host
 from skfc._dual_bound import bound_of_step
 from skfc._optimality import lower_bound, relative
-from skfc._preconditioner import is_small, make
+from skfc._preconditioner import affordable_steps, is_small, make
 from skfc.solvers import GO_ON, SOLVERS
 
 
@@ -24,11 +24,14 @@ class NewtonEnd:
 
 
 def newton_end(objective, theta, tol, most):
-    """The :class:`NewtonEnd` of a problem from `theta`, or None where its Hessian is not small.
+    """The :class:`NewtonEnd` of a problem from `theta`, or None where its Hessian costs much.
 
-    That is after a proof that F is within `tol` of its minimum, or after `most` steps.
+    That is after a proof that F is within `tol` of its minimum, or after `most` steps: fewer
+    where the Hessian is not small.
     """
     if not is_small(objective):
+        most = min(most, affordable_steps(objective) - 1)
+    if most < 0:
         return None
     hessian = make(objective, None, exact=True)
     hessian.in_double(objective)

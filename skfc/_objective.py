@@ -64,7 +64,7 @@ class Objective:
     def dot(self, a, b):
         """Inner product of two arrays (P, K) in every problem, (n_problems,)."""
         if self.n_problems == 1:
-            return host.full(1, inner(a, b))
+            return host.array([inner(a, b)])
         return on_host(sums_of_problems(a * b, self.n_problems))
 
     def spread(self, per_problem):

@@ -26,6 +26,8 @@ from skfc._tuned import TUNED
 
 # Relative rounding of a value, in single precision too.
 ROUNDING = 1e-6
+# The smallest number that is divided by.
+SMALLEST = float(host.finfo(float).tiny)
 # Logits that change a curvature tenfold: no row may move farther.
 FARTHEST = 2.3
 
@@ -52,7 +54,7 @@ class Estimate:
 
 def relative(gap, value):
     """(F - F*) / F* from F - F* and F."""
-    optimum = host.maximum(value - gap, host.finfo(float).tiny)
+    optimum = host.maximum(value - gap, SMALLEST)
     return host.where(gap < value, gap / optimum, host.inf)
 
 
@@ -217,12 +219,14 @@ def lower_bound(objective, evaluation, wanted):
     Intercepts have no penalty. Those of the minimum are assumed to be within
     `farthest_intercept` of these, which turns their gradient into a term of the bound. Where
     the bound is farther below F than is `wanted`, and that term is part of the reason, the
-    intercepts are moved to their optimum first, at about half a pass per step.
+    intercepts are moved to their optimum first, at about a pass per step, unless rounding alone
+    would leave a term that large.
     """
     if not objective.penalty.strict.any():
         return host.full(objective.n_problems, -host.inf)
     slack = slack_of_intercepts(objective, evaluation.gradient)
-    for _ in range(TUNED.look_back):
+    least = TUNED.farthest_intercept * eps_of(objective.rows) * evaluation.value
+    for _ in range(TUNED.look_back if (least < wanted).any() else 0):
         beyond = objective.penalty.conjugate(evaluation.gradient)
         if ((beyond + slack <= wanted) | (slack <= 0.1 * wanted)).all():
             break
@@ -235,6 +239,11 @@ def lower_bound(objective, evaluation, wanted):
             break
         evaluation, slack = better, after
     return evaluation.value - objective.penalty.conjugate(evaluation.gradient) - slack
+
+
+def eps_of(rows):
+    """The machine epsilon of the logits of rows."""
+    return 2.0**-23 if rows.dtype == rows.xp.float32 else 2.0**-52
 
 
 def slack_of_intercepts(objective, gradient):

@@ -152,11 +152,12 @@ class Margins:
         of the others, those that it makes worst are chosen too, until none is worse.
         """
         P = self.rows.shape[1]
+        free = (self.n_classes - 1) * P
         while True:
             x = most_margins(self.matrix(chosen), self.most[chosen])
-            if not (x[self.n_classes * P :] > 0.5).any():
+            if not (x[free:] > 0.5).any():
                 return None
-            direction = x[: self.n_classes * P].reshape(-1, P)
+            direction = np.vstack([np.zeros(P), x[:free].reshape(-1, P)])
             found = self.of(direction)
             harm = np.where(self.most > 0, -found, np.abs(found))
             harm[chosen] = 0.0
@@ -167,11 +168,15 @@ class Margins:
             chosen = np.concatenate([chosen, worst])
 
     def matrix(self, chosen):
-        """Sparse rows of the margins `chosen`, in the entries of a direction."""
+        """Sparse rows of the margins `chosen`, in the entries of a direction.
+
+        That of the first class is zero: what all classes share changes nothing, and a program in
+        which it is free does not end.
+        """
         i, k, m = self.i[chosen], self.k[chosen], np.arange(len(chosen))
         sign = np.zeros((len(i), self.n_classes, 1))
         sign[m, self.first[i]], sign[m, k] = 1.0, -1.0
-        return sparse.csr_array((sign * self.rows[i, None, :]).reshape(len(i), -1))
+        return sparse.csr_array((sign[:, 1:] * self.rows[i, None, :]).reshape(len(i), -1))
 
 
 def leading(X, first, i, k, loss):

@@ -232,6 +232,18 @@ def test_patience_ends(data):
     assert fit.status is Status.MAX_ITER
 
 
+def test_proven_gaps_that_fall_by_next_to_nothing_end(data):
+    """Where rounding is all that is left of the value; by half each time they are progress."""
+    objective = make_objective(*data)
+    last = replace(path_to(objective, 9)[-1], proven=True)
+    for share, ends in ((0.9999, Status.STUCK), (0.5, Status.CONVERGED)):
+        gaps = [10 * share**k * last.evaluation.value for k in range(200)]
+        iterates = [replace(last, decrement=gap) for gap in gaps]
+        (fit,) = run(objective, scripted(iterates), tol=1e-12, max_iter=1000)
+        assert fit.status is ends
+        assert fit.n_iter <= 50
+
+
 def test_problems_end_one_by_one(data):
     """Each at its own time, with its own curve: those that go on are those left."""
     X, y = data
@@ -281,6 +293,23 @@ def test_a_step_of_the_estimate_that_goes_further_is_taken(seed, monkeypatch):
     assert clf.optimality_gap_ <= 1e-6
     monkeypatch.setattr(_gaps.Gaps, "take", lambda self: None)
     assert clf.fit(X, y).n_iter_ > 2 * n_iter
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.5, True), (0.9, False)])
+def test_the_step_of_an_estimate_is_taken_where_a_solver_has_left_much_out(data, share, taken):
+    """An estimate may leave 0.3 of a decrement: less than that is no reason for another step."""
+    objective, changes = make_objective(*data), []
+    iterate = path_to(objective, 5)[-1]
+    right = (iterate.decrement / iterate.evaluation.value)[0]
+
+    def solver(objective, preconditioner, theta):
+        change = yield replace(iterate, decrement=share * iterate.decrement)
+        changes.append(change)
+        yield replace(iterate, n_iter=1)
+
+    run(objective, solver, tol=0.95 * right, max_iter=1)  # asked at the first, and not met
+    (change,) = changes
+    assert (change.newton is not None) == taken
 
 
 def test_the_ratio_of_cheap_to_confirmed_is_kept(data):

@@ -1,5 +1,7 @@
 """Elastic nets: their optimum, their zeros, and a gap that is a proof."""
 
+from itertools import pairwise
+
 import numpy as np
 import problems
 import pytest
@@ -572,10 +574,13 @@ def test_coordinate_descent_minimises_the_model(m, rng):
 def test_a_matrix_that_rounding_has_left_indefinite_has_a_factor(least):
     """Entries beside a curvature that is next to nothing are rounding, and far larger."""
     A = np.array([[1.0, 1e-12, 0.5], [1e-12, least, -1e-12], [0.5, -1e-12, 1.0]])
-    lower, root, _ = factor_of(A, 1e-13)
+    root = np.sqrt(np.diag(A))
+    (factor, _), jitter = factor_of(A / root[:, None] / root, 1e-13)
+    lower = np.tril(factor)
     assert np.isfinite(lower).all()
     assert (np.diag(lower) > 0).all()
-    assert_allclose(root, np.sqrt(np.diag(A)))
+    unit = A / root[:, None] / root + np.diag(jitter + np.zeros(3))
+    assert_allclose(lower @ lower.T, unit, atol=1e-12)
 
 
 @pytest.mark.parametrize("change", [1e-3, 1e-4, 1e-5])
@@ -625,8 +630,28 @@ def test_under_a_stronger_penalty_some_rows_give_the_curvature(monkeypatch):
     model = SoftmaxFCClassifier(l1_ratio=0.5, C=0.1, tol=1e-9).fit(X, y)
     asked = min(strength for strength, _ in seen)
     assert model.optimality_gap_ <= 1e-9
-    assert {n == len(X) for strength, n in seen if strength == asked} == {True}
+    assert seen[-1][1] == len(X)
     assert {n < 0.7 * len(X) for strength, n in seen if strength > asked} == {True}
+
+
+def test_where_a_step_has_gained_a_tenth_some_rows_give_the_curvature(monkeypatch):
+    X, y = problems.overlapping(4000, 6, 4, raw=False)
+    X *= 5
+    seen, step = [], _newton_cd.by_coordinate_descent
+
+    def recorded(model, evaluation, mask, rows, *options):
+        value = float((evaluation.value + model.penalty.absolute(evaluation.theta))[0])
+        seen.append((value, rows.shape[0] < 0.7 * len(X)))
+        return step(model, evaluation, mask, rows, *options)
+
+    monkeypatch.setattr(_newton_cd, "by_coordinate_descent", recorded)
+    C = 5 * l1_min_C(X, y)  # no stronger penalty on the way
+    model = SoftmaxFCClassifier(l1_ratio=1.0, C=C, tol=1e-9).fit(X, y)
+    values, sampled = zip(*seen, strict=True)
+    assert model.optimality_gap_ <= 1e-9
+    assert sampled[1:] == tuple(a > 1.1 * b for a, b in pairwise(values))
+    assert set(sampled) == {True, False}
+    assert not sampled[0]
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -75,12 +76,32 @@ def test_classes_of_next_to_no_weight_cost_no_iterations(name, most):
     assert model.n_iter_ <= most
 
 
+# At the end of a fit in doubt: one Hessian of all rows proves that of 3702:418, which took 291,
+# and takes the place of products in 3501:121; nothing proves that of 3502:117, which took 397.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("name", "most"), [("3702:418", 40), ("3501:121", 40), ("3502:117", 60)])
+def test_fits_in_doubt_take_few_iterations(name, most):
+    problem = make(*map(int, name.split(":")))
+    model = SoftmaxFCClassifier(**problem.parameters)
+    model.fit(problem.X, problem.y, sample_weight=problem.weight)
+    assert model.n_iter_ <= most
+
+
 def test_no_direction_is_no_step():
     """Conjugate gradients that break down at once: the fit took 20 steps of length zero."""
     problem = make(3501, 474)
     model = SoftmaxFCClassifier(**problem.parameters)
     model.fit(problem.X, problem.y, sample_weight=problem.weight)
     assert model.n_iter_ <= 40
+
+
+def test_programs_of_separation_have_an_end():
+    """What all classes share was free, so that rounding kept eight programs from their end."""
+    problem = make(3503, 453)
+    model = SoftmaxFCClassifier(**problem.parameters)
+    with pytest.warns(ConvergenceWarning, match="quasi-separable"):
+        model.fit(problem.X, problem.y)
+    assert model.n_iter_ <= 20
 
 
 # Weights that go far, of near-duplicates (32:122) and of a column with sentinels (3301:40), whose

@@ -155,3 +155,17 @@ def test_a_bracket_that_rounding_has_shut_ends_the_search():
     assert_allclose(step, 0.3, rtol=1e-9)
     assert step <= 0.3
     assert len(tried) < TUNED.most_steps
+
+
+def test_a_search_ends_where_rounding_is_all_that_is_to_gain():
+    """Values and slopes are noise: at the floor of the arithmetic that had taken 100 trials."""
+    line = parabola(1.0, -1e-12, 0.0)
+    tried = line.tried
+
+    def at(t, problems):
+        tried.append(t)
+        return np.full(1, 1 + 2 * ROUNDING[8]), np.full(1, 1e-12)
+
+    line.at, line.at_unit_step = at, at(np.ones(1), None)
+    assert_array_equal(search(line), 0.0)
+    assert len(tried) <= 20

@@ -154,6 +154,18 @@ def test_a_bound_costs_little():
     assert objective.rows.work.passes - before <= 0.5 * TUNED.look_back
 
 
+def test_intercepts_stay_where_rounding_hides_what_moving_them_gains():
+    """Rounding of their gradient alone is a larger term of the bound than is wanted."""
+    X, y = problems.overlapping(300, 4, seed=3, raw=False)
+    objective = make_objective(X.astype(np.float32), y, C=1.0)
+    evaluation = objective.at(0.1 * zero_mean(np.ones(objective.shape).cumsum(axis=1)))
+    for share, moves in ((1e-3, True), (1e-6, False)):
+        before = objective.rows.work.passes
+        bound = lower_bound(objective, evaluation, share * evaluation.value)
+        assert (objective.rows.work.passes > before) == moves
+        assert bound[0] <= evaluation.value[0]
+
+
 @pytest.mark.parametrize("n_problems", [1, 3])
 def test_the_conjugate_of_the_penalty(n_problems, rng):
     """R*(g) = max_W <g, W> - R(W), at W = g / (l2 d), and no other W gives more."""

@@ -396,19 +396,28 @@ def test_gram(container, tmp_path, fit_intercept, rng):
 @pytest.mark.parametrize("size", [2**24, 1000], ids=["at once", "in pieces"])
 @pytest.mark.parametrize("sampled", [False, True], ids=["all rows", "a sample"])
 def test_sums_of_pairs(container, tmp_path, fit_intercept, size, sampled, rng):
-    """X̃ᵀ diag(m p_k p_j) X̃ / n for the pairs k < j of classes."""
+    """X̃ᵀ diag(m p_k p_j) X̃ / n for the pairs k < j of classes.
+
+    Six weights are more than half as many as the features, three are not: of these Gram matrices
+    are formed where products of all pairs of features are large.
+    """
     case = Case(container, tmp_path, fit_intercept=fit_intercept, blocks=SPLITS[2])
     rows = all_selected(case.rows) if sampled else case.rows
     proba = rng.dirichlet(np.ones(T), (2, n)).transpose(0, 2, 1)
     state = [(case.array(proba.reshape(2 * T, n)[:, block]),) for block in rows.blocks]
     with override(block_bytes=size, small_block_bytes=size):
         found = [host(rows.pair_sums(state, rows.xp.float64)) for _ in range(2)]
+        first, its_state = rows.problems(np.array([0]), state)
+        alone = [host(first.pair_sums(its_state, rows.xp.float64)) for _ in range(2)]
     for b, p in enumerate(proba):
         weights = [case.weight[b] * p[k] * p[j] for k in range(T) for j in range(k + 1, T)]
         right = np.array([(case.X * w[:, None]).T @ case.X / n for w in weights], dtype=float)
         close = {"rtol": case.eps, "atol": 20 * container.squares}
         assert_allclose(found[0][b], right, **close)
+        if b == 0:
+            assert_allclose(alone[0][0], right, **close)
     assert_array_equal(found[1], found[0])
+    assert_array_equal(alone[1], alone[0])
 
 
 @pytest.mark.parametrize("size", [2**24, 1000], ids=["at once", "in pieces"])

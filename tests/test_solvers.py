@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, neg_log_loss_scorer
+from skfc._conjugate_gradients import newton_step
 from skfc._driver import Run
 from skfc._method import Method
 from skfc._preconditioner import PRECONDITIONERS, choose, make
@@ -618,7 +619,7 @@ def test_newton_steps_promise_no_more_than_there_is(name):
     wrong[np.arange(30), y[:30]] = -20.0 * X.std(axis=0)[0]
     for theta, damped in ((wrong, True), (-wrong, False)):
         evaluation = objective.at(theta)
-        found, damping = damped_step(
+        found, damping, most = damped_step(
             objective, make(objective, name), evaluation, 0, False, least=2
         )
         assert 0 < found.decrement[0] <= evaluation.value[0]
@@ -626,9 +627,29 @@ def test_newton_steps_promise_no_more_than_there_is(name):
         assert (damping > 0) == (damped and name == "diagonal")
         ends = [objective.at(theta - t * found.step).value[0] for t in (1.0, 0.1)]
         assert min(ends) < evaluation.value[0]
+        assert found.decrement[0] <= most[0] <= evaluation.value[0]
 
 
-def test_steps_that_go_too_far_are_damped():
+@pytest.mark.parametrize("damping", [0, 1, 3])
+def test_a_damped_step_bounds_the_decrement_without_damping(damping):
+    """A penalty f times as strong has a Hessian at most f times as large."""
+    X, y = problems.overlapping(200, 6, raw=False)
+    objective = make_objective(X, y, C=1e-2)
+    evaluation = objective.at(np.zeros(objective.shape))
+    preconditioner = make(objective, "diagonal")
+    found, _, most = damped_step(objective, preconditioner, evaluation, damping, False, least=50)
+    preconditioner.update(objective, evaluation)
+    newton_decrement = newton_step(
+        objective, objective.hessian(evaluation), evaluation.gradient, preconditioner.solve,
+        share=1e-6, least=50, most=100,
+    ).decrement  # fmt: skip
+    assert found.decrement[0] <= newton_decrement[0] * (1 + 1e-6)
+    assert newton_decrement[0] <= most[0] * (1 + TUNED.share_to_come)
+    if not damping:
+        assert most[0] == found.decrement[0]
+
+
+def test_steps_that_go_too_far_are_damped(monkeypatch):
     """A feature lit in one row, some decided too well: a Newton step goes far beyond."""
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.standard_normal((300, 3)), np.zeros((300, 20))])
@@ -638,13 +659,20 @@ def test_steps_that_go_too_far_are_damped():
     coef = np.zeros((3, 23))
     coef[y[:20], 3 + np.arange(20)] = np.linspace(2.0, 30.0, 20)
     theta = objective.rows.frame.from_user(coef, np.zeros(3))
-    seen, solver = [], newton(objective, make(objective, "block-diagonal"), theta)
+    seen = []
+
+    def step(*args, **kwargs):
+        found = damped_step(*args, **kwargs)
+        seen.append(found[1])
+        return found
+
+    monkeypatch.setattr("skfc.solvers._newton.damped_step", step)
+    solver = newton(objective, make(objective, "block-diagonal"), theta)
     iterate = next(solver)
     while iterate.decrement[0] > 1e-10 * iterate.evaluation.value[0] and len(seen) < 60:
-        seen.append(iterate.decrement[0] == iterate.evaluation.value[0])
         iterate = solver.send(GO_ON)
     solver.close()
-    assert any(seen[1:])  # damped steps say nothing of the end
+    assert any(seen)
     assert len(seen) < 25
 
 
@@ -670,7 +698,10 @@ def test_a_step_that_fails_is_tried_in_a_new_preconditioner(monkeypatch):
     assert not again.stalled.any()
     assert again.newton is not None
     assert again.evaluation.value == iterate.evaluation.value < first.evaluation.value
-    assert solver.send(GO_ON).stalled.all()  # the new one has found none either
+    damped = solver.send(GO_ON)  # the new one has found none either
+    assert not damped.stalled.any()
+    assert damped.newton is None
+    assert solver.send(GO_ON).stalled.all()  # nor has a damped one
 
 
 def test_newton_steps_that_promise_as_little_as_the_last_take_more_products(monkeypatch):

@@ -128,10 +128,21 @@ def is_whole_affordable(objective):
     return few and bent and objective.n_problems == 1
 
 
+def passes_of_whole(objective):
+    """What the Hessian of all rows costs, in passes over the data, about."""
+    return FullHessian.work_of_all(objective) / work_of_pass(objective)
+
+
+def affordable_steps(objective):
+    """How many steps with the Hessian of all rows cost no more than a preconditioner may."""
+    if not is_whole_affordable(objective):
+        return 0
+    return int(TUNED.most_passes / passes_of_whole(objective))
+
+
 def is_worth_switching(objective):
     """Whether the Hessians that Newton's method takes from a step on, about three, cost little."""
-    work, most = FullHessian.work_of_all(objective), TUNED.most_passes * work_of_pass(objective)
-    return is_whole_affordable(objective) and TUNED.look_back * work <= most
+    return affordable_steps(objective) >= TUNED.look_back
 
 
 def is_free(objective):
@@ -140,5 +151,4 @@ def is_free(objective):
     Products with a Hessian on a sample may then miss more than anywhere else.
     """
     large = not (FullHessian.is_small(objective) or objective.penalty.strict.any())
-    work, most = FullHessian.work_of_all(objective), TUNED.most_passes * work_of_pass(objective)
-    return large and is_whole_affordable(objective) and work <= most
+    return large and affordable_steps(objective) > 0

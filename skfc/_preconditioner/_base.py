@@ -1,6 +1,7 @@
 """What the preconditioners share, and the two that need no matrix."""
 
 from copy import copy
+from functools import cache
 
 from skfc._array import (
     add_to_diagonal,
@@ -251,11 +252,16 @@ def centred_over_classes(x, n_classes):
     """
     xp = namespace(x)
     if x.shape[1] == n_classes <= TUNED.few:  # a product is faster than sums of few
-        centring = xp.eye(n_classes, dtype=x.dtype) - 1 / n_classes
-        return xp.matmul(x, centring)
+        return xp.matmul(x, centring_of(n_classes, xp, x.dtype))
     stack = xp.reshape(x, (x.shape[0], -1, n_classes))
     centred = stack - xp.mean(stack, axis=2, keepdims=True)
     return xp.reshape(centred, x.shape)
+
+
+@cache
+def centring_of(n_classes, xp, dtype):
+    """The matrix (n_classes, n_classes) that takes the mean off rows, of a library and type."""
+    return xp.eye(n_classes, dtype=dtype) - 1 / n_classes
 
 
 def factorise(A, jitter=None):
@@ -276,13 +282,17 @@ def factorise(A, jitter=None):
     return [factor_of(A[k, ...], jitter) for k in range(K)]
 
 
-def is_singular(L, jitter=None):
+def is_singular(L):
     """Whether a factor has a pivot that is mostly what :func:`factorise` has added.
 
     Directions of so little curvature are hidden behind it.
     """
-    jitter = jitter_of(L) if jitter is None else jitter
-    return bool(namespace(L).min(diagonal(L)) ** 2 < 10 * jitter)
+    return least_pivot(L) < 10 * jitter_of(L)
+
+
+def least_pivot(L):
+    """The least pivot of a matrix by its factor, a float."""
+    return float(namespace(L).min(diagonal(L))) ** 2
 
 
 def jitter_of(A):

@@ -15,7 +15,7 @@ from skfc._array import (
     outer,
     to_numpy,
 )  # fmt: skip
-from skfc._preconditioner._base import is_singular, jitter_of
+from skfc._preconditioner._base import jitter_of, least_pivot
 from skfc._tuned import TUNED
 
 
@@ -46,9 +46,10 @@ class Factor:
         a direction of little more curvature.
         """
         L, jitter = self.L, self.added
-        if is_singular(L, jitter):
+        pivot = least_pivot(L) / 10
+        if pivot < jitter:
             return True
-        if self.is_last or not is_singular(L, jitter / TUNED.lost_digits):
+        if self.is_last or pivot >= jitter / TUNED.lost_digits:
             return False
         x = namespace(L).ones_like(diagonal(L))
         for _ in range(TUNED.look_back):

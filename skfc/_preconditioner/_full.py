@@ -198,8 +198,8 @@ def gauge_of(d):
     """
     xp = namespace(d)
     total = xp.sum(d, axis=0)
-    even = xp.full_like(d, 1.0 / d.shape[0])
-    return xp.where(total > 0, d / xp.sqrt(xp.where(total > 0, total, 1.0)), even)
+    known = total > 0
+    return xp.where(known, d / xp.sqrt(xp.where(known, total, 1.0)), 1.0 / d.shape[0])
 
 
 @cache

@@ -158,8 +158,21 @@ class DenseRows(DenseGrams, ArrayRows):
         return self._single
 
     def _standardised_single(self):
+        return self._standardised_copy(np.float32)
+
+    def _standardised_copy(self, dtype):
         index = [np.arange(block.weight.shape[1]) for block in self._blocks]
-        return self._standard_rows(index, np.float32)
+        return self._standard_rows(index, dtype)
+
+    def _standardised_whole(self):
+        """All rows standardised, where there is a copy, or a small one can be made; else None."""
+        if self._single is not None or self.standard:
+            return self.X if self._single is None else self._single.X
+        if self.X.nbytes > TUNED.small_block_bytes:
+            return None
+        if "whole" not in self._copies:
+            self._copies["whole"] = self._standardised_copy(self.dtype)
+        return self._copies["whole"]
 
 
 class CentredRows(Centred, DenseRows):

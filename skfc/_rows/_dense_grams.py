@@ -40,7 +40,8 @@ class DenseGrams:
 
     def _weighted_gram(self, parts):
         """The Gram matrix of some blocks, pairs of a block and the weights of its rows."""
-        X = self._single.X if self._single is not None else self.X
+        whole = self._standardised_whole()
+        X = self.X if whole is None else whole
         index = [np.flatnonzero(weight) for _, weight in parts]
         weight = np.concatenate([w[i] for (_, w), i in zip(parts, index, strict=True)])
         N, end = self.shape[1], 0
@@ -48,7 +49,7 @@ class DenseGrams:
         for (block, _), i in zip(parts, index, strict=True):
             start, end = end, end + len(i)
             np.take(X[block.rows], i, axis=0, out=x[start:end], mode="clip")
-        if self._single is None:
+        if whole is None:
             x = self._standardised(x)
         root = np.sqrt(weight, dtype=x.dtype)
         x *= root[:, None]

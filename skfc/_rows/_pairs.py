@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from skfc._array import concatenate, namespace, pair_places, pairs_of, take
-from skfc._pool import in_order, product
+from skfc._pool import in_order, product, room
 from skfc._rows._blocks import row_blocks
 from skfc._softmax import others
 from skfc._tuned import TUNED
@@ -32,13 +32,28 @@ def pair_weights(block, proba, share=None):
 
 
 def sums_of_pairs(rows, block, weight):
-    """Sums over NumPy's rows of weights (M, n_rows) times x̃ x̃ᵀ, ones included: (M, P, P)."""
+    """Sums over NumPy's rows of weights (M, n_rows) times x̃ x̃ᵀ, ones included: (M, P, P).
+
+    Of few weights beside features Gram matrices are faster, unless the products of all pairs of
+    features stay in the cache.
+    """
+
+    def gram(piece, x):
+        scaled, out = room("scaled", x.shape, x.dtype), []
+        for root in np.sqrt(weight[:, piece]):
+            np.multiply(x, root, out=scaled)
+            out.append(np.dot(scaled, scaled.T))
+        return np.stack(out)
 
     def part(piece, products):
         return product(weight[:, piece], products.T)
 
+    P = rows.n_parameters
+    size = P * (P + 1) // 2 * block.weight.shape[1] * weight.itemsize
+    if 2 * len(weight) <= P and size > 2 * TUNED.small_block_bytes:
+        return sum(over_pieces(gram, rows, block, weight.dtype, P, features_and_ones))
     sums = sum(over_pairs(part, rows, block, weight.dtype))
-    return np.take(sums, pair_places(rows.n_parameters), axis=1)
+    return np.take(sums, pair_places(P), axis=1)
 
 
 def forms_of_pairs(rows, block, forms):
@@ -53,35 +68,45 @@ def forms_of_pairs(rows, block, forms):
 
 
 def over_pairs(function, rows, block, dtype):
-    """`function(piece, products)` for pieces of a block and products of pairs of their features.
+    """`function(piece, products)` for pieces of a block and products of pairs of features."""
+    P = rows.n_parameters
+    return over_pieces(function, rows, block, dtype, P * (P + 1) // 2, products_of_pairs)
 
-    The products stay with `rows` where they are small.
+
+def over_pieces(function, rows, block, dtype, n_numbers, make):
+    """`function(piece, numbers)` for pieces of a block, of what is made of every row of them.
+
+    These are `n_numbers` per row. They stay with `rows` where they are small.
     """
-    n, P = block.weight.shape[1], rows.n_parameters
-    n_pairs = P * (P + 1) // 2
-    bytes_per_row, total = n_pairs * np.dtype(dtype).itemsize, rows.shape[0]
+    n, P, total = block.weight.shape[1], rows.n_parameters, rows.shape[0]
+    bytes_per_row = n_numbers * np.dtype(dtype).itemsize
     memory = min(2 * TUNED.few_numbers, max(TUNED.block_bytes, total * P * 2))
     pieces = row_blocks(n, bytes_per_row, 2 * TUNED.small_block_bytes, 1)
     keep, made = total * bytes_per_row <= memory, rows._pairs
 
     def part(piece):
-        key = block.rows.start + piece.start, np.dtype(dtype)
-        products = made.get(key)
-        if products is None:
-            products = products_of_pairs(rows, block, piece, dtype)
+        key = make, block.rows.start + piece.start, np.dtype(dtype)
+        numbers = made.get(key)
+        if numbers is None:
+            numbers = make(rows, block, piece, dtype)
         if keep:
-            made[key] = products
-        return function(piece, products)
+            made[key] = numbers
+        return function(piece, numbers)
 
     return in_order(part, pieces)
 
 
-def products_of_pairs(rows, block, piece, dtype):
-    """Products of all pairs of standardised features and ones, (n_pairs, n_rows)."""
+def features_and_ones(rows, block, piece, dtype):
+    """Standardised features and ones, (P, n_rows)."""
     x = rows._standard(block, np.arange(piece.start, piece.stop), dtype).T
     if rows.frame.fit_intercept:
         x = np.vstack([x, np.ones((1, x.shape[1]), dtype=dtype)])
-    x, end = np.ascontiguousarray(x), 0
+    return np.ascontiguousarray(x)
+
+
+def products_of_pairs(rows, block, piece, dtype):
+    """Products of all pairs of standardised features and ones, (n_pairs, n_rows)."""
+    x, end = features_and_ones(rows, block, piece, dtype), 0
     out = np.empty((len(x) * (len(x) + 1) // 2, x.shape[1]), dtype=dtype)
     for i in range(len(x)):
         start, end = end, end + len(x) - i

@@ -18,22 +18,25 @@ def search(line, wolfe=None):
     """
     f0, s0 = line.evaluation.value, line.slope
     wolfe = TUNED.wolfe if wolfe is None else wolfe
-    low, s_low = host.zeros(len(f0)), s0
-    high = s_high = low + host.inf
-    t, (f, s) = low + 1, line.at_unit_step
+    rounding = ROUNDING[line.itemsize] * abs(f0)
+    t, (f, s), low, high = host.ones(len(f0)), line.at_unit_step, None, None
     for _ in range(TUNED.most_steps):
         falls = f <= f0 + TUNED.armijo * t * s0
-        almost = f <= f0 + ROUNDING[line.itemsize] * host.abs(f0)
-        falls |= almost & (s <= (2 * TUNED.armijo - 1) * s0)
-        done = falls & (host.abs(s) <= -wolfe * s0)
+        falls |= (f <= f0 + rounding) & (s <= (2 * TUNED.armijo - 1) * s0)
+        done = falls & (abs(s) <= -wolfe * s0)
         if done.all():
             return t
+        if low is None:
+            low, s_low, high = host.zeros(len(f0)), s0, host.full(len(f0), host.inf)
+            s_high = high
         short = falls & (s < 0)
         up = short & ~done
         low, s_low = host.where(up, t, low), host.where(up, s, s_low)
         down = ~short & ~done
         high, s_high = host.where(down, t, high), host.where(down, s, s_high)
-        shut = ~done & (high - low <= SHUT * low)
+        # F is convex: it falls by no more than its slope promises on the bracket.
+        left = host.multiply(high - low, -s_low, out=high + 0, where=s_low < 0)
+        shut = ~done & ((high - low <= SHUT * low) | (left <= TUNED.accuracy * rounding))
         open_ = host.flatnonzero(~(done | shut))
         t, f, s = host.where(shut, low, t), host.array(f), host.array(s)
         if not len(open_):

@@ -25,11 +25,11 @@ def newton(objective, preconditioner, theta):
     preconditioner.update(objective, evaluation)
     damping, before, n_products, n_iter = 0, host.inf, 0, 0
     stalled, found, renew, factor = host.zeros(1, dtype=bool), None, False, 0.5
-    decrement = evaluation.value  # not known yet
+    decrement = most = evaluation.value  # not known yet
     while True:
         fresh = preconditioner.is_fresh(evaluation)
         change = yield Iterate(
-            objective, evaluation, n_iter, evaluation.value if damping else decrement,
+            objective, evaluation, n_iter, most,
             preconditioner.solve, sampler.at, max(preconditioner.confirming_steps, n_products),
             stalled, preconditioner.is_poor,
             found if fresh and not damping else None,
@@ -48,7 +48,9 @@ def newton(objective, preconditioner, theta):
             if not stuck[0] or renew or fresh:
                 value, evaluation = evaluation.value, line.move(steps)
                 kept = ratio(value - evaluation.value, decrement)[0]
-                stalled, n_iter, renew = stuck, n_iter + 1, False
+                # A damped step goes elsewhere.
+                ended = (line.slope >= 0) | (damping > 0) | (not objective.penalty.active)
+                stalled, n_iter, renew = stuck & ended, n_iter + 1, False
                 damping = damping_after(steps[0], damping, objective)
                 missed, factor = left_out(decrement[0], before, value[0])
                 if kept < TUNED.share_to_come or missed:
@@ -56,7 +58,7 @@ def newton(objective, preconditioner, theta):
                 before = decrement[0]
             else:  # the step was from an old preconditioner: once more from a new one
                 renew = True
-        found, damping = damped_step(
+        found, damping, most = damped_step(
             objective, preconditioner, evaluation, damping, renew,
             least=max(preconditioner.least_steps, int(factor * n_products)),
         )  # fmt: skip
@@ -77,7 +79,8 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
     """A Newton step that promises no more than F, of a penalty 10**damping times as strong.
 
     F is not negative. A row that is on the wrong side with certainty has a gradient but no
-    curvature, so that the model promises more than F.
+    curvature, so that the model promises more than F. Returns the step, the damping, and the most
+    that half the decrement may be without it.
     """
     gradient = cast(evaluation.gradient, objective.rows.parameter_dtype)
     hold = False
@@ -93,7 +96,10 @@ def damped_step(objective, preconditioner, evaluation, damping, renew, *, least)
             continue
         too_much = broken or found.decrement[0] > evaluation.value[0]
         if not too_much or not model.penalty.active or damping >= TUNED.most_damping:
-            return found, damping
+            # With a penalty f times as strong the Hessian is at most f times as large.
+            bound = host.inf if hold else found.decrement * TUNED.stronger**damping
+            most = host.minimum(bound, evaluation.value) if damping else found.decrement
+            return found, damping, most
         damping, hold = damping + 1, hold or broken
 
 
@@ -110,5 +116,5 @@ def penalty_of(objective, damping, hold):
 
 def damping_after(step, damping, objective):
     """The next damping: more after a short step, since the model did not hold, else less."""
-    short = 0 < step < TUNED.smooth_share and objective.penalty.active
+    short = step < TUNED.smooth_share and objective.penalty.active
     return min(damping + 1, TUNED.most_damping) if short else max(damping - 1, 0)

@@ -9,8 +9,8 @@ zero at the price of one product for their gradients.
 From far away the model promises weights that do not last, and with them a large Hessian. The
 penalty therefore starts at nearly the least that keeps all weights as they are, and is weakened
 after every full step (continuation): by less where more zeros would enter than take part, and
-where steps are dear, since many weights are not zero. On the way, a sample of the rows gives the
-Hessian, until a step is not full.
+where steps are dear, since many weights are not zero. On the way, and where the last step has
+gained a tenth of F, a sample of the rows gives the Hessian, until a step is not full.
 
 The model's minimum is found with the Hessian as a matrix, or by conjugate gradients, see
 :mod:`skfc.solvers._model_steps`: of many weights, and under a sum of squares that makes this easy.
@@ -40,11 +40,12 @@ def newton_cd(objective, preconditioner, theta):
         iterate = certified(objective, dual, evaluation, n_iter, stuck, near=strength == 1.0)
         yield iterate
         rough = is_far(iterate, last if strength == 1.0 else host.inf)
+        sampled = may_sample(full_steps, strength, iterate, last)
         last = iterate.evaluation.value[0]
         model = objective.with_penalty(objective.penalty.scaled(strength))
         smooth, evaluation = objective.smooth.with_penalty(model.penalty.smooth, evaluation)
         step, solved = model_step(
-            model, evaluation, largest, share, rough, strength == 1.0, full_steps
+            model, evaluation, largest, share, rough, strength == 1.0, sampled
         )
         largest = largest if solved else most_coordinates(objective.rows)
         length, evaluation = descend(smooth, model.penalty, evaluation, step)
@@ -69,13 +70,13 @@ def newton_cd(objective, preconditioner, theta):
 def model_step(model, evaluation, most, share, rough, accurate, sampled):
     """The step (P, T) to the minimum of the model, and whether it leads there.
 
-    Of up to `most` weights the Hessian is a matrix, of some rows if they may be `sampled` and it
-    need not be `accurate`. A `share` of the probabilities in it is that of the targets; `rough`
-    and `accurate` are for the two ways, see there.
+    Of up to `most` weights the Hessian is a matrix, of some rows if they may be `sampled`. A
+    `share` of the probabilities in it is that of the targets; `rough` and `accurate` are for
+    the two ways, see there.
     """
     mask = working_set(model.penalty, evaluation)
     few, rows, state = mask.sum() <= most, model.rows, evaluation.state
-    if few and sampled and not accurate:
+    if few and sampled:
         rows, state = some_rows(rows, state)
     function = partial(_blockwise.keep_mixture, share=share)
     proba = rows.sum(function, state=state, count=False).state
@@ -93,6 +94,12 @@ def some_rows(rows, state):
     if rows.sparse or rows.shape[0] <= TUNED.nearly_all * size:
         return rows, state
     return curvature_sample(rows, state, size, rows.dtype)
+
+
+def may_sample(full_steps, strength, iterate, before):
+    """Whether some rows are enough: under a stronger penalty, or where a tenth of F is gained."""
+    gained = host.inf > before > (1 + 1 / TUNED.stronger) * iterate.evaluation.value[0]
+    return full_steps and (strength > 1.0 or gained)
 
 
 def is_far(iterate, before):
@@ -152,8 +159,12 @@ def next_share(penalty, evaluation):
 
 
 def room_of(weights):
-    """How many zeros enter at a time: as many as there are weights that are not zero, or more."""
-    return max(TUNED.least_working_set, int((weights != 0).sum()))
+    """How many zeros enter at a time: as many as there are weights that are not zero, or more.
+
+    Of many classes some for every class.
+    """
+    least = max(TUNED.least_working_set, 4 * weights.shape[1])
+    return max(least, int((weights != 0).sum()))
 
 
 def working_set(penalty, evaluation):
