@@ -74,7 +74,8 @@ class Run:
         """
         before, here = self.recent, iterate.decrement[0]
         self.recent = [*before[-1:], here]
-        slow = is_slow(iterate, self.solver, self.tol) or self.products_cost_more
+        curve = self.history.curves[self.which[0]]
+        slow = is_slow(iterate, self.solver, self.tol, curve) or self.products_cost_more
         if slow or self.solver.exact:
             return slow
         stuck = len(before) == 2 and TUNED.stronger * here > before[0]
@@ -257,18 +258,19 @@ class Run:
         return objective
 
 
-def is_slow(iterate, solver, tol):
+def is_slow(iterate, solver, tol, curve):
     """Whether a solver that knows no damping has met its limits: the other one takes over.
 
     That is after many iterations, after half as many where at the pace so far it will be many,
     where no step was found, and where the model promises more than F, which is not negative. At
     the start it often does, and the first step mends it; with the Hessian of all rows the solver
-    does.
+    does, and is not slow while F halves in as many iterations, by its `curve`.
     """
     beyond = not solver.exact and iterate.n_iter > 0
     beyond = beyond and (iterate.decrement > iterate.evaluation.value).any()
     taken = iterate.n_iter / TUNED.patience
-    late = taken >= 1
+    halves = taken >= 1 and curve[-1] < TUNED.smooth_share * curve[-1 - TUNED.patience]
+    late = taken >= 1 and not (solver.exact and halves)
     if taken >= 0.5 and not (late or solver.exact):
         late = (iterate.decrement > tol**taken * iterate.evaluation.value).any()
     return late or beyond or iterate.stalled.any()

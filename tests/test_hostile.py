@@ -78,8 +78,11 @@ def test_classes_of_next_to_no_weight_cost_no_iterations(name, most):
 
 # At the end of a fit in doubt: one Hessian of all rows proves that of 3702:418, which took 291,
 # and takes the place of products in 3501:121; nothing proves that of 3502:117, which took 397.
+# Far from its minimum, curvature on the way halves F of 4001:350, where damping took 815.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(("name", "most"), [("3702:418", 40), ("3501:121", 40), ("3502:117", 60)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("3702:418", 40), ("3501:121", 40), ("3502:117", 70), ("4001:350", 80)]
+)
 def test_fits_in_doubt_take_few_iterations(name, most):
     problem = make(*map(int, name.split(":")))
     model = SoftmaxFCClassifier(**problem.parameters)
