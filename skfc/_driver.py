@@ -239,7 +239,7 @@ class Run:
         least, lowest = self.least_decrement[which], self.least_value[which]
         # At a slower pace, all iterations that are left do not lower F by much of `tol`.
         slow = 0.0 if iterate.proven else 0.1 * self.tol / max(self.max_iter, 1)
-        if self.solver.exact or self.solver.continuation:
+        if self.solver.continuation:
             slow = self.tol / TUNED.patience
         slow = max(10 * eps, slow)
         # What is proven may fall for ever by next to nothing, where rounding is all that is left.

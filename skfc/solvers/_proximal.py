@@ -63,13 +63,16 @@ def itemsize_of(rows):
 
 
 def proximal_step(smooth, penalty, there, bound):
-    """The evaluation after a proximal step, and the bound of the curvature that it took."""
-    for _ in range(TUNED.patience):
+    """The evaluation after a proximal step, and the bound of the curvature that it took.
+
+    No step is taken where none lowers F as its bound promises.
+    """
+    for _ in range(TUNED.most_steps):
         ahead = smooth.at(penalty.shrink(there.theta - there.gradient / bound, 1.0 / bound))
         step = ahead.theta - there.theta
         rise = smooth.dot(there.gradient, step) + 0.5 * bound * smooth.dot(step, step)
         noise = ROUNDING[itemsize_of(smooth.rows)] * there.value
         if ahead.value <= there.value + rise + noise:
-            break
+            return ahead, bound
         bound *= 2
-    return ahead, bound
+    return there, bound
