@@ -102,7 +102,7 @@ class Gaps:
         return gap, proven, bool((found.broken & sure).any())
 
     def take(self):
-        """The Newton step of the last estimate, where it goes much further than the solver's."""
+        """The Newton step of the last estimate, where it goes further than the solver's."""
         newton, self.newton = self.newton, None
         return newton
 
