@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks import problems, report
 from skfc import SoftmaxFCClassifier
 from skfc._classifier import prepare
+from skfc._fits import solve
 from skfc._method import Method
 
 RATES = 1e-3, 1e-2, 1e-1  # of Adam: the best of them counts
@@ -102,7 +103,7 @@ def by_estimator(torch, X, y, make):
 def operations(estimator, X, y):
     """Passes over X and products with a Hessian of a fit."""
     problem = prepare(estimator, X, y, None)
-    problem.solve(Method.of(estimator), np.array([estimator.C]))
+    solve(problem, Method.of(estimator), np.array([estimator.C]))
     work = problem.rows.work
     return work.passes, work.products
 

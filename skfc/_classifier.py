@@ -11,6 +11,7 @@ from skfc import _dask_fit, _dask_predict, _labels, _outcome, _prediction, _scor
 from skfc._absent import finish
 from skfc._array import beside, check_place, is_distributed, is_numpy, place, to_numpy
 from skfc._callbacks import CallbackMonitor, CallbackSupportMixin, FitTask, with_callbacks
+from skfc._fits import solve, solve_warm
 from skfc._input import readable
 from skfc._method import Method
 from skfc._namespaces import CAN_DISPATCH
@@ -321,9 +322,9 @@ class SoftmaxFCClassifier(PartialFitMixin, CallbackSupportMixin, ClassifierMixin
         method, C = Method.of(self), np.array([float(self.C)])
         start = self._start(problem, targets.classes, active)
         if start is None:
-            (fit,), solver = problem.solve(method, C, **options)
+            (fit,), solver = solve(problem, method, C, **options)
         else:
-            (fit,), solver = problem.solve_warm(method, C, start, **options)
+            (fit,), solver = solve_warm(problem, method, C, start, **options)
         fit = validation.restored(problem, fit) if validation else fit
         self._store(problem, X, rows, fit, solver, targets, active)
         for name in ("validation_curve_", "_stream"):  # of an earlier fit

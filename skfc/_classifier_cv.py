@@ -16,6 +16,7 @@ from skfc._absent import finish
 from skfc._array import all_beside, beside, is_dispatched, to_numpy
 from skfc._callbacks import CallbackMonitor, FitTask, with_callbacks
 from skfc._classifier import SoftmaxFCClassifier
+from skfc._fits import solve, solve_warm
 from skfc._input import as_features, readable
 from skfc._method import Method
 from skfc._parameters import check_parameters, check_solver
@@ -510,9 +511,9 @@ class SoftmaxFCClassifierCV(SoftmaxFCClassifier):
                 paths.coef[:, best].mean(axis=0)[active],
                 paths.intercept[:, best].mean(axis=0)[active],
             )
-            (fit,), solver = problem.solve_warm(method, C, start, suspicious=False, **options)
+            (fit,), solver = solve_warm(problem, method, C, start, suspicious=False, **options)
         else:  # the fit of `SoftmaxFCClassifier`, digit for digit
-            (fit,), solver = problem.solve(method, C, **options)
+            (fit,), solver = solve(problem, method, C, **options)
         self._store(problem, X, given, fit, solver, targets, active)
         task.end(dict)
         self._warn(problem, fit, method, targets.classes[active])

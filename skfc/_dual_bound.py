@@ -11,9 +11,8 @@ Where a q is negative, zero takes its place.
 """
 
 from skfc import _gap_blockwise
-from skfc._array import cast, host
+from skfc._array import cast, host, to_numpy
 from skfc._newton_bound import newton_bound
-from skfc._objective import on_host
 from skfc._optimality import slack_of_intercepts
 from skfc._tuned import TUNED
 
@@ -48,7 +47,7 @@ def dual_bound(objective, evaluation, step, solve, wanted):
         return best
     for _ in range(TUNED.look_back):
         sums = objective.rows.sum(_gap_blockwise.dual_point, step, evaluation.state)
-        divergence, left = on_host(sums.values[0]), sums.gradient
+        divergence, left = to_numpy(sums.values[0]), sums.gradient
         gradient = left + 0
         objective.penalty.add_gradient(gradient, evaluation.theta)
         rest = objective.penalty.conjugate(gradient) + slack_of_intercepts(objective, gradient)

@@ -27,7 +27,7 @@ from functools import partial
 
 from skfc import _blockwise, _draws, _gap_blockwise
 from skfc._array import Array, host, to_numpy
-from skfc._objective import Objective, on_host
+from skfc._objective import Objective
 from skfc._tuned import TUNED
 
 # Shares of the way from the largest feasible a to one.
@@ -66,7 +66,7 @@ class Dual:
         centre = rows.sum(_blockwise.weights_alone, state=sums.state).gradient[:, :1]
         share = host.full(T, 1.0 / T)
         if rows.frame.fit_intercept:
-            share = share - on_host(sums.gradient[-1, :])
+            share = share - to_numpy(sums.gradient[-1, :])
         return cls(objective, sums.gradient, centre, share, farthest_of(objective))
 
     def null_gradient(self):
@@ -99,7 +99,7 @@ class Dual:
             shares = [least + (1 - least) * share for share in SHARES]
         function = partial(_gap_blockwise.divergence, mix=mix, rest=rest, shares=shares)
         found = rows.sum(function, state=evaluation.state, count=False)
-        divergence = on_host(found.values[0])
+        divergence = to_numpy(found.values[0])
         value = float((evaluation.value + penalty.absolute(evaluation.theta))[0])
         weak = NO_THRESHOLD, value, self.farthest
         gaps = divergence + penalty.excess(evaluation.theta, gradient, *weak, shares)
@@ -109,7 +109,7 @@ class Dual:
         """e and r (T,), for which the mean of (1 - e) p + e r is that of the targets."""
         if not self.objective.rows.frame.fit_intercept:
             return 0.0, self.share
-        excess = on_host(gradient[-1, :])
+        excess = to_numpy(gradient[-1, :])
         excess = excess - excess.mean()
         mean = self.share + excess
         mix = float(min(host.max(excess / host.maximum(mean, host.finfo(float).tiny)), 1.0))

@@ -9,7 +9,6 @@ from functools import partial
 from skfc import _blockwise, _gap_blockwise
 from skfc._array import cast, host, to_numpy
 from skfc._conjugate_gradients import direct_step
-from skfc._objective import on_host
 from skfc._tuned import TUNED
 
 
@@ -77,7 +76,7 @@ def bound_near(newton, hessian, objective, evaluation, wanted, residuals, left=N
             proba = rows.sum(keep, state=evaluation.state, count=False).state
         most = allowed(rows, forms, most, scale)
         weak = rows.sum(_gap_blockwise.weakened, state=rows.joined(most, proba), count=False)
-        share = float(on_host(weak.values[0])[0]) * rows.n_total / rows.shape[0]
+        share = float(to_numpy(weak.values[0])[0]) * rows.n_total / rows.shape[0]
         if share < TUNED.share_to_come:  # d would be many times as large
             break
         hessian = hessian.of(objective, weak.state)
@@ -136,5 +135,5 @@ def sizes_of_residuals(rows, evaluation):
     """Root mean squares (P, T) of what the rows add to the gradient, of one problem."""
     function = _gap_blockwise.squared_residuals
     return host.sqrt(
-        on_host(rows.sum(function, state=evaluation.state, power=2, count=False).gradient)
+        to_numpy(rows.sum(function, state=evaluation.state, power=2, count=False).gradient)
     )

@@ -13,12 +13,12 @@ blocks of rows, and are opaque here.
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from skfc import _blockwise, _gap_blockwise
+from skfc import _blockwise
 from skfc._array import Array, cast, host, namespace, take, to_numpy
+from skfc._hessian import HessianOperator
 from skfc._penalty import Penalty, sums_of_problems
 from skfc._pool import inner, over_rows
 from skfc._rows import LocalRows, columns_of
-from skfc._tuned import TUNED
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Objective:
         """Inner product of two arrays (P, K) in every problem, (n_problems,)."""
         if self.n_problems == 1:
             return host.array([inner(a, b)])
-        return on_host(sums_of_problems(a * b, self.n_problems))
+        return to_numpy(sums_of_problems(a * b, self.n_problems))
 
     def spread(self, per_problem):
         """(n_problems,) to (K,), to scale columns."""
@@ -107,7 +107,7 @@ class Objective:
         """The evaluation at `theta` from the sums of losses and residuals."""
         gradient = sums.gradient
         self.penalty.add_gradient(gradient, theta)
-        value = on_host(sums.values[0]) + self.penalty.value(theta)
+        value = to_numpy(sums.values[0]) + self.penalty.value(theta)
         return Evaluation(theta, value, gradient, sums.state)
 
     def with_penalty(self, penalty, evaluation=None):
@@ -150,7 +150,7 @@ class Objective:
     def value_after(self, evaluation, step):
         """F (n_problems,) after a step from `evaluation`: half a pass."""
         sums = self.rows.sum(_blockwise.loss, step, evaluation.state)
-        return on_host(sums.values[0]) + self.penalty_after(evaluation, step)
+        return to_numpy(sums.values[0]) + self.penalty_after(evaluation, step)
 
     def penalty_after(self, evaluation, step):
         """R (n_problems,) after a step from `evaluation`."""
@@ -208,7 +208,7 @@ class Line:
         terms = objective.penalty.along(evaluation.theta, direction)
         sums = objective.rows.sum(_blockwise.step_along, direction, evaluation.state)
         line = cls(objective, evaluation, direction, sums.state, terms)
-        loss, slope = on_host(sums.values[0]), objective.dot(sums.gradient, direction)
+        loss, slope = to_numpy(sums.values[0]), objective.dot(sums.gradient, direction)
         there, rise, curvature = terms
         line.at_unit_step = loss + there + rise + 0.5 * curvature, slope + rise + curvature
         line._unit_gradient = sums.gradient
@@ -223,7 +223,7 @@ class Line:
         steps = t if o.n_problems == 1 else host.repeat(t, o.rows.n_classes)
         function = partial(_blockwise.try_steps, steps=steps, **some)
         sums = o.rows.sum(function, state=self.state, count=False)
-        loss, slope = (on_host(v) for v in sums.values)
+        loss, slope = (to_numpy(v) for v in sums.values)
         there, rise, curvature = (terms[problems] for terms in self.penalty_terms)
         value = loss + there + t * rise + 0.5 * t**2 * curvature
         return value, slope + rise + t * curvature
@@ -242,122 +242,6 @@ class Line:
         moved = replace(evaluation, theta=theta, state=state)
         again = o.again(moved)
         return replace(again, state=state)
-
-
-class HessianOperator:
-    """The Hessian on some rows, H V = X̃ᵀ S (P∘dZ - P rowsum(P∘dZ)) / s + R'' V.
-
-    The penalty is that of `objective`; `rows` are all rows of it, or a sample.
-    """
-
-    def __init__(self, objective, rows, state, logits=None):
-        self.objective, self.rows, self.state, self.logits = objective, rows, state, logits
-
-    @classmethod
-    def of(cls, objective, evaluation):
-        """The Hessian at an evaluation, on all rows."""
-        return cls.at(objective, objective.rows, evaluation.state)
-
-    @classmethod
-    def at(cls, objective, rows, logits):
-        """From the logits that are with the rows."""
-        probabilities = rows.sum(_blockwise.keep_probabilities, state=logits).state
-        return cls(objective, rows, probabilities, logits)
-
-    def with_objective(self, objective):
-        """The same curvature of the data with the penalty of another objective."""
-        return HessianOperator(objective, self.rows, self.state, self.logits)
-
-    def __call__(self, direction):
-        out = self.rows.sum(_blockwise.curve, direction, self.state).gradient
-        out = cast(out, direction.dtype)
-        self.rows.work.products += 1
-        self.objective.penalty.add_gradient(out, direction)
-        return out
-
-    def diagonal(self):
-        """The diagonal of the data part, (P, K)."""
-        return self.rows.sum(_blockwise.curvature_diagonal, state=self.state, power=2).gradient
-
-    def first_moments(self):
-        """The features times the diagonal of the curvature of rows, (P, K)."""
-        return self.rows.sum(_blockwise.curvature_diagonal, state=self.state).gradient
-
-    def trial(self, step):
-        """What a step does to the rows, a :class:`Trial`."""
-        return trial(self.rows, self.logits, step)
-
-    def without_far_rows(self, moved):
-        """This without the curvature that rows far out may lose; their numbers (n_problems,).
-
-        That are those which the step of a :class:`Trial` has `moved`, or which are decided.
-        """
-        keep = partial(
-            _gap_blockwise.keep_steady, little=TUNED.far_logits, decided=TUNED.decided,
-            far_out=TUNED.far_out,
-        )  # fmt: skip
-        state = self.rows.with_prominence(self.rows.joined(moved, self.logits))
-        sums = self.rows.sum(keep, state=state, count=False)
-        return HessianOperator(self.objective, self.rows, sums.state), on_host(sums.values[0])
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a step leads to.
-
-    Attributes
-    ----------
-    loss : (n_problems,), its mean after the step
-    typical : (n_problems,), the power mean of order 1/4 over the rows of how far it moves
-        their logits against one another; a few rows contribute little
-    moved : the same of every row, as a state
-    """
-
-    rows: LocalRows
-    loss: Array
-    typical: Array
-    moved: list = field(repr=False)
-
-    def exceeds(self, most, least):
-        """Whether a row moves far, (n_problems,).
-
-        Far is more than `most` logits, or more than both `least` logits and `farther` times
-        what is typical.
-        """
-        function = partial(_gap_blockwise.beyond, far=self.far(most, least))
-        found = self.rows.sum(function, state=self.moved, count=False)
-        return on_host(found.values[0]) > 0
-
-    def far(self, most, least):
-        """The logits (n_problems,) by which a row moves that moves far."""
-        return host.minimum(host.maximum(least, TUNED.farther * self.typical), most)
-
-
-def trial(rows, logits, step):
-    """The :class:`Trial` of a step from the logits that are with the rows."""
-    sums = rows.sum(_blockwise.trial, step, logits)
-    loss, roots, count = (on_host(v) for v in sums.values)
-    typical = (roots / host.maximum(count, host.finfo(float).tiny)) ** 4
-    return Trial(rows, loss, typical, sums.state)
-
-
-def class_curvature(rows, state, stride):
-    """The mean of m (diag(p) - p pᵀ) over every `stride`-th row, and of m, by problem.
-
-    They are (n_problems, T, T) and (n_problems,), and divided by the number of all rows.
-    """
-    function = partial(_blockwise.class_products, stride=stride)
-    products, diagonal, total = (
-        on_host(v) for v in rows.sum(function, state=state, count=False).values
-    )
-    S = -products
-    host.einsum("bii->bi", S)[...] += diagonal
-    return S, total
-
-
-def on_host(values):
-    """A small array as NumPy's."""
-    return to_numpy(values)
 
 
 def change_of(old, new, theta):

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from skfc import _blockwise
-from skfc._array import Array, cast, host, namespace, take
+from skfc._array import Array, cast, host, namespace, take, to_numpy
 from skfc._conjugate_gradients import NewtonStep, direct_step, newton_step
-from skfc._objective import HessianOperator, class_curvature, on_host
+from skfc._hessian import HessianOperator, class_curvature
 from skfc._preconditioner import exact, is_small
 from skfc._tails import without_tails
 from skfc._tuned import TUNED
@@ -250,7 +250,7 @@ def slack_of_intercepts(objective, gradient):
     """What moving the intercepts may gain at most with a gradient (P, K), (n_problems,)."""
     if not objective.rows.frame.fit_intercept:
         return host.zeros(objective.n_problems)
-    gradient = on_host(gradient[-1, :]).reshape(objective.n_problems, -1)
+    gradient = to_numpy(gradient[-1, :]).reshape(objective.n_problems, -1)
     return TUNED.farthest_intercept * host.abs(gradient).sum(axis=1)
 
 
@@ -261,7 +261,7 @@ def with_better_intercepts(objective, evaluation):
     # The null direction has no curvature of its own: it gets some.
     trace = host.trace(S, axis1=1, axis2=2)[:, None, None]
     S = S + trace / T**2 + host.eye(T) * (trace * TUNED.no_curvature + host.finfo(float).tiny)
-    residual = on_host(evaluation.gradient[-1, :]).reshape(B, T)
+    residual = to_numpy(evaluation.gradient[-1, :]).reshape(B, T)
     residual = residual - residual.mean(axis=1, keepdims=True)
     shift = -host.linalg.solve(S, residual[:, :, None])
     shift = host.clip(shift, -1.0, 1.0)  # the slack assumes that they stay near

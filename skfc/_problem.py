@@ -1,7 +1,7 @@
 """Problems: from validated data and parameters to coefficients.
 
-A :class:`Problem` is the one place where rows, frame, penalty, preconditioner, solver and
-driver are put together: for a classifier, for the folds of a search, and for its refit.
+A :class:`Problem` is the one place where rows, frame and penalty are put together: for a
+classifier, for the folds of a search, and for its refit. `_fits` solves it.
 """
 
 import math
@@ -9,7 +9,6 @@ import math
 import numpy as np
 from scipy import sparse
 
-from skfc import _preconditioner
 from skfc._array import (
     as_like,
     cast,
@@ -17,28 +16,22 @@ from skfc._array import (
     itemsize,
     namespace,
     short_rounding,
-    take,
     to_numpy,
 )
-from skfc._driver import Run
 from skfc._frame import Frame
-from skfc._monitors import Progress, ProgressLines
 from skfc._objective import Objective
-from skfc._outcome import OVERFLOW, Fit, Status
+from skfc._outcome import OVERFLOW
 from skfc._penalty import ElasticNet, Penalty
-from skfc._pool import thread_map
-from skfc._rows import LocalRows, make_rows, merge_columns, some_rows, to_row_space
+from skfc._rows import make_rows, merge_columns, some_rows, to_row_space
 from skfc._runtime import fit_arithmetic
-from skfc._screening import Screened
 from skfc._tuned import TUNED
-from skfc.solvers import SOLVERS
 
 # The strongest penalty: the minimum is W = 0 to all digits, and products with it stay finite.
 STRONGEST = 1e280
 
 
 class Problem:
-    """Fits of the same rows: one, or folds as weights, at any C.
+    """Problems of the same rows: one, or folds as weights, at any C.
 
     Parameters
     ----------
@@ -188,96 +181,6 @@ class Problem:
         coef, intercept = self.to_given(*(to_numpy(a) for a in self.frame.to_user(theta)))
         return coef, intercept - intercept.mean()
 
-    def solve_warm(self, method, C, start, *, suspicious=True, **options):
-        """The fits from a `start` that may be far off: never above those from the null model.
-
-        The lower of the two starts is taken. With `suspicious`, every estimate of the gap is
-        thorough. A fit that gets stuck begins again from the null model.
-        """
-        objective = self.objective(C)
-        with fit_arithmetic(self.rows):
-            at_start, at_null = (objective.at(t).value for t in (start, self.null_model()))
-        if not (at_start <= at_null).all():
-            return self.solve(method, C, **options)
-        fits, solver = self.solve(method, C, start=start, suspicious=suspicious, **options)
-        if any(fit.status is Status.STUCK for fit in fits):
-            fits, solver = self.solve(method, C, **options)
-        return fits, solver
-
-    def solve(
-        self, method, C, *, start=None, monitors=(), cache=None, name="skfc", suspicious=False
-    ):
-        """Fits at C (n_problems,), and the name of the solver.
-
-        Problems are solved in lock-step if the solver can, else in turn.
-
-        Parameters
-        ----------
-        method : Method
-        start : theta (P, K) near the solutions, or None: the null model, or zeros for the
-            textbook gradient
-        cache : dict that keeps preconditioners, with their samples, from one C to the next
-        name : what lines of progress call the fits, or a function of the indices of problems
-        """
-        if self.n_classes == 1:
-            fits = [nothing_to_solve(self.frame, value) for value in C]
-            self._show(fits, monitors)
-            return fits, method.named
-        with fit_arithmetic(self.rows):
-            objective = self.objective(C)
-            if method.solver in SOLVERS and SOLVERS[method.solver].proximal:
-                objective = objective.with_penalty(ElasticNet.of(objective.penalty))
-            method = method.choose(objective)
-            everything = np.arange(self.n_problems)
-            start = self.begin(method) if start is None else start
-
-            def run(index, part):
-                begin = take(start, objective.columns(index), axis=1)
-                called = name(index) if callable(name) else name
-                return self._run(part, method, begin, index, monitors, cache, called, suspicious)
-
-            if SOLVERS[method.solver].batched or self.n_problems == 1:
-                fits = run(everything, objective)
-            else:
-                quiet = not (monitors or method.verbose or SOLVERS[method.solver].options)
-                fits = self._one_by_one(run, objective, quiet)
-        for fit, value in zip(fits, C, strict=True):
-            fit.C = float(value)
-        switched = {fit.switched for fit in fits} - {None}
-        return fits, max(switched, default=method.solver)
-
-    def _one_by_one(self, run, objective, quiet):
-        """The fits of problems by themselves: side by side, where nobody watches their steps."""
-        indices = np.arange(self.n_problems)[:, None]
-        if not (isinstance(self.rows, LocalRows) and self.rows.on_pool):
-            return flat(run(index, *objective.problems(index)) for index in indices)
-        if self.alone is None:  # they stay: preconditioners go on with their count of work
-            objective.rows.single()  # makes the copy that all of them share
-            self.alone = [self.rows.alone(index) for index in indices]
-        parts = [
-            Objective(rows, objective.penalty.problems(index))
-            for rows, index in zip(self.alone, indices, strict=True)
-        ]
-        before = [rows.work.steps for rows in self.alone]
-        each = thread_map if quiet else map
-        found = list(each(lambda pair: run(*pair), zip(indices, parts, strict=True)))
-        # To a preconditioner that is used again, the steps of the others have cost time, too.
-        taken = [rows.work.steps - b for rows, b in zip(self.alone, before, strict=True)]
-        for rows, own in zip(self.alone, taken, strict=True):
-            rows.work.steps += sum(taken) - own
-        return flat(found)
-
-    def _show(self, fits, monitors):
-        """Show the monitors fits that take no iteration."""
-        value = np.zeros(len(fits))
-        progress = Progress(
-            0, np.arange(len(fits)), len(fits), value, value,
-            lambda: self.coefficients(fits[0].theta),
-        )  # fmt: skip
-        for monitor in monitors:
-            monitor.step(progress)
-            monitor.end(fits)
-
     def stored_gap(self, fit, coef, intercept):
         """The gap of coefficients as they are stored: rounding to float32 included."""
         if coef.dtype == np.float64 or self.n_classes == 1:
@@ -297,48 +200,6 @@ class Problem:
         rounding = (float(after[0]) - float(before[0])) / float(before[0])
         return max(fit.gap + max(rounding, 0.0), self.least_gap)
 
-    def begin(self, method):
-        """Where a cold fit starts."""
-        theta = self.null_model()
-        return theta * 0.0 if method.preconditioner is None else theta
-
-    def _run(self, objective, method, theta, index, monitors, cache, name, suspicious):
-        key = tuple(index.tolist())
-        preconditioner = (cache or {}).get(key)
-        if preconditioner is None:
-            try:
-                exact = SOLVERS[method.solver].exact
-                preconditioner = _preconditioner.make(objective, method.preconditioner, exact)
-            except np.linalg.LinAlgError as error:
-                raise ValueError(OVERFLOW.format(self.dtype)) from error
-            if cache is not None:
-                cache[key] = preconditioner
-        if method.verbose:
-            monitors = (*monitors, ProgressLines(int(method.verbose), name))
-        solver, coefficients = SOLVERS[method.solver], self.coefficients
-        options = {key: getattr(method, key) for key in solver.options}
-        screened = Screened.of(objective) if solver.proximal else None
-        if screened is not None:
-            objective, theta = screened.objective, screened.cut(theta)
-            coefficients = lambda theta: self.coefficients(screened.whole(theta))  # noqa: E731
-        try:
-            fits = Run(
-                solver, objective, preconditioner, theta, tol=method.tol,
-                max_iter=method.max_iter, monitors=monitors, options=options,
-                suspicious=suspicious, coefficients=coefficients,
-                other=method.other if objective.n_problems == 1 else None,
-            ).run()  # fmt: skip
-        except np.linalg.LinAlgError as error:
-            raise ValueError(OVERFLOW.format(self.dtype)) from error
-        for fit in fits if screened is not None else []:
-            fit.theta = screened.whole(fit.theta)
-        return fits
-
-
-def flat(lists):
-    """What lists hold, in one."""
-    return [item for items in lists for item in items]
-
 
 def held_in_double(X):
     """`X` in float64 where it is small: single precision saves no time there, and costs digits."""
@@ -347,12 +208,6 @@ def held_in_double(X):
     if sparse.issparse(X):
         return X.astype(np.float64) if X.nnz <= TUNED.few_single else X
     return cast(X[:, :], namespace(X).float64) if math.prod(X.shape) <= TUNED.few_single else X
-
-
-def nothing_to_solve(frame, C):
-    """The `Fit` where one class has all the weight: its loss is zero with any weights."""
-    theta = np.zeros((frame.n_parameters, 1))
-    return Fit(theta, Status.CONVERGED, 0, 0.0, 0.0, True, [0.0], float(C))
 
 
 def check_total(total, weight):

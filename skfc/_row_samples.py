@@ -4,8 +4,8 @@ from copy import copy
 from functools import partial
 
 from skfc import _draws
-from skfc._array import host
-from skfc._objective import HessianOperator, on_host
+from skfc._array import host, to_numpy
+from skfc._hessian import HessianOperator
 from skfc._rows import is_small
 from skfc._tuned import TUNED
 
@@ -34,11 +34,11 @@ def draw(rows, chance, size, *, state, theta=None, passed_on=False, turn=0):
     """
     sums = rows.sum(chance, theta, state, count=False)
     size = min(size, rows.shape[0])
-    factor = size / (on_host(sums.values[0]) * rows.n_total)
+    factor = size / (to_numpy(sums.values[0]) * rows.n_total)
     for _ in range(TUNED.patience if passed_on else 0):  # Newton's method
         function = partial(_draws.expected, factor=factor)
         values = rows.sum(function, state=sums.state, count=False).values
-        count, slope = (on_host(value) * rows.n_total for value in values)
+        count, slope = (to_numpy(value) * rows.n_total for value in values)
         if (count > 0.9 * size).all():
             break
         more = host.divide(size - count, slope, out=host.zeros_like(count), where=slope > 0)

@@ -15,6 +15,7 @@ from skfc import _targets
 from skfc._absent import finish
 from skfc._array import concatenate, is_array, is_numpy, numpy_type, take, to_numpy
 from skfc._continuation import step_in_log_C
+from skfc._fits import solve
 from skfc._input import readable
 from skfc._outcome import Status, advice, distance
 from skfc._prediction import Logits
@@ -234,10 +235,10 @@ def solve_path(problem, Cs, method, progress, folds):
     for i, C in enumerate(Cs):
         C_all = np.full(problem.n_problems, C)
         name = partial(title, folds, C)
-        fits, solver = problem.solve(method, C_all, start=start, cache=cache, name=name)
+        fits, solver = solve(problem, method, C_all, start=start, cache=cache, name=name)
         if start is not None and any(fit.status is Status.STUCK for fit in fits):
             # A path that is stuck begins again from the null model.
-            again, _ = problem.solve(method, C_all, name=name)
+            again, _ = solve(problem, method, C_all, name=name)
             fits = [
                 min(pair, key=lambda fit: fit.loss_curve[-1])
                 for pair in zip(fits, again, strict=True)

@@ -27,7 +27,7 @@ from scipy.sparse import csgraph
 from skfc import _gap_blockwise
 from skfc._array import take, to_numpy
 from skfc._conjugate_gradients import newton_step
-from skfc._objective import HessianOperator
+from skfc._hessian import HessianOperator
 from skfc._row_samples import everything
 from skfc._tuned import TUNED
 

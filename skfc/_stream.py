@@ -21,20 +21,17 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from scipy import sparse
 from scipy.special import logsumexp
 
 from skfc._blockwise import evaluate, keep_softened, surprise
 from skfc._conjugate_gradients import newton_step
-from skfc._objective import HessianOperator, Objective
+from skfc._hessian import HessianOperator
+from skfc._objective import Objective
 from skfc._past import FullCurvature, Past, choose_curvature
 from skfc._stand_ins import with_stand_ins
 from skfc._tuned import TUNED
-from skfc._window import WINDOW_BYTES, WINDOW_ROWS, Chunk, joined, wanted_order
+from skfc._window import PIECES, Chunk, Window, wanted_order
 from skfc.solvers._line_search import search
-
-# Standard deviations beyond which a Gram matrix holds nothing but the square of a value.
-FARTHEST = TUNED.rounding_of_gram**-0.5
 
 
 class Stream:
@@ -48,7 +45,8 @@ class Stream:
 
     Attributes
     ----------
-    theta : (P, n_active), of features less `shift`, the intercept last
+    window : Window
+    theta : (P, n_active), of features less the `shift` of the window, the intercept last
     active : (n_active,) indices of the classes with weight
     totals, known : (n_classes,) weights of the classes: of all rows, and up to the last steps
     seen, pending : numbers of rows: all, and those since the last steps
@@ -63,20 +61,12 @@ class Stream:
     """
 
     def __init__(self, rows, n_classes, fit_intercept):
-        N = rows.shape[1]
-        P = N + fit_intercept
         self.n_classes, self.fit_intercept, self.dtype = n_classes, fit_intercept, rows.dtype
-        # Features that fit into the memory of the window are held as dense rows.
-        fits = WINDOW_ROWS * P * 8 <= WINDOW_BYTES and P**2 * 8 <= WINDOW_BYTES
-        self.sparse = sparse.issparse(rows) and not fits
-        self.shift = np.zeros(N)
-        if fit_intercept and not self.sparse:
-            self.shift = np.median(rows.toarray() if sparse.issparse(rows) else rows, axis=0)
-        self.limits = first_limits(rows, self.shift)
+        self.window = Window.begin(rows, n_classes, fit_intercept)
         self.active = np.zeros(0, dtype=np.intp)
-        self.theta = self.gradient = np.zeros((P, 0))
+        self.theta = self.gradient = np.zeros((rows.shape[1] + fit_intercept, 0))
         self.value, self.curvature = 0.0, None
-        self.window, self.moments, self.inverse = (), None, None
+        self.moments = self.inverse = None
         self.totals = self.known = np.zeros(n_classes)
         self.rank, self.left = np.zeros(n_classes, dtype=np.intp), {}
         self.seen = self.pending = self.n_steps = self.n_settled = 0
@@ -94,7 +84,7 @@ class Stream:
         """This stream among more classes, where the present ones stand at `place`."""
         new = copy(self)
         new.n_classes, new.active = n_classes, place[self.active]
-        new.window = tuple(chunk.widened(place, n_classes) for chunk in self.window)
+        new.window = self.window.widened(place, n_classes)
 
         def wide(values):
             among = np.zeros(n_classes, dtype=values.dtype)
@@ -109,44 +99,21 @@ class Stream:
         """This stream and more rows, under a `penalty`."""
         new = copy(self)
         new.penalty, new.dtype = penalty, np.result_type(self.dtype, rows.dtype)
-        step = max(1, new._capacity(rows) // 4)
-        for start in range(0, rows.shape[0], step):
-            piece = slice(start, start + step)
-            held = new._held(rows[piece])
-            chunk = Chunk(held, target[..., piece], weight[piece], sample_weight[piece])
-            new._take_in(chunk)
+        for piece in new.window.pieces(rows):
+            held = new.window.held(rows[piece])
+            new._take_in(Chunk(held, target[..., piece], weight[piece], sample_weight[piece]))
         return new
-
-    def _capacity(self, *parts):
-        """The rows that the window may hold, where they are as large as those of `parts`."""
-        n, N = sum(rows.shape[0] for rows in parts), len(self.shift)
-        size = 8 * (N + 1)
-        if self.sparse:
-            stored = sum(rows.nnz if sparse.issparse(rows) else rows.size for rows in parts)
-            size = 16 + 12 * stored / n
-        return int(np.clip(WINDOW_BYTES // size, 8, WINDOW_ROWS))
-
-    def _held(self, rows):
-        """Rows as they are held: centred, with a column of ones, in float64."""
-        one = np.ones((rows.shape[0], int(self.fit_intercept)))
-        if self.sparse:
-            rows = sparse.csr_array(rows, copy=True)
-            low, high = self.limits
-            rows.data = np.clip(rows.data, low[rows.indices], high[rows.indices])
-            return sparse.hstack([rows, one], format="csr", dtype=np.float64)
-        rows = rows.toarray() if sparse.issparse(rows) else rows
-        return np.concatenate([np.clip(rows - self.shift, *self.limits), one], axis=1)
 
     def _take_in(self, chunk):
         """Take rows in, and steps where enough of them have come."""
-        window = (*self.window, chunk)
-        capacity = self._capacity(*(part.rows for part in window))
-        largest = max(1, capacity // 4)
-        if sum(map(len, window)) > capacity:
+        wider = self.window.plus(chunk)
+        capacity = wider.capacity()
+        largest = max(1, capacity // PIECES)
+        if len(wider) > capacity:
             self._let_go(capacity - largest)
         totals = chunk.class_totals(self.n_classes)
         new_class = self._activate(np.union1d(self.active, np.flatnonzero(totals)), totals)
-        self.window = (*self.window, chunk)
+        self.window = self.window.plus(chunk)
         self.seen, self.pending = self.seen + len(chunk), self.pending + len(chunk)
         self.totals = self.totals + totals
         if new_class or self.pending >= min(largest, self.seen // TUNED.batch_share + 1):
@@ -172,13 +139,13 @@ class Stream:
         self.rank = self.rank.copy()
         self.rank[active[new]] = np.arange(len(self.active), len(active))
         self.active, self.inverse = active, None
-        if self.fit_intercept and len(place) and self.window:
+        if self.fit_intercept and len(place) and len(self.window):
             self._introduce(new, totals[active[new]])
         return True
 
     def _introduce(self, new, weight):
         """The classes `new` (a mask) begin with their share of all rows, `weight`."""
-        chunk = joined(self.window, self.n_classes)
+        chunk = self.held()
         Z = (chunk.rows @ self.theta[:, ~new]).T
         typical = logsumexp(-logsumexp(Z, axis=0), b=chunk.weight / chunk.weight.sum())
         self.theta[-1, new] = np.log(weight / (self.total + weight.sum())) - typical
@@ -194,20 +161,18 @@ class Stream:
 
     def _unite(self):
         """Make the window one chunk; returns that and the rows of it that the steps wait for."""
-        chunk = joined(self.window, self.n_classes)
-        self.window = (chunk,)
+        chunk = self.held()
+        self.window = self.window.holding(chunk)
         latest = chunk.take(slice(len(chunk) - self.pending, None))
         if self.pending:
-            found = latest.moments(len(self.shift))
+            found = latest.moments(self.window.n_features)
             self.moments = found if self.moments is None else self.moments + found
         return chunk, latest
 
     def _settle(self):
         """Newton steps, and the ridge."""
         chunk, latest = self._unite()
-        spread = FARTHEST * self.moments.std[0]
-        spread = np.where(spread > 0, spread, np.inf)
-        self.limits = self.moments.mean[0] - spread, self.moments.mean[0] + spread
+        self.window = self.window.within(self.moments)
         if len(self.active) > 1:
             self._learn(chunk, latest)
         self.pending, self.n_settled, self.known = 0, self.n_settled + 1, self.totals
@@ -314,9 +279,9 @@ class Stream:
         if len(chunk) <= size:  # the rows to come are larger
             return
         self.approximate = True
-        order = wanted_order(chunk, len(self.shift), self.moments, seed=self.seen)
+        order = wanted_order(chunk, self.window.n_features, self.moments, seed=self.seen)
         leaving = chunk.take(np.sort(order[size:]))
-        self.window = (chunk.take(np.sort(order[:size])),)
+        self.window = self.window.holding(chunk.take(np.sort(order[:size])))
         among = len(self.active)
         left = np.bincount(leaving.classes, weights=leaving.weight, minlength=self.n_classes)
         self.left = {**self.left, among: self.left.get(among, 0.0) + left}
@@ -333,7 +298,7 @@ class Stream:
 
     def held(self):
         """The rows of the window, one chunk."""
-        return joined(self.window, self.n_classes)
+        return self.window.chunk
 
     def learned(self):
         """This stream after steps on all of its rows, without a ridge.
@@ -354,23 +319,10 @@ class Stream:
         return new
 
     def coefficients(self):
-        """Coefficients (n_active, n_features) and intercepts of features less `shift`."""
-        N = len(self.shift)
+        """Coefficients (n_active, n_features) and intercepts, of features less the `shift`."""
+        N = self.window.n_features
         W = self.theta[:N].T
         return W, self.theta[N] if self.fit_intercept else np.zeros(len(W))
-
-
-def first_limits(rows, shift):
-    """Bounds of the features of the first rows, less `shift`, from quartiles of theirs.
-
-    Columns of which half of the values are equal have none, nor has a CSR array.
-    """
-    unbounded = np.full(len(shift), np.inf)
-    if sparse.issparse(rows):
-        return -unbounded, unbounded
-    low, high = np.quantile(rows - shift, (0.25, 0.75), axis=0)
-    spread = np.where(high > low, FARTHEST * (high - low), np.inf)
-    return low - spread, high + spread
 
 
 def logits_of(rows, theta):

@@ -6,6 +6,7 @@ from scipy import sparse
 from skfc import _labels, _targets
 from skfc._absent import finish
 from skfc._array import to_numpy
+from skfc._fits import solve
 from skfc._method import Method
 from skfc._outcome import OVERFLOW
 from skfc._problem import Problem
@@ -105,7 +106,7 @@ def check_intercept(stream, fit_intercept):
 def model(stream, classes):
     """Coefficients and intercepts of all classes, in the units of X."""
     chunk, dtype = stream.held(), stream.dtype
-    rows = chunk.rows[:, : len(stream.shift)]
+    rows = chunk.rows[:, : stream.window.n_features]
     weight = chunk.weight * (stream.total / chunk.weight.sum())
     held = _targets.Targets(classes, chunk.target, weight)
     try:
@@ -116,7 +117,7 @@ def model(stream, classes):
     except np.linalg.LinAlgError as error:
         raise ValueError(OVERFLOW.format(dtype)) from error
     coef, intercept = finish(coef, intercept, rows, held, stream.active, stream.fit_intercept)
-    intercept = intercept - coef @ stream.shift
+    intercept = intercept - coef @ stream.window.shift
     if stream.fit_intercept:
         intercept -= intercept.mean()
     coef, intercept = coef.astype(dtype), intercept.astype(dtype)
@@ -133,7 +134,7 @@ def fitted(stream, rows, targets, sample_weight):
         standardize=standardize, l1_ratio=0.0, sample_weight=sample_weight[None],
     )  # fmt: skip
     C = np.array([1 / strength if strength > 0 else np.inf])
-    (fit,), _ = problem.solve(Method(), C)
+    (fit,), _ = solve(problem, Method(), C)
     return problem.coefficients(fit.theta)
 
 

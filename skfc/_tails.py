@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from skfc import _gap_blockwise
-from skfc._array import Array, host
+from skfc._array import Array, host, to_numpy
 from skfc._conjugate_gradients import newton_step
+from skfc._hessian import HessianOperator
 from skfc._newton_bound import near_minimum
-from skfc._objective import Evaluation, HessianOperator, on_host
+from skfc._objective import Evaluation
 from skfc._tuned import TUNED
 
 
@@ -63,12 +64,12 @@ def without_tails(
         return None
     held = partial(_gap_blockwise.far_from_tails, far=far, little=little)
     held = trial.rows.sum(held, state=trial.rows.joined(trial.moved, logits), count=False)
-    if on_host(held.values[0]).any():
+    if to_numpy(held.values[0]).any():
         return None
     for _ in range(TUNED.look_back + 1):
         cut = partial(_gap_blockwise.cut_tails, far=far, little=little)
         sums = rows.sum(cut, step, left.state)
-        before, after = (on_host(v) for v in sums.values)
+        before, after = (to_numpy(v) for v in sums.values)
         if not before.any() and hessian is not None:
             return WithoutTails(gap, left, hessian, step, hessian.trial(step).moved)
         if after.any():

@@ -11,6 +11,10 @@ from skfc._tuned import TUNED
 
 # What `partial_fit` may remember of rows: their number, and their bytes. No Gram matrix is larger.
 WINDOW_ROWS, WINDOW_BYTES = 2000, 2**26
+# The share of them that rows which come may take at once.
+PIECES = 4
+# Standard deviations beyond which a Gram matrix holds nothing but the square of a value.
+FARTHEST = TUNED.rounding_of_gram**-0.5
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,108 @@ class Chunk:
         rows, target = self.rows[:, :n_features], np.zeros(len(self), dtype=np.intp)
         rows = sparse.csr_matrix(rows) if sparse.issparse(rows) else rows
         return make_rows(rows, target, self.sample_weight[None], 1).moments()
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows that are held: centred, cut to limits, with a column of ones, in float64.
+
+    Attributes
+    ----------
+    shift : (n_features,), what is taken off the features
+    limits : two of (n_features,), the least and largest value that is held
+    sparse : whether rows are CSR arrays; features that fit into the memory are dense
+    fit_intercept : whether there is a column of ones
+    n_classes : int
+    chunks : tuple of Chunk
+    """
+
+    shift: np.ndarray
+    limits: tuple
+    sparse: bool
+    fit_intercept: bool
+    n_classes: int
+    chunks: tuple = ()
+
+    @classmethod
+    def begin(cls, rows, n_classes, fit_intercept):
+        """An empty window for rows like the first ones, dense or CSR."""
+        N, P = rows.shape[1], rows.shape[1] + fit_intercept
+        fits = WINDOW_ROWS * P * 8 <= WINDOW_BYTES and P**2 * 8 <= WINDOW_BYTES
+        as_csr = sparse.issparse(rows) and not fits
+        shift = np.zeros(N)
+        if fit_intercept and not as_csr:
+            shift = np.median(rows.toarray() if sparse.issparse(rows) else rows, axis=0)
+        return cls(shift, first_limits(rows, shift), as_csr, fit_intercept, n_classes)
+
+    def __len__(self):
+        return sum(map(len, self.chunks))
+
+    @property
+    def n_features(self):
+        return len(self.shift)
+
+    @property
+    def chunk(self):
+        """All of its rows, one chunk."""
+        return joined(self.chunks, self.n_classes)
+
+    def plus(self, chunk):
+        """This and more rows."""
+        return replace(self, chunks=(*self.chunks, chunk))
+
+    def holding(self, chunk):
+        """This with the rows of `chunk` alone."""
+        return replace(self, chunks=(chunk,))
+
+    def widened(self, place, n_classes):
+        """Among `n_classes`, where the present classes stand at `place`."""
+        chunks = tuple(chunk.widened(place, n_classes) for chunk in self.chunks)
+        return replace(self, n_classes=n_classes, chunks=chunks)
+
+    def within(self, moments):
+        """This, which cuts the rows to come where a value would hide all others."""
+        spread = FARTHEST * moments.std[0]
+        spread = np.where(spread > 0, spread, np.inf)
+        return replace(self, limits=(moments.mean[0] - spread, moments.mean[0] + spread))
+
+    def capacity(self, *parts):
+        """The rows it may hold, where they are as large as those of `parts`, or its own."""
+        parts = parts or tuple(chunk.rows for chunk in self.chunks)
+        n, size = sum(rows.shape[0] for rows in parts), 8 * (self.n_features + 1)
+        if self.sparse:
+            stored = sum(rows.nnz if sparse.issparse(rows) else rows.size for rows in parts)
+            size = 16 + 12 * stored / n
+        return int(np.clip(WINDOW_BYTES // size, 8, WINDOW_ROWS))
+
+    def pieces(self, rows):
+        """Slices of rows that come, each a share of the capacity."""
+        step = max(1, self.capacity(rows) // PIECES)
+        return [slice(i, i + step) for i in range(0, rows.shape[0], step)]
+
+    def held(self, rows):
+        """Rows of X as they are held."""
+        one = np.ones((rows.shape[0], int(self.fit_intercept)))
+        if self.sparse:
+            rows = sparse.csr_array(rows, copy=True)
+            low, high = self.limits
+            rows.data = np.clip(rows.data, low[rows.indices], high[rows.indices])
+            return sparse.hstack([rows, one], format="csr", dtype=np.float64)
+        rows = rows.toarray() if sparse.issparse(rows) else rows
+        return np.concatenate([np.clip(rows - self.shift, *self.limits), one], axis=1)
+
+
+def first_limits(rows, shift):
+    """Bounds of the features of the first rows, less `shift`, from quartiles of theirs.
+
+    Columns of which half of the values are equal have none, nor has a CSR array.
+    """
+    unbounded = np.full(len(shift), np.inf)
+    if sparse.issparse(rows):
+        return -unbounded, unbounded
+    low, high = np.quantile(rows - shift, (0.25, 0.75), axis=0)
+    spread = np.where(high > low, FARTHEST * (high - low), np.inf)
+    return low - spread, high + spread
 
 
 def joined(chunks, n_classes):

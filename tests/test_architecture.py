@@ -33,7 +33,8 @@ SEES_X = {
 
 # These take the namespace of the arrays that they are given.
 NO_NUMPY = [
-    "solvers", "_preconditioner", "_objective.py", "_optimality.py", "_conjugate_gradients.py",
+    "solvers", "_preconditioner", "_objective.py", "_hessian.py", "_optimality.py",
+    "_conjugate_gradients.py",
     "_newton_bound.py", "_newton_end.py", "_tails.py",
     "_continuation.py", "_duality.py", "_row_samples.py", "_penalty.py", "_frame.py",
     "_moments.py",
@@ -81,7 +82,8 @@ NUMBERS = {
     ("_rows/_csr_parts.py", "VALUES_PER_SUM"): "sums of products cost less than the products",
     ("_window.py", "WINDOW_ROWS"): "what the documentation promises",
     ("_window.py", "WINDOW_BYTES"): "what the documentation promises",
-    ("_stream.py", "FARTHEST"): "where squares leave no digits to others in a sum",
+    ("_window.py", "PIECES"): "rows that come leave most of the window to those before",
+    ("_window.py", "FARTHEST"): "where squares leave no digits to others in a sum",
     ("_targets.py", "SUM_SLACK"): "rounding that is allowed to rows of probabilities",
     ("_array.py", "TEMPORARIES"): "a count of arrays",
     ("_namespaces.py", "TF32"): "the rounding of a type",

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from skfc import _blockwise
 from skfc._array import as_like, to_numpy
+from skfc._fits import solve
 from skfc._method import Method
 from skfc._preconditioner import PRECONDITIONERS
 from skfc._problem import Problem
@@ -47,7 +48,7 @@ def assert_same(method, pair, X, *, C=(1.0, 10.0), tol=TOL):
     """Fits of two problems agree to √tol, and their weights are of the libraries of X."""
     models = []
     for problem, kind in zip(pair, (np.ndarray, type(xp.asarray(0.0))), strict=True):
-        fits, _ = problem.solve(method, np.array(C[: problem.n_problems]))
+        fits, _ = solve(problem, method, np.array(C[: problem.n_problems]))
         assert all(isinstance(fit.theta, kind) for fit in fits)
         assert all(isinstance(fit.gap, float) and fit.gap <= tol for fit in fits)
         models.append([problem.coefficients(fit.theta) for fit in fits])
@@ -167,10 +168,10 @@ def test_stored_gap_and_warm_start():
     X, targets = data()
     gaps = []
     for problem in pair(X, targets):
-        (fit,), _ = problem.solve(Method(tol=1e-12), np.ones(1))
+        (fit,), _ = solve(problem, Method(tol=1e-12), np.ones(1))
         coef, intercept = problem.coefficients(fit.theta)
         start = problem.start(coef, intercept)
-        (again,), _ = problem.solve(Method(tol=TOL), np.ones(1), start=start)
+        (again,), _ = solve(problem, Method(tol=TOL), np.ones(1), start=start)
         assert again.n_iter == 0
         rounded = np.round(coef, 1 - int(np.log10(np.abs(coef).max()))), np.round(intercept, 1)
         gaps.append(problem.stored_gap(fit, *(a.astype(np.float32) for a in rounded)))

@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
-from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _past, _stream
+from skfc import SoftmaxFCClassifier, SoftmaxFCClassifierCV, _past, _stream, _window
 from skfc._blockwise import evaluate
 from skfc._stand_ins import with_stand_ins
 from skfc._window import WINDOW_BYTES, WINDOW_ROWS
@@ -124,7 +124,7 @@ def test_rows_far_out_stay(data):
     X, y, *_ = data
     Z = abs((X - X.mean(axis=0)) / X.std(axis=0)) ** 2
     held = streamed(X, y)._stream
-    rows = held.held().rows[:, : X.shape[1]] + held.shift
+    rows = held.held().rows[:, : X.shape[1]] + held.window.shift
     for label in range(T):
         mine = X[y == label][np.argsort(-Z[y == label].sum(axis=1))[:10]]
         near = [abs(rows - row).max(axis=1).min() for row in mine]
@@ -516,7 +516,7 @@ def test_rows_held_stand_for_those_that_left_before_a_class_came(data, monkeypat
 
     The loss of the rows with new targets and weights is an upper bound of that, exact there.
     """
-    monkeypatch.setattr(_stream, "WINDOW_ROWS", 300)
+    monkeypatch.setattr(_window, "WINDOW_ROWS", 300)
     X, y, *_ = data
     rows = np.argsort(y, kind="stable")[::4]
     stream = streamed(X[rows], y[rows], 100)._stream
@@ -620,7 +620,7 @@ def test_sorted_by_class(data, batch, C):
 @pytest.fixture
 def digits(monkeypatch):
     """Correlated rows, shuffled, a quarter for testing, and a window for fewer than there are."""
-    monkeypatch.setattr(_stream, "WINDOW_ROWS", 400)
+    monkeypatch.setattr(_window, "WINDOW_ROWS", 400)
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
     return X[order], y[order], np.arange(len(y)) % 4 == 0

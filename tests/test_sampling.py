@@ -9,7 +9,7 @@ from scipy import sparse
 
 from skfc import SoftmaxFCClassifier
 from skfc._conjugate_gradients import most_to_come
-from skfc._objective import HessianOperator
+from skfc._hessian import HessianOperator
 from skfc._penalty import Penalty
 from skfc._preconditioner import make
 from skfc._problem import Problem

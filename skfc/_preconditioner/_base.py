@@ -17,7 +17,7 @@ from skfc._array import (
     take,
     with_diagonals,
 )  # fmt: skip
-from skfc._objective import class_curvature
+from skfc._hessian import class_curvature
 from skfc._pool import over_rows, thread_map
 from skfc._row_samples import CurvatureSampler
 from skfc._rows import columns_of

@@ -13,7 +13,7 @@ from skfc import _blockwise
 from skfc._array import as_like, cast, concatenate, host, to_numpy
 from skfc._conjugate_gradients import newton_step
 from skfc._coordinate_descent import minimise
-from skfc._objective import HessianOperator
+from skfc._hessian import HessianOperator
 from skfc._tuned import TUNED
 from skfc.solvers._gd import next_beta
 

@@ -10,7 +10,7 @@ the row will have it.
 
 from skfc._array import cast, host
 from skfc._conjugate_gradients import direct_step, newton_step
-from skfc._objective import HessianOperator
+from skfc._hessian import HessianOperator
 from skfc._tuned import TUNED
 from skfc.solvers._iterate import Iterate, enter
 from skfc.solvers._line_search import search
