@@ -16,6 +16,7 @@ from benchmarks import families
 from skfc import SoftmaxFCClassifier, _driver, _gaps, _optimality, _outcome, _separation
 from skfc._conjugate_gradients import NewtonStep
 from skfc._driver import Run
+from skfc._fits import solve
 from skfc._method import Method
 from skfc._monitors import Quiet
 from skfc._outcome import Status
@@ -396,8 +397,8 @@ def test_a_monitor_that_asks_for_nothing_changes_nothing(data, verdict):
 
     X, y = data
     method, C = Method(solver="lbfgs", preconditioner="kronecker"), np.ones(1)
-    (plain,), _ = problem(X, y).solve(method, C)
-    (fit,), _ = problem(X, y).solve(method, C, monitors=(Watch(),))
+    (plain,), _ = solve(problem(X, y), method, C)
+    (fit,), _ = solve(problem(X, y), method, C, monitors=(Watch(),))
     assert_array_equal(fit.theta, plain.theta)
     assert fit.status is Status.CONVERGED
 
@@ -417,7 +418,7 @@ def test_monitors_see_the_coefficients_of_the_user(solver, standardize):
     method = Method(solver=solver, preconditioner="kronecker", tol=1e-8)
     watch = Watch()
     one = problem(X, y, standardize=standardize)
-    one.solve(method, np.ones(1), monitors=(watch,))
+    solve(one, method, np.ones(1), monitors=(watch,))
     reference = SoftmaxFCClassifier(
         solver=solver, preconditioner="kronecker", tol=1e-8, standardize=standardize
     ).fit(X, y)
