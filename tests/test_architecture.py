@@ -82,6 +82,7 @@ NUMBERS = {
     ("_rows/_csr_parts.py", "VALUES_PER_SUM"): "sums of products cost less than the products",
     ("_window.py", "WINDOW_ROWS"): "what the documentation promises",
     ("_window.py", "WINDOW_BYTES"): "what the documentation promises",
+    ("_rows/_pairs.py", "PIECE"): "small beside the columns of a product that takes time",
     ("_window.py", "PIECES"): "rows that come leave most of the window to those before",
     ("_window.py", "FARTHEST"): "where squares leave no digits to others in a sum",
     ("_targets.py", "SUM_SLACK"): "rounding that is allowed to rows of probabilities",

@@ -119,7 +119,7 @@ class ArrayRows(LocalRows):
         if len(inner) < len(used):
             x = concatenate([x, xp.ones((1, x.shape[1]), dtype=dtype)])
         weight = cast(block.weight[0, :], dtype)
-        return dense_pairs(x, place, classes, cast(p, dtype), weight)
+        return (dense_pairs(x, place, classes, cast(p, dtype), weight),)
 
     def _row_forms(self, block, forms):
         xp, x = self.xp, self._with_ones(block, forms.dtype)

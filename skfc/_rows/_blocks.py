@@ -197,8 +197,12 @@ class BlockSums:
         def pairs(block, kept):
             return self._pairs_of(block, kept[0], used, place, classes, dtype)
 
-        total = reduce(accumulate, self.each(pairs, proba))
-        return to_numpy(total).astype(np.float64) / self.n_total
+        total = reduce(accumulate_all, self.each(pairs, proba))
+        return self._hessian_of(total, used, place, classes) / self.n_total
+
+    def _hessian_of(self, sums, used, place, classes):
+        """The second derivatives, of the sums of `_pairs_of` over the blocks, in float64."""
+        return to_numpy(sums[0]).astype(np.float64)
 
 
 def row_blocks(n_rows, bytes_per_row, block_bytes=None, min_rows=None, most=None):
@@ -226,6 +230,11 @@ def accumulate(total, part):
     """total + part, in place."""
     total += part
     return total
+
+
+def accumulate_all(total, part):
+    """The sums of two tuples of arrays, in the place of the first."""
+    return tuple(accumulate(a, b) for a, b in zip(total, part, strict=True))
 
 
 def scale_by(array, factor):

@@ -20,7 +20,7 @@ from skfc._rows._csr_parts import (
     views,
 )  # fmt: skip
 from skfc._rows._dense import DenseRows
-from skfc._rows._pairs import forms_of_pairs, sparse_pairs, sums_of_pairs
+from skfc._rows._pairs import centred_pairs, forms_of_pairs, sparse_pairs, sums_of_pairs
 from skfc._tuned import TUNED
 
 
@@ -296,7 +296,10 @@ class CSRRows(LocalRows):
     def _pairs_of(self, block, p, used, place, classes, dtype):
         inner = used[used < self.shape[1]]
         x = self._views[block.rows.start, block.rows.stop][:, inner].tocsc().astype(np.float64)
-        shift, inverse = (a[inner] for a in self._transform(np.float64))
-        x.data *= np.repeat(inverse, np.diff(x.indptr))
+        x.data *= np.repeat(self._transform(np.float64)[1][inner], np.diff(x.indptr))
         weight = block.weight[0].astype(np.float64)
-        return sparse_pairs(x, shift, place, classes, p.astype(np.float64), weight)
+        return sparse_pairs(x, place, classes, p.astype(np.float64), weight)
+
+    def _hessian_of(self, sums, used, place, classes):
+        shift = self._transform(np.float64)[0][used[used < self.shape[1]]]
+        return centred_pairs(sums, shift, place, classes)

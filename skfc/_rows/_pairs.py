@@ -18,6 +18,9 @@ from skfc._rows._blocks import row_blocks
 from skfc._softmax import others
 from skfc._tuned import TUNED
 
+# Columns of a symmetric product of sparse matrices that are taken at once.
+PIECE = 256
+
 
 def pair_weights(block, proba, share=None):
     """m p_k p_j of every row for the pairs k < j of classes, by rows of the upper triangle.
@@ -165,20 +168,20 @@ def dense_pairs(x, place, classes, p, weight):
     return H
 
 
-def sparse_pairs(x, shift, place, classes, p, weight):
-    """Sums over rows of a CSC (n_rows, n_columns) of features in units of their scales.
+def sparse_pairs(x, place, classes, p, weight):
+    """Sums over rows of a CSC (n_rows, n_columns), which :func:`centred_pairs` makes a Hessian of.
 
-    `shift` (n_columns,) is what standardised features are less. A `place` of n_columns is
-    the intercept.
+    A `place` of n_columns is the intercept. The sums are those of the pairs of other coordinates,
+    where only those on and above the diagonal count, of these beside the classes, and of pairs
+    of classes.
     """
     present, classes = np.unique(classes, return_inverse=True)
     own, p = (weight * variances_of(p))[present], p[present]
-    m, n = len(classes), x.shape[0]
-    inner, root = np.flatnonzero(place < x.shape[1]), np.sqrt(weight)
-    of, where = classes[inner], place[inner]
-    columns = x[:, where]
+    n, inner, root = x.shape[0], np.flatnonzero(place < x.shape[1]), np.sqrt(weight)
+    of = classes[inner]
+    columns = x[:, place[inner]]
     scaled = times(columns, of, p * root)
-    H, cross, rest = gram(scaled), -(scaled.T @ (p * root).T), -(p * weight) @ p.T
+    H, cross, rest = upper_gram(scaled), -(scaled.T @ (p * root).T), -(p * weight) @ p.T
     np.negative(H, out=H)
     for part in classes_of(of, len(p)):
         H[part, part] = 0.0
@@ -192,7 +195,17 @@ def sparse_pairs(x, shift, place, classes, p, weight):
     H[within.row, within.col] += within.data
     cross[np.arange(len(of)), of] = times(columns, of, own).sum(axis=0)
     rest[np.diag_indices(len(p))] = own.sum(axis=1)
-    s = shift[where]
+    return H, cross, rest
+
+
+def centred_pairs(sums, shift, place, classes):
+    """The sums of pairs (m, m) of features less `shift` (n_columns,), from `sparse_pairs`."""
+    H, cross, rest = sums
+    for i in range(0, len(H), PIECE):  # the other half
+        H[i + PIECE :, i : i + PIECE] = H[i : i + PIECE, i + PIECE :].T
+    classes = np.unique(classes, return_inverse=True)[1]
+    inner, ends = np.flatnonzero(place < len(shift)), np.flatnonzero(place == len(shift))
+    of, s = classes[inner], shift[place[inner]]
     # What centring takes off is of one column per class: half of it, and its transpose.
     shifted = cross - 0.5 * s[:, None] * rest[of]
     half = np.ascontiguousarray(shifted.T)[of]
@@ -200,7 +213,7 @@ def sparse_pairs(x, shift, place, classes, p, weight):
     H -= half
     H -= half.T
     cross -= s[:, None] * rest[of]
-    out, ends = np.empty((m, m)), np.flatnonzero(place == x.shape[1])
+    out = np.empty((len(place), len(place)))
     out[np.ix_(inner, inner)] = H
     out[np.ix_(inner, ends)] = cross[:, classes[ends]]
     out[np.ix_(ends, inner)] = cross[:, classes[ends]].T
@@ -215,6 +228,13 @@ def times(columns, of, factor):
     return type(columns)((data, columns.indices, columns.indptr), shape=columns.shape)
 
 
-def gram(columns):
-    """The products of the columns of a CSC with one another, an array."""
-    return (columns.T @ columns).toarray()
+def upper_gram(columns):
+    """The products of the columns of a CSC with one another (m, m), zeros left of the diagonal.
+
+    A product of sparse matrices does not know that it is symmetric: in pieces, half is left out.
+    """
+    m, across = columns.shape[1], columns.T
+    H = np.zeros((m, m))
+    for i in range(0, m, PIECE):
+        H[i : i + PIECE, i:] = (across[i : i + PIECE] @ columns[:, i:]).toarray()
+    return H
