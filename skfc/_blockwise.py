@@ -100,7 +100,8 @@ def keep_mixture(block, _, logits, *unused, share):
     """Probabilities, of which a share is that of the targets: curvature on the way to these."""
     p = block.kernel.probabilities(block.stack(logits + 0))
     if share > 0:
-        p = (1 - share) * p + share * cast(one_hot(block.target, p), p.dtype)[None, ...]
+        p *= 1 - share
+        p += share * cast(one_hot(block.target, p), p.dtype)[None, ...]
     return (), None, (block.flat(p),)
 
 

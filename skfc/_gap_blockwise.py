@@ -7,7 +7,7 @@ import math
 
 from skfc._array import cast, namespace
 from skfc._blockwise import residual_of
-from skfc._softmax import log_probabilities, one_hot
+from skfc._softmax import one_hot, probabilities_and_logarithms
 
 
 def dual_point(block, direction, logits, *unused):
@@ -35,9 +35,9 @@ def divergence(block, _, logits, *unused, mix, rest, shares):
     q = (1 - a) y + a ((1 - mix) p + mix rest) for a share a; `rest` (n_classes,) sums to one.
     """
     xp, z = namespace(logits), cast(logits, namespace(logits).float64)[None, ...]
-    log_p, weight = log_probabilities(z)[0, ...], cast(block.weight[0, :], xp.float64)
+    (p, log_p), weight = probabilities_and_logarithms(z), cast(block.weight[0, :], xp.float64)
     y = cast(one_hot(block.target, z), xp.float64)
-    mixed = (1 - mix) * xp.exp(log_p)
+    mixed, log_p = (1 - mix) * p[0, ...], log_p[0, ...]
     if mix > 0:
         mixed = mixed + mix * xp.asarray(rest, dtype=xp.float64)[:, None]
     of_share = divergence_of_labels if block.target.ndim == 1 else divergence_of_targets
@@ -68,8 +68,8 @@ def divergence_of_labels(y, log_p, mixed, mix, shares):
 def relative_entropy(q, log_p):
     """q log(q / p), entry by entry."""
     xp = namespace(q)
-    log_q = xp.log(xp.where(q > 0, q, xp.ones_like(q)))
-    return xp.where(q > 0, q * (log_q - log_p), xp.zeros_like(q))
+    least = xp.finfo(q.dtype).smallest_normal  # 0 log 0 = 0
+    return q * (xp.log(xp.maximum(q, xp.full_like(q, least))) - log_p)
 
 
 def forms(block, directions, proba, share=1.0, *unused):

@@ -188,6 +188,15 @@ def log_probabilities(logits, axis=1):
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
+def probabilities_and_logarithms(logits, axis=1):
+    """Probabilities, and what :func:`log_probabilities` says, out of place."""
+    xp = namespace(logits)
+    shifted = _shift(logits, axis)
+    p = xp.exp(shifted)
+    total = xp.sum(p, axis=axis, keepdims=True)
+    return p / total, shifted - xp.log(total)
+
+
 def _curvature_generic(proba, dz, weight):
     xp = namespace(proba)
     out = proba * (dz - xp.sum(proba * dz, axis=1, keepdims=True))

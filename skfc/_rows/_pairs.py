@@ -140,10 +140,13 @@ def classes_of(classes, n_classes):
 
 def variances_of(p):
     """p_k (1 - p_k) of every row and class of a NumPy array, of which one can be next to one."""
-    out, rows = p * (1 - p), np.arange(p.shape[1])
-    largest, others = p.argmax(axis=0), p.copy()
+    out = p * (1 - p)
+    one = np.flatnonzero(p.max(axis=0) > 0.5)  # up to there 1 - p has lost no digits
+    others, rows = p[:, one], np.arange(len(one))
+    largest = others.argmax(axis=0)
+    most = others[largest, rows]
     others[largest, rows] = 0.0
-    out[largest, rows] = p[largest, rows] * others.sum(axis=0)
+    out[largest, one] = most * others.sum(axis=0)
     return out
 
 
