@@ -13,7 +13,7 @@ from scipy import optimize
 from sklearn.exceptions import ConvergenceWarning
 
 from benchmarks import families
-from skfc import SoftmaxFCClassifier, _driver, _gaps, _optimality, _outcome, _separation
+from skfc import SoftmaxFCClassifier, _driver, _gaps, _margins, _optimality, _outcome, _separation
 from skfc._conjugate_gradients import NewtonStep
 from skfc._driver import Run
 from skfc._fits import solve
@@ -517,45 +517,47 @@ def test_weights_of_many_sizes_take_few_iterations(rng):
     assert clf.optimality_gap_ <= clf.tol
 
 
-def test_a_program_that_has_no_end_leaves_separation_open(rng, monkeypatch):
-    """Rounding can keep a linear program from its end: that is no certainty."""
-    X = rng.standard_normal((60, 4))
-    y = (X[:, :3] + 2 * rng.gumbel(size=(60, 3))).argmax(axis=1)
-    objective = make_objective(X, y, C=np.inf)
-    theta = np.zeros(objective.shape)
-    iterate = make_iterate(objective, theta, make(objective, "diagonal"))
-    assert _separation.quasi(iterate, 0) == (None, True)
-    nothing = optimize.OptimizeResult(x=None, status=4)
-    monkeypatch.setattr(_separation.optimize, "linprog", lambda *args, **kwargs: nothing)
-    assert _separation.quasi(iterate, 0) == (None, False)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_few_margins_tell_of_separation_as_all_do(seed, monkeypatch):
-    """Two marks of few rows, of one class and of two: only the first is a direction."""
+def marked(seed, of_one, n=2000, T=3):
+    """Noisy labels, and a mark of a few rows of class 0, or of any."""
     rng = np.random.default_rng(seed)
-    n, T = 2000, 3
     X = rng.standard_normal((n, 4))
     y = (X[:, :T] + 2 * rng.gumbel(size=(n, T))).argmax(axis=1)
     X[:, 3] = 0.0
-    marked = np.flatnonzero(y == 0)[:5] if seed % 2 else rng.choice(n, 20, replace=False)
-    X[marked, 3] = 1.0
-    objective, sizes, whole = make_objective(X, y, C=np.inf), [], _separation.most_margins
+    X[np.flatnonzero(y == 0)[:5] if of_one else rng.choice(n, 20, replace=False), 3] = 1.0
+    return X, y
+
+
+@pytest.mark.parametrize("of_one", [True, False])
+def test_a_program_that_has_no_end_leaves_separation_open(of_one, monkeypatch):
+    """Rounding can keep a linear program from its end: that is no certainty, and balance is."""
+    objective = make_objective(*marked(0, of_one), C=np.inf)
     theta = np.zeros(objective.shape)
+    iterate = make_iterate(objective, theta, make(objective, "diagonal"))
+    found, certain = _separation.quasi(iterate, 0)
+    assert (found is not None) == of_one
+    assert certain
+    nothing = optimize.OptimizeResult(x=None, status=4)
+    monkeypatch.setattr(_margins.optimize, "linprog", lambda *args, **kwargs: nothing)
+    assert _separation.quasi(iterate, 0) == (None, not of_one)
 
-    def most_margins(A, most):
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_margins_tell_of_separation(seed, monkeypatch):
+    """Two marks of few rows, of one class and of more: only the first is a direction."""
+    X, y = marked(seed, seed % 2 == 1)
+    n, sizes, whole = len(X), [], _margins.most_margins
+    objective = make_objective(X, y, C=np.inf)
+
+    def most_margins(A, total, basis):
         sizes.append(A.shape[0])
-        return whole(A, most)
+        return whole(A, total, basis)
 
-    monkeypatch.setattr(_separation, "most_margins", most_margins)
-    found = _separation.by_program(objective.rows, 0, theta, np.inf)
-    assert max(sizes) < n / 4
-    monkeypatch.setattr(_separation, "leading", lambda X, first, i, k, loss: np.arange(len(i)))
-    of_all = _separation.by_program(objective.rows, 0, theta, np.inf)
-    assert max(sizes) == n * (T - 1)
-    assert (found is None) == (of_all is None) == (seed % 2 == 0)
+    monkeypatch.setattr(_margins, "most_margins", most_margins)
+    found = _separation.by_program(objective.rows, 0, np.zeros(objective.shape), np.inf)
+    assert (found is None) == (seed % 2 == 0)
+    assert max(sizes, default=0) < n / 4
     if found is not None:
-        assert found.classes.tolist() == of_all.classes.tolist() == [0]
+        assert found.classes.tolist() == [0]
         Z = np.column_stack([standardised(objective, X), np.ones(n)])[:, : len(found.direction)]
         Z = Z @ found.direction
         assert (Z[np.arange(n), y] >= Z.max(axis=1) - 1e-5).all()
