@@ -72,6 +72,22 @@ def times_row_weight(block, _, importance):
     return (), None, (importance * weight,)
 
 
+def times_row_curvature(block, _, importance, *state):
+    """Importance times the trace of the curvature of every row, and times its weight; their sums.
+
+    Both are states (1, n_rows), and their sums (1,).
+    """
+    _, _, (trace,) = row_curvature(block, None, *state)
+    products = importance * trace, *times_row_weight(block, None, importance)[2]
+    sums = (namespace(p).sum(cast(p, namespace(p).float64), axis=1) for p in products)
+    return tuple(sums), None, products
+
+
+def blend(block, _, curvature, weight, *, scale, share):
+    """The mean (1, n_rows) of `scale` times one state, and of another that has a `share`."""
+    return (), None, ((scale * curvature + share * weight) / (1 + share),)
+
+
 def times(block, _, a, b):
     """The product of two states."""
     return (), None, (a * b,)

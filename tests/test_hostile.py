@@ -77,6 +77,15 @@ def test_classes_of_next_to_no_weight_cost_no_iterations(name, most):
     assert model.n_iter_ <= most
 
 
+@pytest.mark.parametrize(("name", "most"), [("4002:16", 400), ("3501:311", 700)])
+def test_the_kronecker_form_follows_rows_that_are_decided(name, most):
+    """With the Gram matrix of the start these fits took 1000 iterations, and warned."""
+    problem = make(*map(int, name.split(":")))
+    model = SoftmaxFCClassifier(**problem.parameters)
+    model.fit(problem.X, problem.y, sample_weight=problem.weight)
+    assert model.n_iter_ <= most
+
+
 # At the end of a fit in doubt one Hessian of all rows proves that of 3702:418, which took 291, and
 # nothing proves that of 3502:117, which took 397. Far from its minimum, curvature on the way
 # halves F of 4001:350, where damping took 815.

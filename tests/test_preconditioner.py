@@ -586,3 +586,22 @@ def test_a_hessian_that_single_precision_would_hide_is_formed_in_double_at_once(
     for theta in (np.zeros(objective.shape), 0.1 * zero_mean(rng.standard_normal((21, 4)))):
         hessian.update(objective, objective.at(theta), renew=True)
     assert formed_in == ["float32" if C == 1.0 else "float64"]
+
+
+@pytest.mark.parametrize("C", CS)
+def test_rows_that_are_decided_lose_their_part_in_the_kronecker_form(data, C, rng):
+    """After many steps A is that of rows weighted by their curvature, and a hundredth of all."""
+    X, y, weight = data
+    theta, D = 3 * draw(rng, True), draw(rng, True)
+    objective = make_objective(X, y, weight, C, n_classes=T)
+    M, start = make(objective, "kronecker"), objective.rows.work.steps
+    rows, m = standardised(objective, X), objective.rows.weight[0]
+    trace = m * (1 - (probabilities(objective, X, theta) ** 2).sum(axis=1))
+    trace = trace / trace.mean()
+    for steps, weights in ((24, m), (25, (trace + 0.01 * m) / 1.01)):
+        evaluation = objective.at(theta)
+        objective.rows.work.steps = start + steps
+        M.update(objective, evaluation, renew=True)
+        A = rows.T @ (weights[:, None] * rows) / n
+        MD = A @ D @ mean_curvature(objective, X, theta) + ridge(objective)[:, None] * D
+        assert_allclose(zero_mean(M.solve(MD)), D, rtol=1e-7, atol=1e-7)

@@ -1,5 +1,7 @@
 """Kronecker-factored preconditioners: one matrix of the features, one of the classes."""
 
+from functools import partial
+
 from skfc import _draws
 from skfc._array import (
     add_to_diagonal,
@@ -103,22 +105,46 @@ def eigen_operations(objective):
 class Kronecker(Factored):
     """A is the Gram matrix of the features: Martens and Grosse (2015) for one layer.
 
-    One generalised eigenproblem diagonalises A and the penalty together, for every C.
+    One generalised eigenproblem diagonalises A and the penalty together, for every C. Rows that
+    are decided on the way lose their curvature. After many steps, which have cost as much as A
+    does, and twice as many every time, it is that of rows weighted by the trace of theirs.
     """
 
     def __init__(self, objective):
         super().__init__(objective)
-        rows, P = objective.rows, objective.shape[0]
-        self.n_classes = rows.n_classes
-        importance = leverage_sample(rows, TUNED.hessian_rows + TUNED.rows_per_feature * P)
-        weights = rows.sum(_draws.times_row_weight, state=importance, count=False).state
-        A = cast(rows.gram(weights)[0, ...], rows.xp.float64)
+        self.n_classes = objective.rows.n_classes
         l2 = objective.penalty.l2
         # Without a penalty, directions of next to no curvature hide longer.
         self.least_steps = 2 if objective.penalty.strict.all() else Diagonal.least_steps
         self.strength = float(l2[l2 > 0].min()) if (l2 > 0).any() else 0.0
         self.factors = shared_factors(objective)
-        if self.strength > 0 and self._is_even(A):
+        self._start = objective.rows.work.steps
+        self._wait = max(passes_of(objective, eigen_operations(objective)), TUNED.patience)
+        self._form_features(objective)
+
+    def refresh(self, objective, evaluation):
+        steps = objective.rows.work.steps - self._start
+        if steps >= self._wait:
+            self._wait = 2 * steps
+            self._form_features(objective, evaluation.state)
+        super().refresh(objective, evaluation)
+
+    def _form_features(self, objective, state=None):
+        """A and its eigenvectors, of rows weighted by their curvature at a `state`."""
+        rows, P = objective.rows, objective.shape[0]
+        importance = leverage_sample(rows, TUNED.hessian_rows + TUNED.rows_per_feature * P)
+        if state is None:
+            weights = rows.sum(_draws.times_row_weight, state=importance, count=False).state
+        else:
+            state = rows.joined(importance, state)
+            sums = rows.sum(_draws.times_row_curvature, state=state, count=False)
+            product, weight = (float(to_numpy(value)[0]) for value in sums.values)
+            # Directions in which all rows are decided keep a part: none is left out.
+            blend = partial(_draws.blend, scale=weight / product, share=TUNED.accuracy)
+            weights = rows.sum(blend, state=sums.state, count=False).state
+        A = cast(rows.gram(weights)[0, ...], rows.xp.float64)
+        # Rows of one weight are centred, so that features and intercept are apart.
+        if state is None and self.strength > 0 and self._is_even(A):
             self._decompose_in_units_of_penalty(A)
         else:
             self._decompose(A)

@@ -13,14 +13,14 @@ ONLY_STATE = {
     _blockwise.move_along, _blockwise.keep_probabilities, _blockwise.keep_mixture,
     _blockwise.curvature_weights, _blockwise.log_totals,
     _draws.row_curvature, _draws.row_weight, _draws.draw, _draws.take_all,
-    _draws.times_row_weight, _draws.times,
+    _draws.times_row_weight, _draws.times, _draws.blend,
 }  # fmt: skip
 
 # Those, and functions that give values alone: there is no product with X.
 WITHOUT_X = ONLY_STATE | {
     _blockwise.try_steps, _blockwise.class_products, _blockwise.share_of_new,
     _gap_blockwise.beyond, _gap_blockwise.divergence, _gap_blockwise.separation,
-    _draws.chance, _draws.expected,
+    _draws.chance, _draws.expected, _draws.times_row_curvature,
 }  # fmt: skip
 
 
