@@ -113,6 +113,7 @@ class Run:
         if solver is self.solver and exact is None:
             return change
         self.generator.close()
+        self.preconditioner.expire()  # where it was formed, curvature may be what is gone by now
         preconditioner = self.preconditioner if exact is None else exact
         self.generator = solver.generate(objective, preconditioner, iterate.evaluation.theta)
         self.taken += iterate.n_iter

@@ -51,12 +51,13 @@ def test_a_fit_is_near_its_minimum_or_warns(index):
 # one row far out, or ten, that hide the others (123, 572, 961), near-duplicate columns (272),
 # sentinels in half of the rows, of which a Hessian on a sample shows too few (827), directions of
 # next to no curvature without a penalty (3401:146, 3402:67), rows in the tail of their loss (448).
+# A huge value that was decided, in a Hessian that another method had formed before (4202:325).
 # Classes of next to no weight: their curvature was lost (470, 449); rounding of a mean as a
 # feature (3502:22). A row far out in the tail of its loss is no separation (3502:245, 3503:28).
 @pytest.mark.parametrize(
     "name", ["1201:1", "1201:97", "1201:98", "1201:119", "1301:87", "1301:97", "1301:158",
              "2101:123", "2101:572", "2101:961", "2501:272", "2501:827", "3401:146", "3402:67",
-             "3403:448", "3501:470", "3503:449", "3502:22", "3502:245", "3503:28"]
+             "3403:448", "3501:470", "3503:449", "3502:22", "3502:245", "3503:28", "4202:325"]
 )  # fmt: skip
 def test_a_fit_that_went_wrong(name):
     seed, index = map(int, name.split(":"))
