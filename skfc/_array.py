@@ -212,6 +212,10 @@ def decomposition():
 def cholesky(A):
     """The lower Cholesky factor, or None where A is not positive definite to rounding."""
     xp = namespace(A)
+    if xp is np and A.ndim == 2 and A.nbytes <= TUNED.small_block_bytes:
+        factor = lapack.spotrf if A.itemsize == 4 else lapack.dpotrf
+        U, failed = factor(A.T, lower=False, clean=True)  # no copies but one
+        return None if failed or not np.isfinite(U.diagonal()).all() else U.T
     try:
         if xp is np:
             L = np.linalg.cholesky(A)

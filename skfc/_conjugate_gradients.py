@@ -11,7 +11,7 @@ BLIND = 1e-8
 FLAT = 1e9
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class NewtonStep:
     """The outcome of conjugate gradients.
 
@@ -50,7 +50,7 @@ class NewtonStep:
 
 def newton_step(
     objective, hessian, gradient, precondition, *, share, least, most, limit=None,
-    by_condition=False,
+    by_condition=False, below=None,
 ):  # fmt: skip
     """Minimise -<g, x> + <x, H x> / 2.
 
@@ -69,12 +69,15 @@ def newton_step(
     limit : (n_problems,), what the decrement cannot exceed; steps end where it would
     by_condition : whether to take at least :func:`steps_for` the condition number of the
         preconditioned Hessian, as the steps show it
+    below : (n_problems,), or None; steps end where the penalty alone proves that the decrement
+        cannot exceed it
 
     Returns
     -------
     NewtonStep
     """
     limit = host.inf if limit is None else limit
+    below = -host.inf if below is None else below
     dot = objective.dot
     r = gradient + 0
     z = precondition(r)
@@ -104,7 +107,8 @@ def newton_step(
             break
         objective.add(r, Hp, -alpha)
         z = precondition(r)
-        if (most_to_come(objective, r, z) <= share * decrement).all():
+        rest = most_to_come(objective, r, z)
+        if (rest <= share * decrement).all() or (decrement + rest <= below).all():
             break
         rz, before = dot(r, z), rz
         betas.append(ratio(rz, before))

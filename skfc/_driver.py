@@ -43,7 +43,7 @@ class Run:
         self.fits, self.since = [None] * n, np.zeros(n, dtype=int)
         self.least_decrement, self.least_value = np.full(n, np.inf), np.full(n, np.inf)
         self.bounded = np.zeros(n, dtype=bool)  # known to have a minimum
-        self.recent = []  # decrements of the last two iterates
+        self.recent, self.before = [], None  # decrements of the last two iterates, of the last
         self.seen = -1
 
     @property
@@ -180,13 +180,22 @@ class Run:
     def go_on(self, iterate, done, spent):
         """The `Change` for the problems that are not done; `spent` as in :meth:`Stages.next`."""
         if not done.any():
-            return Change(None, self.next_stage(iterate, spent, slice(None)), self.gaps.take())
+            other = self.next_stage(iterate, spent, slice(None))
+            return Change(None, other, self.gaps.take(), self.is_nearly_done(iterate))
         keep = np.flatnonzero(~done)
         self.gaps.which = self.which[keep]
         if not len(keep):
             return GO_ON
         self.stages.problems(keep)
         return Change(keep, self.next_stage(iterate, spent, keep))
+
+    def is_nearly_done(self, iterate):
+        """Whether a step as good as the last leads to within `tol`."""
+        before, here = self.before, iterate.decrement
+        self.before = here
+        if before is None or len(before) != len(here) or self.stages.level:
+            return False
+        return bool((here**2 <= self.tol * before * iterate.evaluation.value).all())
 
     def end(self, iterate, n_iter, j, status, gap, proven, separation, last_step):
         """Store the `Fit` of problem `j` of an iterate, after its last step or None.
@@ -279,6 +288,5 @@ def is_slow(iterate, solver, tol, curve):
 
 def raise_for_overflow(iterate):
     """Raise where a value or a decrement is not finite."""
-    finite = np.isfinite(iterate.evaluation.value) & np.isfinite(iterate.decrement)
-    if not finite.all():
+    if not np.isfinite(iterate.evaluation.value + iterate.decrement).all():
         raise ValueError(OVERFLOW.format(iterate.objective.rows.dtype))

@@ -17,16 +17,20 @@ def dual_point(block, direction, logits, *unused):
     """
     xp, v = namespace(direction), block.stack(direction)
     p = block.kernel.probabilities(block.stack(block.kernel.scratch(logits)))
-    share = 1 - xp.sum(p * v, axis=1, keepdims=True)
-    share = xp.maximum(v + share, xp.zeros_like(v))
-    rise = share / xp.sum(p * share, axis=1, keepdims=True) - 1
+    v += 1 - xp.sum(p * v, axis=1, keepdims=True)
+    v = xp.maximum(v, xp.zeros_like(v)) if bool(xp.min(v) < 0) else v
+    v /= xp.sum(p * v, axis=1, keepdims=True)
+    q = p * v
+    v -= 1
+    p *= v
+    p *= v
     # (1 + t) log(1 + t) - t <= t² / 2 for t >= 0, and (1 - t) t² / 2 below.
-    most = 0.5 * xp.sum(p * rise**2 * xp.maximum(1 - rise, xp.ones_like(rise)), axis=1)
-    y = cast(one_hot(block.target, p), p.dtype)[None, ...]
-    residual = p * (1 + rise) - y
-    residual = residual - y * xp.sum(residual, axis=1, keepdims=True)  # where p is next to one
+    most = 0.5 * xp.sum(p, axis=1) - 0.5 * xp.sum(p * xp.minimum(v, xp.zeros_like(v)), axis=1)
+    residual = block.kernel.beside_targets(q, block.target)
     divergence = xp.sum(cast(block.weight * most, xp.float64), axis=1)
-    return (divergence,), block.flat(block.weight[:, None, :] * residual), ()
+    if not block.unit_weight:
+        residual = block.weight[:, None, :] * residual
+    return (divergence,), block.flat(residual), ()
 
 
 def divergence(block, _, logits, *unused, mix, rest, shares):

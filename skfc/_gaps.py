@@ -3,7 +3,7 @@
 import numpy as np
 
 from skfc._array import take
-from skfc._dual_bound import bound_of_step
+from skfc._dual_bound import bound_of_step, dual_bound
 from skfc._last_step import LastStep
 from skfc._newton_bound import near_minimum
 from skfc._newton_end import newton_end
@@ -41,8 +41,10 @@ class Gaps:
 
     def of(self, iterate, value):
         """The gaps of an iterate (n_left,), before they are looked at closely."""
-        gap = relative(self.ratio[self.which] * iterate.decrement, value)
-        return np.where(self.certain[self.which], self.above_lower(self.which, value), gap)
+        gap, certain = relative(self.ratio[self.which] * iterate.decrement, value), self.certain
+        if not certain.any():
+            return gap
+        return np.where(certain[self.which], self.above_lower(self.which, value), gap)
 
     def confirm(self, iterate, exact, asked, gap, floor, last, *, early, late):
         """Gaps of the problems `asked`: proven, estimated on the Hessian, or unknown.
@@ -127,6 +129,12 @@ class Gaps:
             known = (bound <= wanted) & ~proven
             if np.isfinite(bound).all():  # what is missing falls faster than the decrement
                 beyond = min(float((bound / wanted)[0]), TUNED.stronger) ** 0.5
+            gap[known], proven = relative(bound, value)[known], proven | known
+        elif iterate.nearly_exact and not proven.all():
+            bound = dual_bound(
+                objective, iterate.evaluation, self.ahead.step, iterate.precondition, wanted
+            )
+            known = (bound <= wanted) & ~proven
             gap[known], proven = relative(bound, value)[known], proven | known
         return proven, beyond
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Progress:
     """Where a fit is.
 

@@ -21,7 +21,7 @@ from skfc._pool import inner, over_rows
 from skfc._rows import LocalRows, columns_of
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Evaluation:
     """An iterate: theta and gradient (P, K), value (n_problems,), and the state of the rows."""
 

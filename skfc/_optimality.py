@@ -139,7 +139,8 @@ def hide(hessian, moved, evaluation, precondition, most, whole=None):
         precondition = whole.of(hessian.objective, others.state).solve
     newton = newton_step(
         others.objective, others, evaluation.gradient, precondition, share=TUNED.share_to_come,
-        least=TUNED.decided_steps, most=TUNED.most_steps, limit=most, by_condition=True,
+        least=TUNED.decided_steps, most=TUNED.most_steps, by_condition=True, limit=most,
+        below=most,
     )  # fmt: skip
     return newton.broken | newton.limited | (newton.decrement > most)
 
@@ -196,7 +197,7 @@ def products_of(iterate, evaluation, thorough):
     if thorough:
         return TUNED.thorough_steps, None
     decided = (evaluation.value < TUNED.small_loss).any()
-    least, newton = TUNED.decided_steps if decided else iterate.least_steps, iterate.newton
+    least, newton = TUNED.decided_steps if decided else iterate.least_steps, iterate.products
     return least, newton if newton is not None and newton.is_enough(least) else None
 
 

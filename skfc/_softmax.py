@@ -94,6 +94,19 @@ def _probabilities_numpy(logits):
     return logits
 
 
+def _beside_targets_numpy(proba, target):
+    """Probabilities less the targets, in place; the targets' own are what the others leave.
+
+    Where one is next to one, that has more digits.
+    """
+    if target.ndim == 2:
+        return _beside_targets_generic(proba, target)
+    entries, index = _entries(proba, target)
+    entries[index] -= 1.0
+    entries[index] -= np.add.reduce(proba, axis=1)
+    return proba
+
+
 def _curvature_numpy(proba, dz, weight):
     """Curvature applied to `dz`, which is overwritten; a weight of None is one."""
     dz -= np.einsum("bkn,bkn->bn", proba, dz)[:, None, :]
@@ -197,6 +210,12 @@ def probabilities_and_logarithms(logits, axis=1):
     return p / total, shifted - xp.log(total)
 
 
+def _beside_targets_generic(proba, target):
+    y = cast(one_hot(target, proba), proba.dtype)[None, ...]
+    residual = proba - y
+    return residual - y * namespace(proba).sum(residual, axis=1, keepdims=True)
+
+
 def _curvature_generic(proba, dz, weight):
     xp = namespace(proba)
     out = proba * (dz - xp.sum(proba * dz, axis=1, keepdims=True))
@@ -219,12 +238,12 @@ def _squares_generic(a):
 IN_PLACE = SimpleNamespace(
     residual=_residual_numpy, probabilities=_probabilities_numpy,
     curvature=_curvature_numpy, inner=_inner_numpy, scratch=_scratch_numpy,
-    squares=_squares_numpy, keep=np.copy,
+    squares=_squares_numpy, keep=np.copy, beside_targets=_beside_targets_numpy,
 )  # fmt: skip
 GENERIC = SimpleNamespace(
     residual=_residual_generic, probabilities=_probabilities_generic,
     curvature=_curvature_generic, inner=_inner_generic, scratch=_scratch_generic,
-    squares=_squares_generic, keep=lambda logits: logits,
+    squares=_squares_generic, keep=lambda logits: logits, beside_targets=_beside_targets_generic,
 )  # fmt: skip
 
 

@@ -198,3 +198,18 @@ def test_products_are_counted(data):
         objective, hessian, evaluation.gradient, M.solve, share=0.0, least=5, most=5
     )
     assert found.n_products == objective.rows.work.products - before == 5
+
+
+@pytest.mark.parametrize("C", [1e-3, 1e-2])
+def test_products_end_where_the_penalty_proves_the_decrement_small(data, rng, C):
+    theta = zero_mean(rng.standard_normal((N + 1, T)))
+    objective, evaluation, hessian, M = prepare(data, C, theta)
+    _, exact = dense_solve(objective, data[0][0], theta, evaluation.gradient)
+    ended = {}
+    for factor in (0.99, 1.01, 2.0):
+        below = np.array([factor * exact])
+        found = newton_step(objective, hessian, evaluation.gradient, M.solve, below=below, **WHOLE)
+        assert found.decrement[0] <= exact * (1 + 1e-9)
+        ended[factor] = found.n_products
+    assert ended[0.99] == WHOLE["most"]  # it does exceed that
+    assert ended[2.0] <= ended[1.01] < WHOLE["most"]

@@ -462,6 +462,30 @@ def test_a_proven_fit_ends_with_the_newton_step_at_hand(data, preconditioner):
     assert after < 0.01 * before
 
 
+@pytest.mark.parametrize("tol", [1e-1, 1e-3])
+@pytest.mark.parametrize("C", [1.0, 100.0])
+def test_a_fit_in_the_hessian_of_all_rows_ends_by_a_proof(data, C, tol):
+    (fit,) = run(make_objective(*data, C=C), "lbfgs", "hessian", tol=tol)
+    (best,) = run(make_objective(*data, C=C), "newton-cg", "hessian", tol=1e-12)
+    assert fit.proven
+    assert fit.value - best.value <= fit.gap * best.value * (1 + 1e-9) <= tol * best.value * 1.01
+
+
+@pytest.mark.parametrize(("tol", "soon"), [(2e-3, True), (5e-4, False)])
+def test_solvers_hear_that_the_next_iterate_is_likely_to_be_the_last(data, tol, soon):
+    """At the pace of the last step: 0.01 of F after 0.1 leads to 0.001."""
+    iterate, heard = path_to(make_objective(*data, C=1.0), 1)[0], []
+
+    def solver(objective, preconditioner, theta):
+        for k, share in enumerate((0.1, 0.01, 0.01)):
+            decrement = share * iterate.evaluation.value
+            change = yield replace(iterate, n_iter=k, decrement=decrement)
+            heard.append(change.nearly_done)
+
+    run(make_objective(*data, C=1.0), solver, tol=tol, max_iter=2)
+    assert heard == [False, soon]
+
+
 # -- separable classes ----------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from skfc._newton_bound import newton_bound
 from skfc._optimality import estimate, lower_bound, relative
 from skfc._preconditioner import ExactHessian, make
 from skfc._tuned import TUNED, override
-from skfc.solvers import GO_ON
+from skfc.solvers import GO_ON, SOLVERS
 
 WANTED, TOL = 1e-12, 1e-6
 
@@ -599,3 +599,20 @@ def test_without_a_penalty_almost_equal_columns_hide_nothing(seed):
     iterate = make_iterate(objective, theta, make(objective, "diagonal"), poor=True)
     found = estimate(iterate, np.arange(1), 1e-4)
     assert found.decrement[0] / value > 0.5 * gap > 1e-4
+
+
+def test_an_estimate_takes_the_products_of_the_step_at_hand():
+    """Wherever their preconditioner was formed: the same products would be made once more."""
+    X, y = problems.overlapping(900, 126, 4, seed=1)
+    objective = make_objective(X, y, C=100.0)
+    M = make(objective, "block-diagonal")
+    steps = SOLVERS["newton-cg"].generate(objective, M, np.zeros(objective.shape))
+    iterate, old = steps.send(None), []
+    for _ in range(12):
+        iterate = steps.send(GO_ON)
+        if iterate.newton is None and iterate.products is not None:
+            found = estimate(iterate, np.array([0]), 0.1)
+            again = estimate(replace(iterate, products=None), np.array([0]), 0.1)
+            assert_allclose(found.decrement, again.decrement, rtol=1e-6)
+            old.append(found.newton is iterate.products)
+    assert any(old)

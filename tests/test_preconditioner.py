@@ -605,3 +605,17 @@ def test_rows_that_are_decided_lose_their_part_in_the_kronecker_form(data, C, rn
         A = rows.T @ (weights[:, None] * rows) / n
         MD = A @ D @ mean_curvature(objective, X, theta) + ridge(objective)[:, None] * D
         assert_allclose(zero_mean(M.solve(MD)), D, rtol=1e-7, atol=1e-7)
+
+
+def test_blocks_are_put_off_where_the_next_iterate_is_likely_to_be_the_last():
+    """They may cost more than the fit so far. A step later they are due again."""
+    objective = make_objective(*problems.overlapping(200, 20, 3), C=1.0)
+    M = make(objective, "block-diagonal")
+    theta, work = np.zeros(objective.shape), objective.rows.work
+    M.update(objective, objective.at(theta))
+    work.steps += 100
+    M.put_off()
+    for first in (True, False):
+        theta = theta + 0.01
+        M.update(objective, objective.at(theta))
+        assert (M.first is not None) is first

@@ -50,6 +50,8 @@ class Preconditioner:
     is_exact = False
     # Whether M leaves out curvature even where it was formed.
     is_poor = True
+    # Whether M is formed of all rows, though it may be at an iterate before.
+    of_all_rows = False
     # Whether the next form of M costs more than this one, and is another.
     is_provisional = False
 
@@ -71,6 +73,9 @@ class Preconditioner:
             self.follow(objective, evaluation)
         self.l2 = objective.penalty.l2
         return True
+
+    def put_off(self):
+        """Form no costlier M at the next iterate, which is likely to be the last."""
 
     def expire(self):
         """Let the next refresh be due at once."""

@@ -54,7 +54,7 @@ class BlockDiagonal(Preconditioner):
         costly = sparse and steps_of(objective, eigen_operations(objective)) > TUNED.block_price
         self.first = Diagonal(objective) if costly else Kronecker(objective)
         self.least_steps = self.first.least_steps
-        self.grams = self.warm = None
+        self.grams, self.warm, self.waits = None, None, False
         self._of_size = math.prod(objective.shape) / TUNED.numbers_per_step
         self._least = TUNED.block_price
         if costly:
@@ -71,10 +71,13 @@ class BlockDiagonal(Preconditioner):
             if self._seen is None:
                 self._seen, self._clock = (), work.steps
                 self._interval = self._least + self._of_size
-            if work.steps - self._clock < self._interval:
-                self.l2 = objective.penalty.l2
+            if self.waits or work.steps - self._clock < self._interval:
+                self.l2, self.waits = objective.penalty.l2, False
                 return self.first.update(objective, evaluation, growth=growth)
         return super().update(objective, evaluation, renew=renew, growth=growth)
+
+    def put_off(self):
+        self.waits = True
 
     def is_fresh(self, evaluation):
         if self.first is not None:

@@ -29,7 +29,7 @@ class ExactHessian(FullHessian):
     A Newton step is a product with its inverse, and needs no conjugate gradients.
     """
 
-    is_poor, takes_all = False, True
+    is_poor, takes_all, of_all_rows = False, True, True
 
     def __init__(self, objective):
         Preconditioner.__init__(self, objective)

@@ -4,7 +4,6 @@ from functools import cache
 
 from skfc import _blockwise
 from skfc._array import (
-    add_to_diagonal,
     add_to_diagonals_of_blocks,
     cast,
     concatenate,
@@ -12,12 +11,13 @@ from skfc._array import (
     namespace,
     pairs_of,
     permute,
+    reshape,
     take,
-    tile,
 )  # fmt: skip
 from skfc._preconditioner._base import (
     Preconditioner,
     centred_over_classes,
+    centring_of,
     factorise,
     ridge_of,
     units_of,
@@ -52,6 +52,10 @@ class FullHessian(Preconditioner):
     def is_poor(self):
         """While it is the Kronecker form, or that of a sample where all rows cost little."""
         return self.kronecker is not None or (self.small and not self.whole)
+
+    @property
+    def of_all_rows(self):
+        return self.whole and self.kronecker is None
 
     @property
     def is_provisional(self):
@@ -119,9 +123,9 @@ class FullHessian(Preconditioner):
 
     def _invert(self, o, sums):
         """Factorise the Hessian of sums of `pair_sums` and of the penalty of an objective."""
-        ridge, idle = ridge_of(o, sums.dtype), o.rows.frame.idle
+        ridge = ridge_of(o, sums.dtype) + cast(o.rows.frame.idle, sums.dtype)[:, None]
         self.factor = [
-            self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)], idle)
+            self._factorise(sums[b, ...], ridge[:, min(b, ridge.shape[1] - 1)])
             for b in range(o.n_problems)
         ]
         self.hidden = any(factor.is_singular for factor in self.factor)
@@ -145,23 +149,22 @@ class FullHessian(Preconditioner):
         """Whether the sample is in single precision, which was given up."""
         return self.double and self.sample.rows.dtype != self.sample.rows.xp.float64
 
-    def _factorise(self, sums, ridge, idle):
+    def _factorise(self, sums, ridge):
         """Cholesky factor of the Hessian, scaled to a unit diagonal, and its scale.
 
         `sums` (T (T - 1) / 2, P, P) are those of the pairs of classes.
         """
         xp, T, P = namespace(sums), self.n_classes, sums.shape[-1]
-        pairs, (member, place) = xp.reshape(sums, (-1, P * P)), blocks_of_pairs(T)
+        pairs, (member, place) = reshape(sums, (-1, P * P)), blocks_of_pairs(T)
         # The classes sum to zero, which gives those of a class with itself.
         own = xp.matmul(xp.asarray(member, dtype=sums.dtype), pairs)
-        blocks = xp.reshape(take(concatenate([-pairs, own]), place), (T, T, P, P))
-        A = xp.reshape(permute(blocks, (0, 2, 1, 3)), (T * P, T * P))
-        ridge = ridge + cast(idle, A.dtype)
+        blocks = reshape(take(concatenate([-pairs, own]), place), (T, T, P, P))
+        A = reshape(permute(blocks, (0, 2, 1, 3)), (T * P, T * P))
         d = own[:, :: P + 1] + ridge * (1 - 1 / T)
         gauge = gauge_of(d)
         added = gauge[:, None, :] * gauge[None, :, :]
-        A = add_to_diagonal(add_to_diagonals_of_blocks(A, added - ridge / T), tile(ridge, T))
-        unit = xp.reshape(units_of(d + gauge**2), (-1,))
+        A = add_to_diagonals_of_blocks(A, added + centring_of(T, xp, A.dtype)[..., None] * ridge)
+        unit = reshape(units_of(d + gauge**2), (-1,))
         scale = 1.0 / unit
         A *= scale[:, None]
         A *= scale[None, :]
@@ -199,6 +202,8 @@ def gauge_of(d):
     xp = namespace(d)
     total = xp.sum(d, axis=0)
     known = total > 0
+    if bool(xp.all(known)):
+        return d / xp.sqrt(total)
     return xp.where(known, d / xp.sqrt(xp.where(known, total, 1.0)), 1.0 / d.shape[0])
 
 

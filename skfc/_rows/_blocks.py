@@ -32,7 +32,7 @@ class Work:
     products: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Sums:
     """Means over all rows: `values`, and `gradient` (P, K); `state` is what blocks keep."""
 

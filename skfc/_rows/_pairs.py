@@ -101,10 +101,9 @@ def over_pieces(function, rows, block, dtype, n_numbers, make):
 
 def features_and_ones(rows, block, piece, dtype):
     """Standardised features and ones, (P, n_rows)."""
-    x = rows._standard(block, np.arange(piece.start, piece.stop), dtype).T
-    if rows.frame.fit_intercept:
-        x = np.vstack([x, np.ones((1, x.shape[1]), dtype=dtype)])
-    return np.ascontiguousarray(x)
+    out = np.ones((rows.n_parameters, piece.stop - piece.start), dtype=dtype)
+    out[: rows.shape[1]] = rows._standard(block, np.arange(piece.start, piece.stop), dtype).T
+    return out
 
 
 def products_of_pairs(rows, block, piece, dtype):

@@ -8,7 +8,7 @@ from skfc._conjugate_gradients import NewtonStep
 from skfc._objective import Evaluation, Objective
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Iterate:
     """One iterate of the problems that are still being solved.
 
@@ -27,6 +27,9 @@ class Iterate:
     whole : the Hessian of all rows by its factor, which `newton` is from, or None
     newton : the NewtonStep that `decrement` is from, where it is one on the Hessian with a
         preconditioner formed here; else None
+    products : the same, wherever the preconditioner was formed
+    nearly_exact : whether `precondition` is about the inverse of the Hessian of all rows of one
+        problem, in double precision
     """
 
     objective: Objective
@@ -41,6 +44,8 @@ class Iterate:
     newton: NewtonStep | None = None
     whole: object = None
     proven: bool = False
+    products: NewtonStep | None = None
+    nearly_exact: bool = False
 
     @property
     def is_exact(self):
@@ -48,17 +53,19 @@ class Iterate:
         return self.newton is not None and self.newton.is_exact
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Change:
     """What the driver asks of a solver: problems to keep, and another objective.
 
     Where an estimate of the gap has found a Newton step `newton` that goes further than the
-    solver's own, Newton's methods take that one.
+    solver's own, Newton's methods take that one. `nearly_done` says that the next iterate is
+    likely to be the last.
     """
 
     keep: Array | None = None
     objective: Objective | None = None
     newton: NewtonStep | None = None
+    nearly_done: bool = False
 
 
 GO_ON = Change()

@@ -28,6 +28,7 @@ def lbfgs(objective, preconditioner, theta):
         change = yield Iterate(
             objective, evaluation, n_iter, decrement, precondition, preconditioner.sampler.at,
             preconditioner.confirming_steps, stalled, preconditioner.is_poor,
+            nearly_exact=is_nearly_exact(objective, preconditioner),
         )  # fmt: skip
         if change.keep is not None:
             keep = change.keep
@@ -58,6 +59,12 @@ def lbfgs(objective, preconditioner, theta):
             continue
         pairs = [(s, y, host.where(stuck, 0.0, rho)) for s, y, rho in pairs[1 - TUNED.memory :]]
         pairs.append(pair(objective, last, evaluation))
+
+
+def is_nearly_exact(objective, preconditioner):
+    """Whether M is about the Hessian of all rows of one problem, to all digits."""
+    double = objective.rows.dtype == objective.rows.xp.float64
+    return preconditioner.of_all_rows and double and objective.n_problems == 1
 
 
 def pair(objective, last, evaluation):

@@ -27,13 +27,14 @@ def newton(objective, preconditioner, theta):
     stalled, found, renew, factor = host.zeros(1, dtype=bool), None, False, 0.5
     decrement = most = evaluation.value  # not known yet
     while True:
-        fresh = preconditioner.is_fresh(evaluation)
+        fresh, products = preconditioner.is_fresh(evaluation), None if damping else found
         change = yield Iterate(
             objective, evaluation, n_iter, most,
             preconditioner.solve, sampler.at, max(preconditioner.confirming_steps, n_products),
-            stalled, preconditioner.is_poor,
-            found if fresh and not damping else None,
+            stalled, preconditioner.is_poor, products if fresh else None, products=products,
         )  # fmt: skip
+        if change.nearly_done:
+            preconditioner.put_off()
         if change.newton is not None:
             found, fresh, damping = change.newton, True, 0
             n_products, decrement = found.n_products, found.decrement
