@@ -161,12 +161,24 @@ def curvature_weights(block, _, proba):
 
 def class_products(block, _, logits, *unused, stride):
     """Sums over every `stride`-th of all rows of m p pᵀ, of m p and of m; the logits stay."""
+    p, weighted, sums = some_probabilities(block, logits, stride)
+    products = namespace(p).matmul(weighted, permute(p, (0, 2, 1)))
+    return (products, *sums), None, (logits,)
+
+
+def class_squares(block, _, logits, *unused, stride):
+    """The same with m p² in the place of m p pᵀ."""
+    p, weighted, sums = some_probabilities(block, logits, stride)
+    return (namespace(p).sum(weighted * p, axis=2), *sums), None, (logits,)
+
+
+def some_probabilities(block, logits, stride):
+    """Probabilities p of every `stride`-th of all rows, m p, and the sums of m p and of m."""
     xp, start = namespace(logits), -block.first % stride
     p = block.kernel.probabilities(block.stack(logits[:, start::stride] + 0))
     weight = block.weight[:, start::stride]
     weighted = p * weight[:, None, :]
-    products = xp.matmul(weighted, permute(p, (0, 2, 1)))
-    return (products, xp.sum(weighted, axis=2), xp.sum(weight, axis=1)), None, (logits,)
+    return p, weighted, (xp.sum(weighted, axis=2), xp.sum(weight, axis=1))
 
 
 def log_totals(block, _, logits, *unused):

@@ -127,7 +127,8 @@ def preconditioner_of(problem, objective, method, index, cache):
     if found is None:
         try:
             exact = SOLVERS[method.solver].exact
-            found = _preconditioner.make(objective, method.preconditioner, exact)
+            kind, deferred = method.preconditioner, method.deferred
+            found = _preconditioner.make(objective, kind, exact, deferred)
         except np.linalg.LinAlgError as error:
             raise ValueError(OVERFLOW.format(problem.dtype)) from error
         if cache is not None:

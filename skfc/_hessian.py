@@ -106,15 +106,17 @@ def trial(rows, logits, step):
     return Trial(rows, loss, typical, sums.state)
 
 
-def class_curvature(rows, state, stride):
+def class_curvature(rows, state, stride, *, diagonal=False):
     """The mean of m (diag(p) - p pᵀ) over every `stride`-th row, and of m, by problem.
 
-    They are (n_problems, T, T) and (n_problems,), and divided by the number of all rows.
+    They are (n_problems, T, T), or of the `diagonal` alone (n_problems, T), and (n_problems,),
+    and divided by the number of all rows.
     """
-    function = partial(_blockwise.class_products, stride=stride)
-    products, diagonal, total = (
-        to_numpy(v) for v in rows.sum(function, state=state, count=False).values
-    )
+    function = _blockwise.class_squares if diagonal else _blockwise.class_products
+    sums = rows.sum(partial(function, stride=stride), state=state, count=False)
+    products, first, total = (to_numpy(v) for v in sums.values)
+    if diagonal:
+        return first - products, total
     S = -products
-    host.einsum("bii->bi", S)[...] += diagonal
+    host.einsum("bii->bi", S)[...] += first
     return S, total

@@ -25,11 +25,12 @@ class Method:
     verbose: int = 0
     seed: int = 0  # of the order of rows, for "sgd"
     other: str | None = None  # the solver to go on with where the first takes many iterations
+    deferred: bool = False  # whether the preconditioner may begin as one that costs less
 
     @classmethod
     def of(cls, estimator):
         """That of an estimator."""
-        names = set(cls.__dataclass_fields__) - {"seed", "other"}
+        names = set(cls.__dataclass_fields__) - {"seed", "other", "deferred"}
         seed = 0
         if estimator.solver == "sgd":
             seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
@@ -56,7 +57,8 @@ class Method:
             name = "newton-cholesky"
             return replace(self, preconditioner="hessian", solver=name, other="newton-cg")
         solver, other = choose_solver(PRECONDITIONERS[name])
-        return replace(self, preconditioner=name, solver=solver, other=other)
+        deferred = self.preconditioner == "auto"
+        return replace(self, preconditioner=name, solver=solver, other=other, deferred=deferred)
 
 
 def check_size(solver, objective):

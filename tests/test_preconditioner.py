@@ -19,7 +19,7 @@ from skfc import SoftmaxFCClassifier
 from skfc._preconditioner import PRECONDITIONERS, FullHessian, Kronecker, choose, make
 from skfc._preconditioner._base import factorise
 from skfc._preconditioner._exact import ExactHessian
-from skfc._preconditioner._kronecker import LowRank
+from skfc._preconditioner._kronecker import Deferred, LowRank
 from skfc._tuned import TUNED
 
 N, T, n = 4, 3, 120
@@ -619,3 +619,49 @@ def test_blocks_are_put_off_where_the_next_iterate_is_likely_to_be_the_last():
         theta = theta + 0.01
         M.update(objective, objective.at(theta))
         assert (M.first is not None) is first
+
+
+def pairs_of_rows(n_classes, n_features, rng):
+    """Two rows of every class."""
+    centres = rng.normal(size=(n_classes, n_features))
+    X = np.concatenate([centres, centres + 0.3 * rng.normal(size=centres.shape)])
+    return X, np.tile(np.arange(n_classes), 2)
+
+
+def test_of_many_classes_and_few_rows_the_diagonal_stands_for_their_curvature(rng):
+    """M is A ⊗ diag(S) + lambda D, between projections to vectors of mean zero."""
+    X, y = pairs_of_rows(60, 5, rng)
+    objective = make_objective(X, y, n_classes=60)
+    M = make(objective, "kronecker")
+    M.update(objective, objective.at(0.1 * rng.normal(size=objective.shape)))
+    assert M.diagonal_alone
+    gradient = rng.normal(size=objective.shape)
+    centred = gradient - gradient.mean(axis=1, keepdims=True)
+    A = M.Q.T @ (centred / M.unit[:, None])
+    expected = (M.Q @ (A * M.inverse[:, 0])) / M.unit[:, None]
+    expected -= expected.mean(axis=1, keepdims=True)
+    assert_allclose(M.solve(gradient), expected, rtol=1e-10, atol=1e-12)
+    few = make_objective(*pairs_of_rows(4, 5, rng), n_classes=4)
+    assert not make(few, "kronecker").diagonal_alone
+
+
+def test_a_form_that_costs_much_is_formed_when_products_have_cost_as_much(rng):
+    X, y = pairs_of_rows(40, 60, rng)
+    objective = make_objective(X, y, n_classes=40)
+    assert not isinstance(make(objective, "kronecker"), Deferred)
+    M = make(objective, "kronecker", deferred=True)
+    assert isinstance(M, Deferred)
+    evaluation, work = objective.at(np.zeros(objective.shape)), objective.rows.work
+    gradient, price = evaluation.gradient, M.left
+    M.update(objective, evaluation)
+    diagonal = M.solve(gradient)
+    work.products += int(M.free)  # those of a step that the other form would take as well
+    M.update(objective, evaluation)
+    assert M.left == price
+    assert_array_equal(M.solve(gradient), diagonal)
+    work.products += int(M.free + price) + 1
+    M.update(objective, evaluation)
+    other = make(objective, "kronecker")
+    other.update(objective, evaluation)
+    assert_allclose(M.solve(gradient), other.solve(gradient))
+    assert M.confirming_steps == other.confirming_steps

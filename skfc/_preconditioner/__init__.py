@@ -14,7 +14,7 @@ from skfc._preconditioner._base import (
 from skfc._preconditioner._block_diagonal import BlockDiagonal, blocks_operations
 from skfc._preconditioner._exact import ExactHessian
 from skfc._preconditioner._full import FullHessian
-from skfc._preconditioner._kronecker import Kronecker, LowRank, eigen_operations
+from skfc._preconditioner._kronecker import Kronecker, eigen_operations, kronecker
 from skfc._tuned import TUNED
 
 __all__ = [
@@ -38,14 +38,17 @@ PRECONDITIONERS = {
 }
 
 
-def make(objective, name, exact=False):
-    """The preconditioner called `name`, or the `exact` Hessian of all rows at every iterate."""
+def make(objective, name, exact=False, deferred=False):
+    """The preconditioner called `name`, or the `exact` Hessian of all rows at every iterate.
+
+    With `deferred` the Kronecker form may begin as the diagonal where it costs much.
+    """
     if exact:
         return ExactHessian(objective)
     kind = PRECONDITIONERS[name]
-    if kind is Kronecker and objective.rows.shape[0] < objective.rows.shape[1]:
-        kind = LowRank
-    return kind(objective)
+    if kind is BlockDiagonal:
+        return BlockDiagonal(objective, deferred)
+    return kronecker(objective, deferred) if kind is Kronecker else kind(objective)
 
 
 def choose(objective, *, in_batches=False):

@@ -113,17 +113,23 @@ class Preconditioner:
 
 
 def passes_of(objective, operations):
-    """What operations of matrices cost, in passes over the data, about.
-
-    Those of matrices are `speed_of_matrices` times as fast as others.
-    """
-    return operations / TUNED.speed_of_matrices / max(work_of_pass(objective), 1)
+    """What operations of matrices cost, in passes over the data, about."""
+    return operations / speed_of_matrices(objective.rows) / max(work_of_pass(objective), 1)
 
 
 def steps_of(objective, operations):
     """The same in products with the Hessian, which has no exponentials."""
     rows = objective.rows
-    return operations / TUNED.speed_of_matrices / max(4 * rows.n_values * rows.n_classes, 1)
+    return operations / speed_of_matrices(rows) / max(4 * rows.n_values * rows.n_classes, 1)
+
+
+def speed_of_matrices(rows):
+    """How many times as fast operations of matrices are as those of a pass.
+
+    Products of dense rows with the weights of many classes are those of matrices.
+    """
+    speed = TUNED.speed_of_matrices
+    return speed if rows.sparse else max(min(speed, TUNED.few / rows.n_classes), 1.0)
 
 
 def work_of_pass(objective):
@@ -189,8 +195,7 @@ class Diagonal(Preconditioner):
         if bool(xp.any(evaluation.theta[: o.rows.shape[1], :] != 0)):
             return cast(self.sampler.at(o, evaluation).diagonal(), xp.float64)
         # All rows have the same probabilities.
-        S = mean_class_curvature(o, evaluation)
-        row = xp.asarray(S.diagonal(axis1=1, axis2=2).ravel())
+        row = xp.asarray(mean_class_curvature(o, evaluation, diagonal=True).ravel())
         M = xp.zeros(o.shape, dtype=xp.float64) + row[None, :]
         N = o.rows.shape[1]
         M[:N, :] = M[:N, :] * o.rows.frame.squares[:, None]
@@ -219,12 +224,16 @@ class Diagonal(Preconditioner):
         return out
 
 
-def mean_class_curvature(objective, evaluation):
-    """The weighted mean of diag(p) - p pᵀ over a part of the rows, (n_problems, T, T)."""
+def mean_class_curvature(objective, evaluation, *, diagonal=False):
+    """The weighted mean of diag(p) - p pᵀ over a part of the rows, (n_problems, T, T).
+
+    Or its diagonal, (n_problems, T).
+    """
     rows = objective.rows
     stride = max(1, rows.shape[0] // TUNED.hessian_rows)
-    S, total = class_curvature(rows, evaluation.state, stride)
-    return S / host.maximum(total, host.finfo(float).tiny)[:, None, None]
+    S, total = class_curvature(rows, evaluation.state, stride, diagonal=diagonal)
+    total = host.maximum(total, host.finfo(float).tiny)
+    return S / total.reshape(-1, *[1] * (S.ndim - 1))
 
 
 def ridge_of(objective, dtype):

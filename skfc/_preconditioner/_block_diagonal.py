@@ -28,7 +28,7 @@ from skfc._preconditioner._base import (
     steps_of,
     units_of,
 )  # fmt: skip
-from skfc._preconditioner._kronecker import Kronecker, eigen_operations
+from skfc._preconditioner._kronecker import Kronecker, eigen_operations, kronecker
 from skfc._row_samples import draw
 from skfc._rows import columns_of
 from skfc._tuned import TUNED
@@ -47,18 +47,18 @@ class BlockDiagonal(Preconditioner):
     many rows, a block takes those of leverage in the block before (Cohen, Musco and Musco 2017).
     """
 
-    def __init__(self, objective):
+    def __init__(self, objective, deferred=False):
         super().__init__(objective)
         self.n_classes = objective.rows.n_classes
         sparse = objective.rows.sparse
         costly = sparse and steps_of(objective, eigen_operations(objective)) > TUNED.block_price
-        self.first = Diagonal(objective) if costly else Kronecker(objective)
+        self.first = Diagonal(objective) if costly else kronecker(objective, deferred)
         self.least_steps = self.first.least_steps
         self.grams, self.warm, self.waits = None, None, False
         self._of_size = math.prod(objective.shape) / TUNED.numbers_per_step
         self._least = TUNED.block_price
-        if costly:
-            self.confirming_steps = self.first.confirming_steps
+        if not isinstance(self.first, Kronecker):
+            self.confirming_steps = Diagonal.confirming_steps
         if sparse:
             self._least += steps_of(objective, blocks_operations(objective))
 

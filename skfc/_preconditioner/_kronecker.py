@@ -26,19 +26,22 @@ from skfc._preconditioner._base import (
     factorise,
     mean_class_curvature,
     passes_of,
+    steps_of,
 )  # fmt: skip
 from skfc._row_samples import everything, leverage_sample
 from skfc._tuned import TUNED
 
-# Operations of an eigenproblem, in cubes of its size: it is a tenth as fast as products.
-EIGEN = 100
+# Operations of an eigenproblem, in cubes of its size; a small one takes as long as twice that.
+EIGEN = 10
 
 
 class Factored(Preconditioner):
     """M = A ⊗ S + lambda D in a basis of the features where A and D are diagonal.
 
-    S, the mean of diag(p) - p pᵀ, is (n_classes, n_classes) and follows the iterates.
-    A subclass gives the diagonals `a` and `penalty`, and the basis.
+    S, the mean of diag(p) - p pᵀ, is (n_classes, n_classes) and follows the iterates. Of many
+    classes and few rows its diagonal stands for it, where its eigenproblem costs more than a pass:
+    next to the diagonal, products of probabilities are small. A subclass gives the diagonals `a`
+    and `penalty`, and the basis.
     """
 
     confirming_steps = 12
@@ -46,15 +49,19 @@ class Factored(Preconditioner):
     def __init__(self, objective):
         super().__init__(objective)
         self.n_classes = objective.rows.n_classes
-        self.price = passes_of(objective, EIGEN * self.n_classes**3)
+        self.price, self.U = passes_of(objective, 2 * EIGEN * self.n_classes**3), None
+        self.diagonal_alone = self.price > 1
+        if self.diagonal_alone:
+            self.price = TUNED.block_price
 
     def refresh(self, objective, evaluation):
-        xp = objective.rows.xp
-        S = xp.asarray(mean_class_curvature(objective, evaluation))
-        T = S.shape[1]
-        # One vector added to all classes changes nothing: any curvature there will do.
-        trace = xp.sum(S * xp.eye(T)[None, ...], axis=(1, 2))
-        s, self.U = eigh(S + (trace / T**2)[:, None, None])
+        xp, alone = objective.rows.xp, self.diagonal_alone
+        s = xp.asarray(mean_class_curvature(objective, evaluation, diagonal=alone))
+        if not alone:
+            # One vector added to all classes changes nothing: any curvature there will do.
+            T = s.shape[1]
+            trace = xp.sum(s * xp.eye(T)[None, ...], axis=(1, 2))
+            s, self.U = eigh(s + (trace / T**2)[:, None, None])
         self.s = xp.where(s < TUNED.no_curvature * xp.max(s, axis=1, keepdims=True), 0.0, s)
         self.follow(objective, evaluation)
 
@@ -70,21 +77,26 @@ class Factored(Preconditioner):
 
     def problems(self, objective, index, evaluation):
         part = super().problems(objective, index, evaluation)
-        part.U, part.s = take(self.U, index), take(self.s, index)
+        part.s = take(self.s, index)
+        if self.U is not None:
+            part.U = take(self.U, index)
         part.inverse = take(self.inverse, index, axis=1)
         return part
 
     def solve(self, gradient):
-        return self._solve(centred_over_classes(gradient, self.n_classes))
+        x = self._solve(centred_over_classes(gradient, self.n_classes))
+        return centred_over_classes(x, self.n_classes) if self.diagonal_alone else x
 
     def _divide(self, x):
         """Divide by M, in the basis of the features."""
         xp = namespace(x)
         x = self._rotate(x, self.U)
         x = x * cast(xp.reshape(self.inverse, x.shape), x.dtype)
-        return self._rotate(x, permute(self.U, (0, 2, 1)))
+        return self._rotate(x, None if self.U is None else permute(self.U, (0, 2, 1)))
 
     def _rotate(self, x, U):
+        if U is None:
+            return x
         U = cast(U, x.dtype)
         if U.shape[0] == 1:
             return product(x, U[0, ...])
@@ -96,10 +108,89 @@ class Factored(Preconditioner):
 
 def eigen_operations(objective):
     """Operations of the eigenproblem of the Kronecker form, and of its Gram matrix."""
-    n, N = objective.rows.shape
-    small, large = min(n, N), max(n, N)
-    gram = small**2 * large if n < N else 2 * objective.rows.n_values * N
-    return 10 * small**3 + gram
+    rows, (n, N) = objective.rows, objective.rows.shape
+    if n < N:
+        return EIGEN * n**3 + n**2 * N
+    if rows.sparse:
+        return EIGEN * N**3 + 2 * rows.n_values * N
+    size = gram_rows(objective)
+    return EIGEN * N**3 + (n if n <= TUNED.nearly_all * size else size) * N**2
+
+
+def gram_rows(objective):
+    """About how many rows the Gram matrix of the Kronecker form takes, of many."""
+    return TUNED.hessian_rows + TUNED.rows_per_feature * objective.shape[0]
+
+
+def kronecker(objective, deferred):
+    """The Kronecker form, or if `deferred`, where it costs more than a step, :class:`Deferred`."""
+    kind = LowRank if objective.rows.shape[0] < objective.rows.shape[1] else Kronecker
+    solve = steps_of(objective, solve_operations(objective))
+    # With what the first step of Newton's method takes.
+    price = steps_of(objective, eigen_operations(objective)) + Diagonal.least_steps * solve
+    if deferred and price > 1:
+        return Deferred(objective, kind, price, solve)
+    return kind(objective)
+
+
+def solve_operations(objective):
+    """Operations of a solution in the Kronecker form."""
+    P = objective.shape[0]
+    return 4 * P * min(P, objective.rows.shape[0]) * objective.rows.n_classes
+
+
+class Deferred(Preconditioner):
+    """The diagonal, until products in it have cost as much as the Kronecker form does.
+
+    For Newton's method. Of the products of a step those count that the Kronecker form can save: it
+    takes a third of them, where it helps, and each costs a `solve` more. It is formed when they
+    have cost its `price`.
+    """
+
+    def __init__(self, objective, kind, price, solve):
+        super().__init__(objective)
+        self.form, self.kind, self.left = Diagonal(objective), kind, price
+        self.form.sampler = self.sampler
+        self.free = TUNED.look_back * Diagonal.least_steps * (1 + solve)
+        self.before = objective.rows.work.products
+
+    def update(self, objective, evaluation, *, renew=False, growth=1.0):
+        products = objective.rows.work.products
+        self.left -= max(products - self.before - self.free, 0)
+        self.before = products
+        if self.left <= 0 and self.kind is not None:
+            self.form, self.kind = self.kind(objective), None
+            self.form.sampler = self.sampler
+        return self.form.update(objective, evaluation, renew=renew, growth=growth)
+
+    @property
+    def least_steps(self):
+        return self.form.least_steps
+
+    @property
+    def confirming_steps(self):
+        return self.form.confirming_steps
+
+    def in_double(self, objective):
+        changed = super().in_double(objective)
+        if changed:
+            self.form.double, self.form._seen = True, None
+        return changed
+
+    def is_fresh(self, evaluation):
+        return self.form.is_fresh(evaluation)
+
+    def problems(self, objective, index, evaluation):
+        part = super().problems(objective, index, evaluation)
+        part.form = self.form.problems(objective, index, evaluation)
+        part.form.sampler = part.sampler
+        return part
+
+    def root(self):
+        return self.form.root()
+
+    def solve(self, gradient):
+        return self.form.solve(gradient)
 
 
 class Kronecker(Factored):
@@ -131,8 +222,7 @@ class Kronecker(Factored):
 
     def _form_features(self, objective, state=None):
         """A and its eigenvectors, of rows weighted by their curvature at a `state`."""
-        rows, P = objective.rows, objective.shape[0]
-        importance = leverage_sample(rows, TUNED.hessian_rows + TUNED.rows_per_feature * P)
+        rows, importance = objective.rows, leverage_sample(objective.rows, gram_rows(objective))
         if state is None:
             weights = rows.sum(_draws.times_row_weight, state=importance, count=False).state
         else:
