@@ -105,6 +105,17 @@ class Dual:
         gaps = divergence + penalty.excess(evaluation.theta, gradient, *weak, shares)
         return host.maximum(gaps.min(keepdims=True), 0.0)  # rounding
 
+    def violation(self, evaluation):
+        """How far zero is from the subdifferential, as a share of what it is for the null model.
+
+        In thresholds, of the features that have one; the `evaluation` is as for :meth:`gap`.
+        """
+        penalty, N = self.objective.penalty, self.objective.rows.shape[1]
+        null = self.null_gradient()[:N, :]
+        most = largest_size(penalty, null)
+        here = largest_size(penalty, penalty.distance(evaluation.theta, evaluation.gradient))
+        return here / most if most > 0 else 0.0
+
     def mixture(self, gradient):
         """e and r (T,), for which the mean of (1 - e) p + e r is that of the targets."""
         if not self.objective.rows.frame.fit_intercept:
@@ -117,6 +128,13 @@ class Dual:
             return 0.0, self.share
         rest = host.maximum(mean - excess / mix, 0.0)
         return mix, rest / rest.sum()
+
+
+def largest_size(penalty, gradient):
+    """The largest entry (n_features, T) in thresholds, of those that rounding leaves digits of."""
+    t = to_numpy(penalty.thresholds)
+    some = t[:, 0] > NO_THRESHOLD
+    return float((host.abs(to_numpy(gradient))[some] / t[some]).max(initial=0.0))
 
 
 def farthest_of(objective):

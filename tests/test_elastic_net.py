@@ -160,6 +160,20 @@ def test_below_the_smallest_C_all_is_zero(l1_ratio):
                 assert_allclose(softmax(below.intercept_), share)
 
 
+@every_ratio
+@pytest.mark.parametrize("solver", ["newton-cd", "proximal"])
+def test_just_above_the_smallest_C_a_coefficient_is_not_zero(solver, l1_ratio, rng):
+    """Although rare features gain less than `tol`: gradients end near their thresholds, too."""
+    X = (rng.random((2000, 20)) < 0.005).astype(float)
+    y = rng.integers(0, 5, 2000)
+    smallest = l1_min_C(X, y, l1_ratio=l1_ratio)
+    for factor, tol in ((1.3, 1e-2), (1.1, 1e-3), (1.1, 1e-6)):
+        C = factor * smallest
+        model = SoftmaxFCClassifier(C=C, l1_ratio=l1_ratio, tol=tol, solver=solver).fit(X, y)
+        assert model.coef_.any()
+        assert distance(model, X, y)[0] <= factor * np.sqrt(tol)
+
+
 def test_the_smallest_C_of_what_no_C_changes():
     y = np.arange(9) % 3
     assert l1_min_C(np.ones((9, 2)), y) == np.inf

@@ -30,10 +30,14 @@ def proximal(objective, preconditioner, theta):
 def certified(objective, dual, evaluation, n_iter, stalled, *, near=True):
     """The iterate at an evaluation of the smooth part, with its proven gap.
 
-    Unless it is `near`, that is all of F, which costs nothing: no minimum is negative.
+    That is at least the square of the `violation`, as a share of F: where gradients are far
+    beyond small thresholds, the gap alone can be small with all weights at zero. Unless the
+    iterate is `near`, it is all of F, which costs nothing: no minimum is negative.
     """
     value = evaluation.value + objective.penalty.absolute(evaluation.theta)
-    whole, gap = replace(evaluation, value=value), dual.gap(evaluation) if near else value
+    whole, gap = replace(evaluation, value=value), value
+    if near:
+        gap = host.maximum(dual.gap(evaluation), dual.violation(evaluation) ** 2 * value)
     return Iterate(
         objective, whole, n_iter, gap, precondition=None, hessian=None,
         least_steps=0, stalled=host.full(1, stalled), poor=False, proven=True,
