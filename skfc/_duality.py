@@ -23,7 +23,7 @@ is far away, see `farthest_of`.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from skfc import _blockwise, _draws, _gap_blockwise
 from skfc._array import Array, host, to_numpy
@@ -110,11 +110,14 @@ class Dual:
 
         In thresholds, of the features that have one; the `evaluation` is as for :meth:`gap`.
         """
-        penalty, N = self.objective.penalty, self.objective.rows.shape[1]
-        null = self.null_gradient()[:N, :]
-        most = largest_size(penalty, null)
+        penalty = self.objective.penalty
         here = largest_size(penalty, penalty.distance(evaluation.theta, evaluation.gradient))
-        return here / most if most > 0 else 0.0
+        return here / self.largest if self.largest > 0 else 0.0
+
+    @cached_property
+    def largest(self):
+        """The largest gradient of the null model, in thresholds."""
+        return largest_size(self.objective.penalty, self.null_gradient())
 
     def mixture(self, gradient):
         """e and r (T,), for which the mean of (1 - e) p + e r is that of the targets."""
@@ -131,10 +134,10 @@ class Dual:
 
 
 def largest_size(penalty, gradient):
-    """The largest entry (n_features, T) in thresholds, of those that rounding leaves digits of."""
+    """The largest entry of a gradient in thresholds, of those that rounding leaves digits of."""
     t = to_numpy(penalty.thresholds)
-    some = t[:, 0] > NO_THRESHOLD
-    return float((host.abs(to_numpy(gradient))[some] / t[some]).max(initial=0.0))
+    some = host.flatnonzero(t[:, 0] > NO_THRESHOLD)
+    return float((host.abs(to_numpy(gradient)[some, :]) / t[some]).max(initial=0.0))
 
 
 def farthest_of(objective):

@@ -69,22 +69,23 @@ def test_a_fit_that_went_wrong(name):
         assert not found["warned"]
 
 
+def iterations_of(name):
+    """Those of the fit of one problem."""
+    problem = make(*map(int, name.split(":")))
+    model = SoftmaxFCClassifier(**problem.parameters)
+    return model.fit(problem.X, problem.y, sample_weight=problem.weight).n_iter_
+
+
 @pytest.mark.parametrize(("name", "most"), [("3501:470", 40), ("3502:69", 40)])
 def test_classes_of_next_to_no_weight_cost_no_iterations(name, most):
     """Newton steps need their curvature: with it lost these fits took 447 and 1000."""
-    problem = make(*map(int, name.split(":")))
-    model = SoftmaxFCClassifier(**problem.parameters)
-    model.fit(problem.X, problem.y, sample_weight=problem.weight)
-    assert model.n_iter_ <= most
+    assert iterations_of(name) <= most
 
 
 @pytest.mark.parametrize(("name", "most"), [("4001:315", 600), ("3501:311", 800)])
 def test_the_kronecker_form_follows_rows_that_are_decided(name, most):
     """With the Gram matrix of the start these fits took 1000 iterations, and warned."""
-    problem = make(*map(int, name.split(":")))
-    model = SoftmaxFCClassifier(**problem.parameters)
-    model.fit(problem.X, problem.y, sample_weight=problem.weight)
-    assert model.n_iter_ <= most
+    assert iterations_of(name) <= most
 
 
 # At the end of a fit in doubt one Hessian of all rows proves that of 3702:418, which took 291, and
@@ -93,10 +94,7 @@ def test_the_kronecker_form_follows_rows_that_are_decided(name, most):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(("name", "most"), [("3702:418", 40), ("3502:117", 70), ("4001:350", 80)])
 def test_fits_in_doubt_take_few_iterations(name, most):
-    problem = make(*map(int, name.split(":")))
-    model = SoftmaxFCClassifier(**problem.parameters)
-    model.fit(problem.X, problem.y, sample_weight=problem.weight)
-    assert model.n_iter_ <= most
+    assert iterations_of(name) <= most
 
 
 def test_no_direction_is_no_step():

@@ -18,8 +18,9 @@ from scipy import sparse
 from skfc import SoftmaxFCClassifier
 from skfc._preconditioner import PRECONDITIONERS, FullHessian, Kronecker, choose, make
 from skfc._preconditioner._base import factorise
+from skfc._preconditioner._deferred import Deferred
 from skfc._preconditioner._exact import ExactHessian
-from skfc._preconditioner._kronecker import Deferred, LowRank
+from skfc._preconditioner._kronecker import LowRank
 from skfc._tuned import TUNED
 
 N, T, n = 4, 3, 120

@@ -12,9 +12,10 @@ from skfc._preconditioner._base import (
     work_of_pass,
 )  # fmt: skip
 from skfc._preconditioner._block_diagonal import BlockDiagonal, blocks_operations
+from skfc._preconditioner._deferred import kronecker
 from skfc._preconditioner._exact import ExactHessian
 from skfc._preconditioner._full import FullHessian
-from skfc._preconditioner._kronecker import Kronecker, eigen_operations, kronecker
+from skfc._preconditioner._kronecker import Kronecker, eigen_operations
 from skfc._tuned import TUNED
 
 __all__ = [

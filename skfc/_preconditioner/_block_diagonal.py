@@ -28,7 +28,8 @@ from skfc._preconditioner._base import (
     steps_of,
     units_of,
 )  # fmt: skip
-from skfc._preconditioner._kronecker import Kronecker, eigen_operations, kronecker
+from skfc._preconditioner._deferred import kronecker
+from skfc._preconditioner._kronecker import Kronecker, eigen_operations
 from skfc._row_samples import draw
 from skfc._rows import columns_of
 from skfc._tuned import TUNED

@@ -21,7 +21,7 @@ from functools import partial
 
 from skfc import _blockwise
 from skfc._array import host, to_numpy
-from skfc._duality import NO_THRESHOLD, Dual
+from skfc._duality import Dual, largest_size
 from skfc._row_samples import curvature_sample, rows_for_curvature
 from skfc._tuned import TUNED
 from skfc.solvers._line_search import ROUNDING
@@ -32,7 +32,7 @@ from skfc.solvers._proximal import certified, proximal_step
 def newton_cd(objective, preconditioner, theta):
     """Generate iterates from `theta`; no preconditioner takes part."""
     dual, evaluation = Dual.of(objective), objective.smooth.at(theta)
-    strength = max(1.0, largest_of(objective.penalty, evaluation) / TUNED.stronger)
+    strength = max(1.0, largest_size(objective.penalty, evaluation.gradient) / TUNED.stronger)
     n_iter, stuck, bound = 0, False, 1.0 / objective.rows.n_classes
     share, wait, last, full_steps = TUNED.mixed, 0, host.inf, True
     largest = first_coordinates(objective)
@@ -128,12 +128,6 @@ def sizes_of(penalty, evaluation, some):
     thresholds = to_numpy(penalty.thresholds) + host.zeros(some.shape)
     slopes = host.abs(to_numpy(evaluation.gradient)[: len(some), :])
     return slopes[some] / thresholds[some]
-
-
-def largest_of(penalty, evaluation):
-    """The largest gradient in units of its threshold, of those that rounding leaves digits of."""
-    thresholds = to_numpy(penalty.thresholds) + host.zeros((1, evaluation.theta.shape[1]))
-    return float(sizes_of(penalty, evaluation, thresholds > NO_THRESHOLD).max(initial=0.0))
 
 
 def weaker(penalty, evaluation):
